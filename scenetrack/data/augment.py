@@ -1,0 +1,84 @@
+"""Shuffled batches of whole images with random changes, a fresh draw for every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+SHIFT = 0.1  # largest shift, as a part of the side
+ZOOM = 0.15  # largest change of scale
+BRIGHTNESS = 0.2  # largest change of gain
+
+
+@dataclass(frozen=True)
+class ImageBatches:
+    """Shuffled training images, augmented in NumPy.
+
+    Args:
+        images: uint8 [N, S, S, 3].
+        labels: int64 [N].
+        augmentation: any of flip, shift, zoom, brightness.
+        batch_size: images in a batch.
+        seed: with the epoch it determines the draw, so a resumed training sees the same images.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    augmentation: Sequence[str]
+    batch_size: int
+    seed: int
+
+    def __len__(self) -> int:
+        """Images in an epoch."""
+        return len(self.images)
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        return -(-len(self) // self.batch_size)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Batches of images uint8 [B, S, S, 3] and labels int64 [B]."""
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(len(self.images))
+        for start in range(0, len(order), self.batch_size):
+            chosen = np.sort(order[start : start + self.batch_size])  # kind to memory maps
+            yield augment(self.images[chosen], self.augmentation, rng), self.labels[chosen]
+
+
+def augment(
+    images: np.ndarray, augmentation: Sequence[str], rng: np.random.Generator
+) -> np.ndarray:
+    """Randomly changed copies of ``images``, uint8 [B, S, S, 3] -> uint8 [B, S, S, 3].
+
+    Flip, shift and zoom are one resampling at the nearest pixel; what a shift leaves empty is
+    filled with the mirrored image. Brightness multiplies by a gain.
+    """
+    count, size = images.shape[:2]
+    rows = np.tile(np.arange(size, dtype=np.float64), (count, 1))
+    columns = rows.copy()
+    middle = (size - 1) / 2
+    if "zoom" in augmentation:
+        scale = rng.uniform(1 - ZOOM, 1 + ZOOM, size=(count, 1))
+        rows, columns = (middle + (axis - middle) * scale for axis in (rows, columns))
+    if "shift" in augmentation:
+        rows, columns = (
+            axis + rng.uniform(-SHIFT, SHIFT, size=(count, 1)) * size for axis in (rows, columns)
+        )
+    if "flip" in augmentation:
+        mirrored = rng.random(count) < 0.5
+        columns[mirrored] = columns[mirrored, ::-1]
+    which = np.arange(count)[:, None, None]
+    changed = images[which, _mirror(rows, size)[:, :, None], _mirror(columns, size)[:, None, :]]
+    if "brightness" in augmentation:
+        gain = rng.uniform(1 - BRIGHTNESS, 1 + BRIGHTNESS, size=(count, 1, 1, 1))
+        changed = np.clip(changed * gain, 0, 255).astype(np.uint8)
+    return changed
+
+
+def _mirror(positions: np.ndarray, size: int) -> np.ndarray:
+    """Nearest pixel of each position, mirrored at the borders: int64 in [0, size)."""
+    folded = np.mod(np.rint(positions).astype(np.int64), 2 * size)
+    return np.where(folded < size, folded, 2 * size - 1 - folded)

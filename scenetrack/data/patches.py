@@ -1,0 +1,133 @@
+"""Patch-grid geometry, and patches cut from images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from scenetrack.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class PatchGrid:
+    """Square patches of ``patch_size`` px every ``stride`` px that lie wholly in the image.
+
+    All sizes are in pixels of the resized, square image.
+
+    Raises:
+        ConfigError: the patch is larger than the image, or a size is not positive.
+    """
+
+    image_size: int
+    patch_size: int
+    stride: int
+
+    def __post_init__(self) -> None:
+        if min(self.image_size, self.patch_size, self.stride) < 1:
+            raise ConfigError(f"sizes and stride must be positive. Received: {self}")
+        if self.patch_size > self.image_size:
+            raise ConfigError(
+                f"a patch must fit into the image. Received: patch_size={self.patch_size}, "
+                f"image_size={self.image_size}"
+            )
+
+    @property
+    def side(self) -> int:
+        """Patches along one side of the grid."""
+        return (self.image_size - self.patch_size) // self.stride + 1
+
+    @property
+    def count(self) -> int:
+        """Patches of one image."""
+        return self.side**2
+
+    @property
+    def positions(self) -> np.ndarray:
+        """Top-left corners (y, x) in pixels, row by row: int64 [count, 2]."""
+        corners = np.arange(self.side) * self.stride
+        return np.stack(np.meshgrid(corners, corners, indexing="ij"), axis=-1).reshape(-1, 2)
+
+    def extract(self, images: np.ndarray) -> np.ndarray:
+        """Every patch of every image: uint8 [N, S, S, 3] -> [N, count, P, P, 3]."""
+        windows = _windows(images, self.patch_size)[:, :: self.stride, :: self.stride]
+        patches = windows.transpose(0, 1, 2, 4, 5, 3)  # N x side x side x P x P x 3
+        return patches.reshape(len(images), self.count, self.patch_size, self.patch_size, 3)
+
+
+@dataclass(frozen=True)
+class PatchBatches:
+    """Shuffled training patches of labelled images, a fresh draw for every epoch.
+
+    Only one batch of patches exists at a time, so memory does not grow with the images.
+
+    Args:
+        images: uint8 [N, S, S, 3], an array or a memory map.
+        labels: int64 [N], each patch taking its image's label.
+        patch_size: side in pixels.
+        per_image: patches drawn from an image in an epoch, when ``stride`` is 0.
+        stride: pixels between grid patches; 0 draws positions at random instead.
+        flip: mirror half of the patches left to right.
+        batch_size: patches in a batch.
+        seed: with the epoch it determines the draw, so a resumed training sees the same patches.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    patch_size: int
+    per_image: int
+    stride: int
+    flip: bool
+    batch_size: int
+    seed: int
+
+    def __len__(self) -> int:
+        """Patches in an epoch."""
+        grid = PatchGrid(self.images.shape[1], self.patch_size, self.stride or 1)
+        return len(self.images) * (grid.count if self.stride else self.per_image)
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        return -(-len(self) // self.batch_size)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Batches of patches uint8 [B, P, P, 3] and labels int64 [B]."""
+        rng = np.random.default_rng([self.seed, epoch])
+        owners, corners = self._draw(rng)
+        mirrored = rng.random(len(owners)) < 0.5 if self.flip else np.zeros(len(owners), bool)
+        order = rng.permutation(len(owners))
+        windows = _windows(self.images, self.patch_size)
+        for start in range(0, len(order), self.batch_size):
+            chosen = order[start : start + self.batch_size]
+            rows, columns = corners[chosen].T
+            patches = windows[owners[chosen], rows, columns].transpose(0, 2, 3, 1)
+            flipped = mirrored[chosen]
+            patches[flipped] = patches[flipped, :, ::-1]
+            yield np.ascontiguousarray(patches), self.labels[owners[chosen]]
+
+    def _draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """The image of each patch, int64 [M], and its top-left corner, int64 [M, 2]."""
+        size, images = self.images.shape[1], len(self.images)
+        if self.stride:
+            positions = PatchGrid(size, self.patch_size, self.stride).positions
+            return np.repeat(np.arange(images), len(positions)), np.tile(positions, (images, 1))
+        corners = rng.integers(size - self.patch_size + 1, size=(images * self.per_image, 2))
+        return np.repeat(np.arange(images), self.per_image), corners
+
+
+def sample_patches(
+    images: np.ndarray, patch_size: int, count: int, *, seed: int
+) -> np.ndarray:
+    """``count`` patches at random places of random images: uint8 [count, P, P, 3]."""
+    rng = np.random.default_rng(seed)
+    owners = np.sort(rng.integers(len(images), size=count))
+    rows, columns = rng.integers(images.shape[1] - patch_size + 1, size=(2, count))
+    windows = _windows(images, patch_size)
+    return np.ascontiguousarray(windows[owners, rows, columns].transpose(0, 2, 3, 1))
+
+
+def _windows(images: np.ndarray, patch_size: int) -> np.ndarray:
+    """A view of all patches at stride 1: [N, y, x, 3, P, P]."""
+    return np.lib.stride_tricks.sliding_window_view(images, (patch_size, patch_size), axis=(1, 2))

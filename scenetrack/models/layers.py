@@ -1,0 +1,107 @@
+"""Keras layers of the package's own, each with its ONNX twin in ``to_graph``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from keras import ops
+
+if TYPE_CHECKING:
+    from scenetrack.graph import GraphBuilder
+
+
+@keras.saving.register_keras_serializable("scenetrack")
+class ContrastNormalization(keras.layers.Layer):
+    """Each patch minus its mean, over its standard deviation plus an offset.
+
+    With p a patch of grey levels, m its mean and s its standard deviation over all its values:
+    (p - m) / (s + offset). The offset keeps flat patches from becoming amplified noise (Coates,
+    Lee and Ng 2011, section 3.2.1). float32 [N, H, W, C] -> [N, H, W, C].
+
+    Args:
+        offset: in the units of the input (grey levels), positive.
+    """
+
+    def __init__(self, offset: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.offset = offset
+
+    def call(self, inputs: Any) -> Any:
+        values = ops.cast(inputs, self.compute_dtype)
+        centred = values - ops.mean(values, axis=(1, 2, 3), keepdims=True)
+        deviation = ops.sqrt(ops.mean(ops.square(centred), axis=(1, 2, 3), keepdims=True))
+        return centred / (deviation + self.offset)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "offset": self.offset}
+
+    def to_graph(self, builder: GraphBuilder, tensor: str) -> str:
+        axes = builder.constant("axes", np.array([1, 2, 3], np.int64))
+        mean = builder.node("ReduceMean", tensor, axes, keepdims=1)
+        centred = builder.node("Sub", tensor, mean)
+        squared = builder.node("Mul", centred, centred)
+        deviation = builder.node("Sqrt", builder.node("ReduceMean", squared, axes, keepdims=1))
+        offset = builder.constant("offset", np.array(self.offset, np.float32))
+        return builder.node("Div", centred, builder.node("Add", deviation, offset))
+
+
+@keras.saving.register_keras_serializable("scenetrack")
+class Whitening(keras.layers.Layer):
+    """PCA whitening learnt from samples: W'(x - mu), float32 [N, D] -> [N, dimensions].
+
+    The columns of W are the leading eigenvectors of the samples' covariance, each divided by the
+    square root of its eigenvalue plus ``epsilon`` times the mean of all eigenvalues, which keeps
+    the last directions from becoming noise.
+
+    Args:
+        dimensions: how many directions are kept, at most D.
+        epsilon: regularisation, relative to the mean eigenvalue.
+    """
+
+    def __init__(self, dimensions: int, epsilon: float = 1e-3, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dimensions = dimensions
+        self.epsilon = epsilon
+
+    def build(self, input_shape: Any) -> None:
+        width = input_shape[-1]
+        self.center = self.add_weight(
+            shape=(width,), initializer="zeros", trainable=False, name="center"
+        )
+        self.projection = self.add_weight(
+            shape=(width, self.dimensions), initializer="zeros", trainable=False, name="projection"
+        )
+
+    def adapt(self, samples: np.ndarray) -> None:
+        """Learn the mean and the projection from float [M, D]; float64 inside."""
+        values = np.asarray(samples, np.float64)
+        center = values.mean(axis=0)
+        values -= center
+        eigenvalues, vectors = np.linalg.eigh(values.T @ values / len(values))
+        leading = slice(None, -self.dimensions - 1, -1)
+        scale = np.sqrt(np.maximum(eigenvalues, 0) + self.epsilon * eigenvalues.mean() + 1e-12)
+        # An eigenvector's sign is arbitrary and may differ between machines: its largest entry
+        # is made positive, so that the same seed gives the same network.
+        largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=0)[None], axis=0)
+        vectors = vectors * np.sign(largest)
+        self.center.assign(center)
+        self.projection.assign((vectors / scale)[:, leading])
+
+    def call(self, inputs: Any) -> Any:
+        return ops.matmul(inputs - self.center, self.projection)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (*input_shape[:-1], self.dimensions)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "dimensions": self.dimensions, "epsilon": self.epsilon}
+
+    def to_graph(self, builder: GraphBuilder, tensor: str) -> str:
+        center = builder.constant("center", np.asarray(self.center, np.float32))
+        projection = builder.constant("projection", np.asarray(self.projection, np.float32))
+        return builder.node("MatMul", builder.node("Sub", tensor, center), projection)

@@ -1,0 +1,227 @@
+"""The training loop: knows no tracker, checkpoints every epoch, resumes to the same numbers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from scenetrack.checkpoints import Checkpoint
+from scenetrack.config import TrainingConfig
+
+OnEpoch = Callable[[int, Mapping[str, float]], None]
+
+
+class Batches(Protocol):
+    """Training batches that are a function of the epoch's number alone."""
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        ...
+
+    def epoch(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Batches of inputs uint8 [B, S, S, 3] and labels int64 [B]."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training did.
+
+    ``history`` maps train/loss, train/accuracy and, with validation, val/loss and val/accuracy to
+    one value per epoch. ``best_epoch`` (from 0) is the epoch whose weights the model carries.
+    ``resumed_from`` is the number of epochs taken over from an interrupted training.
+    """
+
+    history: dict[str, list[float]] = field(repr=False)
+    best_epoch: int
+    seconds: float
+    resumed_from: int
+
+    @property
+    def epochs(self) -> int:
+        """Epochs trained."""
+        return len(self.history["train/loss"])
+
+
+def fit(
+    model: keras.Model,
+    batches: Batches,
+    validation: tuple[np.ndarray, np.ndarray] | None,
+    config: TrainingConfig,
+    *,
+    checkpoint: Checkpoint | None = None,
+    on_epoch: OnEpoch = lambda epoch, values: None,
+) -> TrainResult:
+    """Train ``model`` in place as ``config`` says.
+
+    Args:
+        model: ends in probabilities [N, classes].
+        batches: training batches.
+        validation: inputs uint8 [M, S, S, 3] and labels int64 [M], or None.
+        config: optimiser, schedule, epochs, label smoothing, patience.
+        checkpoint: where every epoch's state goes; what it holds already is gone on from.
+        on_epoch: called after each epoch, and for each epoch taken over, with its figures.
+
+    With early stopping the model ends with the weights of the best validation loss, otherwise
+    with those of the last epoch.
+    """
+    _compile(model, config, batches.steps)
+    history, best = _restore(model, checkpoint)
+    resumed_from = len(history.get("train/loss", []))
+    for epoch in range(resumed_from):
+        on_epoch(epoch, {name: values[epoch] for name, values in history.items()})
+    started = time.perf_counter()
+    with tqdm(
+        total=config.epochs, initial=resumed_from, desc=f"training {model.name}", unit="epoch",
+        disable=None,
+    ) as bar:
+        for epoch in range(resumed_from, config.epochs):
+            if _patience_spent(history, config.patience):
+                break
+            figures = _train_epoch(model, batches.epoch(epoch))
+            if validation is not None:
+                figures |= _validate(model, *validation, config.batch_size)
+            for name, value in figures.items():
+                history.setdefault(name, []).append(value)
+            if config.patience and _best_epoch(history) == epoch:
+                best = model.get_weights()
+            if checkpoint is not None:
+                checkpoint.save(_state(model), history, best)
+            on_epoch(epoch, figures)
+            bar.set_postfix({name: f"{value:.3f}" for name, value in figures.items()})
+            bar.update()
+    if best is not None:
+        model.set_weights(best)
+    best_epoch = _best_epoch(history) if config.patience else len(history["train/loss"]) - 1
+    return TrainResult(history, best_epoch, time.perf_counter() - started, resumed_from)
+
+
+def _compile(model: keras.Model, config: TrainingConfig, steps: int) -> None:
+    model.compile(
+        optimizer=_optimizer(config, steps),
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        # XLA on CPU compiles for seconds and gains nothing on networks of a few layers.
+        jit_compile=False,
+    )
+    model.optimizer.build(model.trainable_variables)
+
+
+def _optimizer(config: TrainingConfig, steps: int) -> keras.optimizers.Optimizer:
+    rate = learning_rate(config, steps)
+    if config.optimizer == "adamw":
+        return keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
+    kinds = {
+        "sgd": keras.optimizers.SGD,
+        "adam": keras.optimizers.Adam,
+        "rmsprop": keras.optimizers.RMSprop,
+    }
+    return kinds[config.optimizer](rate)
+
+
+def learning_rate(
+    config: TrainingConfig, steps: int
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """The learning rate over ``config.epochs`` epochs of ``steps`` batches."""
+    total = config.epochs * steps
+    if config.schedule == "constant":
+        return config.learning_rate
+    if config.schedule == "cosine":
+        return keras.optimizers.schedules.CosineDecay(config.learning_rate, total)
+    warmup = max(1, total // 20)
+    return keras.optimizers.schedules.CosineDecay(
+        config.learning_rate / 25,
+        max(1, total - warmup),
+        warmup_target=config.learning_rate,
+        warmup_steps=warmup,
+    )
+
+
+def _train_epoch(
+    model: keras.Model, batches: Iterator[tuple[np.ndarray, np.ndarray]]
+) -> dict[str, float]:
+    model.reset_metrics()
+    classes = model.output_shape[-1]
+    logs: Mapping[str, float] = {}
+    for inputs, labels in batches:
+        targets = keras.utils.to_categorical(labels, classes)
+        logs = model.train_on_batch(inputs, targets, return_dict=True)
+    return {f"train/{name}": float(logs[name]) for name in ("loss", "accuracy")}
+
+
+def _validate(
+    model: keras.Model, inputs: np.ndarray, labels: np.ndarray, batch_size: int
+) -> dict[str, float]:
+    model.reset_metrics()
+    classes = model.output_shape[-1]
+    logs: Mapping[str, float] = {}
+    for start in range(0, len(inputs), batch_size):
+        part = slice(start, start + batch_size)
+        targets = keras.utils.to_categorical(labels[part], classes)
+        logs = model.test_on_batch(inputs[part], targets, return_dict=True)
+    return {f"val/{name}": float(logs[name]) for name in ("loss", "accuracy")}
+
+
+def _best_epoch(history: Mapping[str, list[float]]) -> int:
+    return int(np.argmin(history["val/loss"]))
+
+
+def _patience_spent(history: Mapping[str, list[float]], patience: int) -> bool:
+    if not patience or not history:
+        return False
+    return len(history["val/loss"]) - 1 - _best_epoch(history) >= patience
+
+
+def _variables(model: keras.Model) -> list[keras.Variable]:
+    # Seed-generator states are among model.variables: with them a resumed training draws the
+    # same dropout masks as an uninterrupted one.
+    return [*model.variables, *model.optimizer.variables]
+
+
+def _state(model: keras.Model) -> list[np.ndarray]:
+    return [np.asarray(variable) for variable in _variables(model)]
+
+
+def _restore(
+    model: keras.Model, checkpoint: Checkpoint | None
+) -> tuple[dict[str, list[float]], list[np.ndarray] | None]:
+    saved = checkpoint.load() if checkpoint is not None else None
+    if saved is None:
+        return {}, None
+    for variable, value in zip(_variables(model), saved.state, strict=True):
+        variable.assign(value)
+    return saved.history, saved.best_weights
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Write ``model`` as a ``.keras`` file without its optimiser, whole or not at all."""
+    from scenetrack.storage import replacing
+
+    with replacing(path) as temporary:
+        model.save(temporary, include_optimizer=False)
+
+
+def load_model(path: Path) -> keras.Model:
+    """Read a ``.keras`` file in Keras' safe mode, with the package's own layers known.
+
+    Raises:
+        ModelError: the file cannot be read as a Keras model.
+    """
+    import scenetrack.models.layers  # noqa: F401  (registers the package's layers)
+    from scenetrack.errors import ModelError
+
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, OSError, TypeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"a .keras file saved by Keras 3 is required, but {path} cannot be read: {reason}"
+        ) from error
