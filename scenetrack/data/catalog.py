@@ -1,0 +1,199 @@
+"""From what ``--data`` says to images with labels: ``demo``, ``mit8`` or any folder."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from scenetrack.data.demo import demo_folder
+from scenetrack.data.download import MIT8_URL, download_split
+from scenetrack.data.folders import TEST, TRAIN, UNSPLIT, FolderListing, list_folder
+from scenetrack.data.images import ImageFacts, examine_images, unreadable
+from scenetrack.data.manifest import ManifestComparison, compare, read_manifest
+from scenetrack.errors import ConfigError, DataError
+from scenetrack.storage import cache_dir
+
+logger = logging.getLogger(__name__)
+
+DEMO, MIT8 = "demo", "mit8"
+_TEST_FRACTION = 0.3
+
+
+@dataclass(frozen=True)
+class Split:
+    """Image files and their classes: ``labels`` is int64 [N], an index into the class names."""
+
+    paths: tuple[Path, ...]
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> Split:
+        """The images at ``indices``, in that order."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        return Split(tuple(self.paths[index] for index in chosen), self.labels[chosen])
+
+
+@dataclass(frozen=True)
+class SceneDataset:
+    """A data set: ``name`` is demo, mit8 or the folder's name.
+
+    ``digest`` (16 hex digits) changes with the split, class, name or content of any image, and
+    not with the place of the folder. ``bad_files`` lists the files that were left out and why.
+    """
+
+    name: str
+    root: Path
+    class_names: tuple[str, ...]
+    train: Split
+    test: Split
+    digest: str
+    bad_files: tuple[tuple[Path, str], ...] = ()
+
+
+def load_dataset(data: str, *, seed: int, skip_bad: bool = False) -> SceneDataset:
+    """Find the data set, make or fetch it where needed, and check every image of it.
+
+    Args:
+        data: ``demo``, ``mit8``, or a folder of train/CLASS/* and test/CLASS/*, or of CLASS/*,
+            which is split 70 to 30 in each class.
+        seed: decides that split, and nothing else.
+        skip_bad: leave out images that cannot be decoded instead of raising.
+
+    Raises:
+        DataError: no such folder, nothing to learn from in it, or an unreadable image.
+    """
+    name, root = _find(data)
+    listing = list_folder(root)
+    _raise_first(listing.problems())
+    facts = _examine(listing)
+    bad = tuple((path, found.problem) for path, found in facts.items() if found.problem)
+    if bad and not skip_bad:
+        more = f" ({len(bad) - 1} more like it)" if len(bad) > 1 else ""
+        raise DataError(unreadable(*bad[0]) + more)
+    if bad:
+        logger.warning("leaving out %d unreadable images, the first is %s", len(bad), bad[0][0])
+        listing = listing.without([path for path, _ in bad])
+        _raise_first(listing.problems())
+    if name == MIT8:
+        _check_mit8(root, facts)
+    train, test = _splits(listing, seed)
+    lines = [*_digest_lines(TRAIN, train, facts), *_digest_lines(TEST, test, facts)]
+    content = "\n".join(sorted(lines)).encode(errors="surrogateescape")
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    return SceneDataset(name, root, listing.class_names, train, test, digest, bad)
+
+
+def stratified_split(
+    labels: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Hold out ``fraction`` of each class at random.
+
+    Each class gives its rounded share, but keeps and gives at least one where ``fraction`` is
+    above 0 and it has two or more; a class of one keeps it.
+
+    Args:
+        labels: int [N].
+        fraction: held out, 0 <= fraction < 1.
+        seed: of the draw.
+
+    Returns:
+        Sorted indices kept and held out, int64 [K] and [N - K].
+
+    Raises:
+        ConfigError: ``fraction`` is outside its range.
+    """
+    if not 0 <= fraction < 1:
+        raise ConfigError(f"a fraction of at least 0 and below 1 is required. Received: {fraction}")
+    rng = np.random.default_rng(seed)
+    held = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        if fraction > 0 and len(members) > 1:
+            share = int(np.floor(fraction * len(members) + 0.5))
+            held[members[: min(max(share, 1), len(members) - 1)]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def _find(data: str) -> tuple[str, Path]:
+    if data == DEMO:
+        return DEMO, demo_folder()
+    if data == MIT8:
+        return MIT8, _find_mit8()
+    root = Path(data).expanduser()
+    return root.resolve().name, root
+
+
+def _find_mit8() -> Path:
+    named = os.environ.get("SCENETRACK_DATA")
+    if not named:
+        return download_split(MIT8_URL, read_manifest(), cache_dir() / MIT8)
+    folder = Path(named).expanduser()
+    for root in (folder, folder / "MIT_split"):
+        if (root / TRAIN).is_dir() and (root / TEST).is_dir():
+            return root
+    raise DataError(
+        f"SCENETRACK_DATA must name the folder that holds the MIT split's {TRAIN}/ and {TEST}/, "
+        f"or the one above it. Received: {named}"
+    )
+
+
+def _examine(listing: FolderListing) -> dict[Path, ImageFacts]:
+    paths = [path for _, _, path in listing.entries()]
+    return dict(zip(paths, examine_images(paths), strict=True))
+
+
+def _raise_first(problems: Sequence[str]) -> None:
+    if problems:
+        raise DataError(problems[0])
+
+
+def compare_with_mit8(root: Path, facts: Mapping[Path, ImageFacts]) -> ManifestComparison:
+    """How the files below ``root`` compare with the official MIT 8-scene split."""
+    found = ((path.relative_to(root).as_posix(), fact.digest) for path, fact in facts.items())
+    return compare(found, read_manifest())
+
+
+def _check_mit8(root: Path, facts: Mapping[Path, ImageFacts]) -> None:
+    comparison = compare_with_mit8(root, facts)
+    for places, what in ((comparison.missing, "lacks"), (comparison.extra, "has besides")):
+        if places:
+            raise DataError(
+                f"{root} is not the official MIT split: it {what} {len(places)} files of its "
+                f"{comparison.expected}, the first is {places[0]}; complete it, or use it under "
+                f"its own name with --data {root}"
+            )
+    if comparison.different:
+        logger.warning(
+            "%d of %d files in %s differ from the official MIT split, the first is %s: "
+            "results may not compare with published ones",
+            len(comparison.different), comparison.expected, root, comparison.different[0],
+        )
+
+
+def _splits(listing: FolderListing, seed: int) -> tuple[Split, Split]:
+    order = {name: index for index, name in enumerate(listing.class_names)}
+    entries = list(listing.entries())
+    everything = Split(
+        tuple(path for _, _, path in entries),
+        np.array([order[name] for _, name, _ in entries], dtype=np.int64),
+    )
+    if UNSPLIT in listing.parts:
+        kept, held = stratified_split(everything.labels, _TEST_FRACTION, seed)
+    else:
+        testing = np.array([part == TEST for part, _, _ in entries])
+        kept, held = np.flatnonzero(~testing), np.flatnonzero(testing)
+    return everything.subset(kept), everything.subset(held)
+
+
+def _digest_lines(part: str, split: Split, facts: Mapping[Path, ImageFacts]) -> list[str]:
+    return [
+        f"{part}\t{path.parent.name}\t{path.name}\t{facts[path].digest}" for path in split.paths
+    ]

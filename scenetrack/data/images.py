@@ -1,0 +1,296 @@
+"""Images from files to arrays: decoded to 8-bit RGB, checked before use, resized and cached."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import numpy as np
+import PIL
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from scenetrack.errors import DataError, InputError
+from scenetrack.storage import cache_dir, lock, replacing
+
+logger = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+# Pillow reads many more formats; the fewer decoders strange bytes can reach, the better.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+_MAX_PIXELS = 80_000_000
+# Part of the key of cached pixels: to be raised whenever decoding or resizing changes.
+_PIXELS_VERSION = 1
+_BATCH = 1024
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What is known of an image file once it has been decoded.
+
+    ``digest`` is the SHA-256 of its bytes in hex, ``width`` and ``height`` are pixels after EXIF
+    rotation, ``mode`` is Pillow's name of the stored pixel format. ``problem`` says why the file
+    cannot be used and is empty for a good image; the other fields of a bad one may be empty.
+    """
+
+    digest: str = ""
+    width: int = 0
+    height: int = 0
+    mode: str = ""
+    problem: str = ""
+
+
+def decode_image(path: Path) -> np.ndarray:
+    """The image in ``path`` as uint8 [H, W, 3], RGB, 0 to 255, turned as its EXIF data say.
+
+    Grey, palette and CMYK images become RGB, 16-bit values are scaled to 8 bit, and transparent
+    pixels show white. Of an animation the first frame is taken.
+
+    Raises:
+        DataError: the file is missing, truncated, too large (80 megapixels) or no JPEG, PNG,
+            WebP or BMP image.
+    """
+    with _decoding_warnings():
+        try:
+            with path.open("rb") as file:
+                return np.array(_decode(file)[0])
+        except Exception as error:
+            raise DataError(unreadable(path, _reason(error))) from error
+
+
+def unreadable(path: Path, reason: str) -> str:
+    """The line that tells of an image file that cannot be used."""
+    return (
+        f"a readable image is required, but {path} cannot be used ({reason}): "
+        "replace or remove it, or go on without it with --skip-bad"
+    )
+
+
+def examine_images(paths: Sequence[Path]) -> list[ImageFacts]:
+    """What is known of each file, in order: each is really decoded, in threads.
+
+    The answers are kept in the cache, so that a file is read again only when its size or its
+    time of change differ.
+    """
+    facts: dict[Path, ImageFacts] = {}
+    known = {folder: _FactsFile(folder) for folder in sorted({path.parent for path in paths})}
+    for path in paths:
+        remembered = known[path.parent].recall(path)
+        if remembered is not None:
+            facts[path] = remembered
+    missing = [path for path in dict.fromkeys(paths) if path not in facts]
+    for path, found in zip(missing, _in_threads(_examine, missing, "checking images"), strict=True):
+        facts[path] = found
+        known[path.parent].remember(path, found)
+    for folder in {path.parent for path in missing}:
+        known[folder].save()
+    return [facts[path] for path in paths]
+
+
+def load_images(paths: Sequence[Path], size: int) -> np.ndarray:
+    """The images resized to squares: uint8 [N, size, size, 3], RGB, read-only.
+
+    The aspect ratio is not kept. The resize is Pillow's bilinear one, which antialiases. The
+    array is mapped from a file of the cache, named after the files' contents and ``size``, so it
+    takes no more memory than the pages in use and is made only once.
+
+    Raises:
+        DataError: an image cannot be decoded.
+        InputError: the cache cannot be written or has no room.
+    """
+    shape = (len(paths), size, size, 3)
+    if not paths:
+        empty = np.empty(shape, np.uint8)
+        empty.flags.writeable = False
+        return empty
+    target = cache_dir("images") / f"{_pixels_key(paths, size)}.npy"
+    images = _read_pixels(target, shape)
+    if images is None:
+        with lock(target):
+            images = _read_pixels(target, shape)
+            if images is None:
+                _write_pixels(target, paths, size)
+                return np.asarray(np.load(target, mmap_mode="r", allow_pickle=False))
+    logger.info("reusing %d images at %d px from %s", len(paths), size, target)
+    return images
+
+
+def _decode(file: IO[bytes]) -> tuple[Image.Image, str]:
+    """The upright RGB image in ``file`` and the mode it is stored in."""
+    image: Image.Image = Image.open(file, formats=_FORMATS)
+    if image.width * image.height > _MAX_PIXELS:
+        raise ValueError(f"{image.width} x {image.height} px, the limit is 80 megapixels")
+    image.load()
+    mode = image.mode
+    return _to_rgb(ImageOps.exif_transpose(image)), mode
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        # Pillow clips these at 255 when it converts them; 257 maps 65535 to 255 exactly.
+        values = np.asarray(image).astype(np.float64) / 257
+        grey = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        paper = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(paper, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, PIL.UnidentifiedImageError):
+        return "no JPEG, PNG, WebP or BMP image"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def _decoding_warnings() -> Iterator[None]:
+    """Keep Pillow quiet about oddities it copes with; `_decode` itself refuses huge images."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", module="PIL")
+        yield
+
+
+def _examine(path: Path) -> ImageFacts:
+    digest = ""
+    # Broken bytes make Pillow's decoders raise almost anything, not OSError alone.
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            image, mode = _decode(file)
+    except Exception as error:
+        return ImageFacts(digest=digest, problem=_reason(error))
+    return ImageFacts(digest, image.width, image.height, mode)
+
+
+def _in_threads(
+    work: Callable[[Item], Result], items: Sequence[Item], description: str
+) -> list[Result]:
+    """``work`` of each item, in order; Pillow releases the interpreter lock while it decodes."""
+    results: list[Result] = []
+    threads = min(os.cpu_count() or 1, 16)
+    with (
+        _decoding_warnings(),
+        ThreadPoolExecutor(threads) as pool,
+        tqdm(total=len(items), desc=description, unit="img", disable=None) as progress,
+    ):
+        # In batches, so that Ctrl-C does not wait for all that was submitted.
+        for start in range(0, len(items), _BATCH):
+            for result in pool.map(work, items[start : start + _BATCH]):
+                results.append(result)
+                progress.update()
+    return results
+
+
+class _FactsFile:
+    """The facts of one folder's images as the cache keeps them (JSON)."""
+
+    def __init__(self, folder: Path) -> None:
+        name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:24]
+        self.path = cache_dir("facts") / f"{name}.json"
+        self.entries = self._read()
+
+    def recall(self, path: Path) -> ImageFacts | None:
+        entry = self.entries.get(path.name)
+        try:
+            if entry is not None and entry["state"] == _state(path):
+                return ImageFacts(**entry["facts"])
+        except (KeyError, OSError, TypeError):
+            pass  # gone, or written by other hands: the file is examined again
+        return None
+
+    def remember(self, path: Path, facts: ImageFacts) -> None:
+        try:
+            state = _state(path)
+        except OSError:
+            self.entries.pop(path.name, None)
+            return
+        self.entries[path.name] = {"state": state, "facts": dataclasses.asdict(facts)}
+
+    def save(self) -> None:
+        # Another Pillow may read what this one could not, so its version is part of the file.
+        content = {"pillow": PIL.__version__, "files": self.entries}
+        with replacing(self.path) as temporary:
+            temporary.write_text(json.dumps(content), encoding="utf-8")
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            if content["pillow"] == PIL.__version__:
+                return dict(content["files"])
+        except (KeyError, OSError, TypeError, ValueError):
+            pass  # none yet, or half written: it is made again
+        return {}
+
+
+def _state(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _pixels_key(paths: Sequence[Path], size: int) -> str:
+    facts = examine_images(paths)
+    for path, found in zip(paths, facts, strict=True):
+        if found.problem:
+            raise DataError(unreadable(path, found.problem))
+    return _hash_lines([f"{_PIXELS_VERSION} {size}", *(found.digest for found in facts)])
+
+
+def _hash_lines(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+
+def _read_pixels(target: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The cached array, or None where there is none or not a whole one."""
+    try:
+        images = np.load(target, mmap_mode="r", allow_pickle=False)
+        whole = images.offset + images.nbytes == target.stat().st_size
+    except FileNotFoundError:
+        return None
+    except (AttributeError, EOFError, OSError, ValueError):
+        whole = False
+    if whole and images.shape == shape and images.dtype == np.uint8:
+        return np.asarray(images)
+    logger.info("%s is damaged and made again", target)
+    return None
+
+
+def _write_pixels(target: Path, paths: Sequence[Path], size: int) -> None:
+    shape = (len(paths), size, size, 3)
+    needed = int(np.prod(shape))
+    free = shutil.disk_usage(target.parent).free
+    # A mapped file on a full disk ends the process with a bus error instead of an exception.
+    if free < needed + 2**24:
+        raise InputError(
+            f"the image cache needs {needed / 1e6:.0f} MB, but {target.parent} has "
+            f"{free / 1e6:.0f} MB left: free some room or set SCENETRACK_CACHE to another folder"
+        )
+    with replacing(target) as temporary:
+        images = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+
+        def fill(index: int) -> None:
+            with paths[index].open("rb") as file:
+                image = _decode(file)[0]
+            images[index] = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+
+        _in_threads(fill, range(len(paths)), f"reading images at {size} px")
+        images.flush()
