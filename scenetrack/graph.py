@@ -1,0 +1,165 @@
+"""Builds ONNX graphs node by node, in one opset, with clean names and a checker at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, TypeAlias, overload
+
+import numpy as np
+import onnx
+from numpy.typing import DTypeLike
+from onnx import TensorProto, helper, numpy_helper
+
+from scenetrack import __version__
+from scenetrack.errors import ExportError
+
+# onnx's own defaults (opset 28, IR 14 in onnx 1.23) are refused by onnxruntime-gpu 1.26, the
+# last release for CUDA 12; these two are read by every supported release of ONNX Runtime.
+OPSET = 21
+IR_VERSION = 10
+PRODUCER = "scenetrack"
+
+Shape: TypeAlias = Sequence[int | str | None]
+
+
+class GraphBuilder:
+    """A typed layer over ``onnx.helper``: add nodes in the order they run, then ``build``.
+
+    Tensors are named by strings. Node and constant names are made unique by a number; the names
+    of inputs and outputs are kept as given, for they are the graph's interface.
+
+    Args:
+        name: the graph's name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._prefix = ""
+        self._taken: set[str] = set()
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: list[TensorProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+
+    def input(self, name: str, dtype: DTypeLike, shape: Shape) -> str:
+        """Declare a graph input and return its name.
+
+        Args:
+            shape: an int where the length is fixed; a string that names it, or None, where any
+                length is accepted.
+
+        Raises:
+            ExportError: the name is already taken in this graph.
+        """
+        self._inputs.append(_value_info(self._claim(name), dtype, shape))
+        return name
+
+    def constant(self, name: str, array: np.ndarray) -> str:
+        """Store ``array`` in the graph, with its dtype, and return its unique name."""
+        unique = self._unique(name)
+        self._constants.append(numpy_helper.from_array(np.ascontiguousarray(array), unique))
+        return unique
+
+    @overload
+    def node(
+        self, op_type: str, *inputs: str, name: str = ..., outputs: Literal[1] = 1, **attrs: Any
+    ) -> str: ...
+
+    @overload
+    def node(
+        self, op_type: str, *inputs: str, name: str = ..., outputs: int, **attrs: Any
+    ) -> tuple[str, ...]: ...
+
+    def node(
+        self, op_type: str, *inputs: str, name: str = "", outputs: int = 1, **attrs: Any
+    ) -> str | tuple[str, ...]:
+        """Add an operator of opset 21 and return its output: a tuple where there are several.
+
+        Args:
+            inputs: tensor names, in the operator's order; "" leaves an optional input out.
+            name: of the node and its output; the operator's own name where it is empty.
+            outputs: how many outputs the operator has here.
+            attrs: the operator's attributes.
+        """
+        unique = self._unique(name or op_type)
+        results = (unique, *(self._unique(f"{unique}:{index}") for index in range(1, outputs)))
+        self._nodes.append(
+            helper.make_node(op_type, list(inputs), list(results), name=unique, **attrs)
+        )
+        return unique if outputs == 1 else results
+
+    def output(self, name: str, tensor: str, dtype: DTypeLike, shape: Shape) -> str:
+        """Declare ``tensor`` a graph output called ``name`` and return that name.
+
+        Raises:
+            ExportError: the name is already taken in this graph.
+        """
+        self._nodes.append(helper.make_node("Identity", [tensor], [self._claim(name)], name=name))
+        self._outputs.append(_value_info(name, dtype, shape))
+        return name
+
+    @contextmanager
+    def scope(self, prefix: str) -> Iterator[None]:
+        """Put ``prefix/`` before the names of the nodes and constants added inside."""
+        outer = self._prefix
+        self._prefix = f"{outer}{prefix}/"
+        try:
+            yield
+        finally:
+            self._prefix = outer
+
+    def build(self, metadata: Mapping[str, str]) -> onnx.ModelProto:
+        """The checked model: opset 21, IR 10, ``metadata`` as its key and value properties.
+
+        Raises:
+            ExportError: the checker or the shape inference refuses the graph, for instance for
+                a tensor that no node makes, or a declared output shape that cannot be.
+        """
+        graph = helper.make_graph(
+            self._nodes, self.name, self._inputs, self._outputs, self._constants
+        )
+        model = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name=PRODUCER,
+            producer_version=__version__,
+        )
+        helper.set_model_props(model, dict(metadata))
+        check_model(model)
+        return model
+
+    def _claim(self, name: str) -> str:
+        if name in self._taken:
+            raise ExportError(
+                f"names of inputs and outputs must be unique in graph {self.name!r}, but "
+                f"{name!r} is taken: choose another one"
+            )
+        self._taken.add(name)
+        return name
+
+    def _unique(self, name: str) -> str:
+        base = unique = self._prefix + name
+        count = 1
+        while unique in self._taken:
+            unique = f"{base}_{count}"
+            count += 1
+        return self._claim(unique)
+
+
+def check_model(model: onnx.ModelProto) -> None:
+    """Raise ExportError, in one line, unless ``model`` is valid ONNX with consistent shapes."""
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ExportError(
+            f"a valid ONNX graph is required, but the checker refuses {model.graph.name!r}: "
+            f"{reason[:300]}"
+        ) from error
+
+
+def _value_info(name: str, dtype: DTypeLike, shape: Shape) -> onnx.ValueInfoProto:
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    return helper.make_tensor_value_info(name, kind, list(shape))

@@ -1,0 +1,111 @@
+"""GraphBuilder: names, versions, metadata and what the checker refuses."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+import scenetrack
+from scenetrack.errors import ExportError
+from scenetrack.graph import GraphBuilder
+
+
+def affine_graph() -> GraphBuilder:
+    builder = GraphBuilder("affine")
+    values = builder.input("values", np.float32, ["batch", 2])
+    weight = builder.constant("weight", np.array([[1, 2], [3, 4]], np.float32))
+    product = builder.node("MatMul", values, weight)
+    shift = builder.constant("shift", np.array([10, 20], np.float32))
+    builder.output("result", builder.node("Add", product, shift), np.float32, ["batch", 2])
+    return builder
+
+
+def test_graph_computes_what_was_written() -> None:
+    evaluator = ReferenceEvaluator(affine_graph().build({}))
+    (result,) = evaluator.run(None, {"values": np.array([[1, 1], [0, 2]], np.float32)})
+    np.testing.assert_array_equal(result, [[14, 26], [16, 28]])
+
+
+def test_versions_producer_and_metadata_are_fixed() -> None:
+    model = affine_graph().build({"layer": "hidden_2", "classes": "coast,forest"})
+    assert [(item.domain, item.version) for item in model.opset_import] == [("", 21)]
+    assert model.ir_version == 10
+    assert (model.producer_name, model.producer_version) == ("scenetrack", scenetrack.__version__)
+    properties = {item.key: item.value for item in model.metadata_props}
+    assert properties == {"layer": "hidden_2", "classes": "coast,forest"}
+
+
+def test_metadata_survives_serialisation() -> None:
+    stored = onnx.load_from_string(affine_graph().build({"key": "ü"}).SerializeToString())
+    assert {item.key: item.value for item in stored.metadata_props} == {"key": "ü"}
+
+
+def test_repeated_names_get_numbers() -> None:
+    builder = GraphBuilder("names")
+    tensor = builder.input("x", np.float32, [1])
+    names = [builder.node("Relu", tensor) for _ in range(3)]
+    constants = [builder.constant("c", np.zeros(1, np.float32)) for _ in range(2)]
+    assert names == ["Relu", "Relu_1", "Relu_2"]
+    assert constants == ["c", "c_1"]
+
+
+def test_scopes_nest_and_end() -> None:
+    builder = GraphBuilder("scopes")
+    tensor = builder.input("x", np.float32, [1])
+    with builder.scope("outer"), builder.scope("inner"):
+        assert builder.node("Relu", tensor) == "outer/inner/Relu"
+    assert builder.node("Relu", tensor, name="last") == "last"
+
+
+def test_node_with_several_outputs_returns_them_all() -> None:
+    builder = GraphBuilder("top")
+    values = builder.input("values", np.float32, [None, 4])
+    best, where = builder.node(
+        "TopK", values, builder.constant("k", np.array([1], np.int64)), outputs=2, axis=1
+    )
+    builder.output("best", best, np.float32, [None, 1])
+    builder.output("where", where, np.int64, [None, 1])
+    evaluator = ReferenceEvaluator(builder.build({}))
+    result = evaluator.run(None, {"values": np.array([[1, 9, 3, 4]], np.float32)})
+    assert [item.tolist() for item in result] == [[[9.0]], [[1]]]
+
+
+def test_constant_keeps_values_and_dtype_of_a_strided_array() -> None:
+    array = np.arange(12, dtype=np.int64).reshape(3, 4).T[::2]
+    builder = GraphBuilder("constant")
+    builder.output("out", builder.constant("c", array), np.int64, [2, 3])
+    (stored,) = builder.build({}).graph.initializer
+    np.testing.assert_array_equal(numpy_helper.to_array(stored), array)
+    assert numpy_helper.to_array(stored).dtype == np.int64
+
+
+def test_taken_output_name_is_refused() -> None:
+    builder = GraphBuilder("clash")
+    tensor = builder.input("x", np.float32, [1])
+    with pytest.raises(ExportError, match=r"unique in graph 'clash', but 'x' is taken"):
+        builder.output("x", tensor, np.float32, [1])
+
+
+def test_undefined_tensor_is_refused_in_one_line() -> None:
+    builder = GraphBuilder("broken")
+    builder.output("out", builder.node("Relu", "nowhere"), np.float32, [1])
+    with pytest.raises(ExportError, match="checker refuses 'broken'.*nowhere") as caught:
+        builder.build({})
+    assert "\n" not in str(caught.value)
+
+
+def test_impossible_output_shape_is_refused() -> None:
+    builder = GraphBuilder("shapes")
+    tensor = builder.input("x", np.float32, [2, 3])
+    builder.output("out", builder.node("Relu", tensor), np.float32, [2, 4])
+    with pytest.raises(ExportError, match="checker refuses 'shapes'"):
+        builder.build({})
+
+
+def test_unknown_operator_is_refused() -> None:
+    builder = GraphBuilder("operator")
+    tensor = builder.input("x", np.float32, [2])
+    builder.output("out", builder.node("Relou", tensor), np.float32, [2])
+    with pytest.raises(ExportError, match="Relou"):
+        builder.build({})
