@@ -1,0 +1,53 @@
+"""The MLproject file, written from the stages' configs.
+
+``python -m scenetrack.mlproject > MLproject`` writes the file anew after a change of a config.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+from scenetrack.config import STAGES, StageConfig, field_types, format_value
+
+POSITIONAL = {"activations": ("image",)}
+
+_HEADER = """\
+# Written from scenetrack/config.py by: python -m scenetrack.mlproject > MLproject
+name: scenetrack
+# The package is run from this folder and needs no installation in the environment.
+conda_env: conda.yaml
+entry_points:
+"""
+
+
+def flag_name(parameter: str) -> str:
+    """The command-line flag of a parameter: ``image_size`` -> ``--image-size``."""
+    return "--" + parameter.replace("_", "-")
+
+
+def render() -> str:
+    """The text of the MLproject file: one entry point for each stage of ``config.STAGES``."""
+    return _HEADER + "\n".join(_entry_point(config) for config in STAGES)
+
+
+def _entry_point(config: type[StageConfig]) -> str:
+    names = [item.name for item in dataclasses.fields(config)]
+    positional = POSITIONAL.get(config.stage, ())
+    words = [f"python -m scenetrack {config.stage}"]
+    words += [f"{{{name}}}" for name in positional]
+    words += [f"{flag_name(name)} {{{name}}}" for name in names if name not in positional]
+    types = field_types(config)
+    lines = [f"  {config.stage}:", "    parameters:"]
+    for item in dataclasses.fields(config):
+        # mlflow checks no type but path and uri, whose checks leave runs unfinished.
+        kind = "float" if types[item.name] in (int, float) else "string"
+        default = format_value(item.default)
+        shown = default if kind == "float" else json.dumps(default)
+        lines.append(f"      {item.name}: {{type: {kind}, default: {shown}}}")
+    lines += ["    command: >-", *(f"      {word}" for word in words)]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(render(), end="")

@@ -1,0 +1,291 @@
+"""The command line: what it hands to a stage, how it refuses, and that it answers at once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scenetrack import cli, config
+from scenetrack.errors import ConfigError, DataError, ExportError, Terminated
+
+
+@dataclass
+class _Stages:
+    """Stands for scenetrack.stages: keeps the configs that it is called with."""
+
+    error: BaseException | None = None
+    configs: list[config.StageConfig] = field(default_factory=list)
+
+    def run(self, settings: config.StageConfig) -> None:
+        self.configs.append(settings)
+        if self.error is not None:
+            raise self.error
+
+    @property
+    def only(self) -> Any:
+        (settings,) = self.configs
+        return settings
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Stages]:
+    fake, module = _Stages(), ModuleType("scenetrack.stages")
+    module.run = fake.run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "scenetrack.stages", module)
+    monkeypatch.setattr("scenetrack.stages", module, raising=False)
+    logger = logging.getLogger("scenetrack")
+    handlers, level = logger.handlers, logger.level
+    yield fake
+    logger.handlers, logger.level = handlers, level
+
+
+def refuse(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that the command prints when it refuses these arguments."""
+    assert cli.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+class TestValues:
+    def test_defaults_are_the_dataclass_defaults(self, stages: _Stages) -> None:
+        assert cli.main(["patch_bow"]) == 0
+        assert stages.only == config.PatchBowConfig()
+
+    def test_each_type(self, stages: _Stages) -> None:
+        words = "--epochs 3 --dropout 0.25 --hidden 64,32 --kernels rbf --data photos --flip false"
+        assert cli.main(["patch_bow", *words.split()]) == 0
+        assert stages.only == config.PatchBowConfig(
+            epochs=3, dropout=0.25, hidden=(64, 32), kernels=("rbf",), data="photos", flip=False
+        )
+
+    @pytest.mark.parametrize(
+        ("words", "expected"),
+        [
+            (["--skip-bad"], True),
+            (["--skip-bad", "true"], True),
+            (["--skip-bad", "False"], False),
+            (["--skip-bad", "--seed", "3"], True),
+            ([], False),
+        ],
+    )
+    def test_switch_with_and_without_a_value(
+        self, stages: _Stages, words: list[str], expected: bool
+    ) -> None:
+        assert cli.main(["main", *words]) == 0
+        assert stages.only.skip_bad is expected
+
+    def test_image_is_an_argument(self, stages: _Stages) -> None:
+        assert cli.main(["activations", "a picture.jpg", "--layer", "hidden_2"]) == 0
+        assert stages.only == config.ActivationsConfig(image="a picture.jpg", layer="hidden_2")
+
+    def test_empty_text_means_the_default_unless_the_parameter_is_a_text(
+        self, stages: _Stages
+    ) -> None:
+        empty = ["--epochs", "", "--hidden", "", "--flip", "", "--layer", ""]
+        assert cli.main(["patch_bow", *empty]) == 0
+        assert stages.only == config.PatchBowConfig(layer="")
+        assert cli.main(["activations", "", "--layer", ""]) == 0
+        assert stages.configs[-1] == config.ActivationsConfig(image="", layer="")
+
+    def test_none_is_the_empty_list(self, stages: _Stages) -> None:
+        assert cli.main(["train_mlp", "--augmentation", "none"]) == 0
+        assert stages.only.augmentation == ()
+
+    @given(st.lists(st.integers(1, 65536), min_size=1).map(tuple))
+    def test_integer_lists_survive_being_written(self, value: tuple[int, ...]) -> None:
+        text = config.format_value(value)
+        assert cli.parse_value("hidden", text, tuple[int, ...]) == value
+
+    @given(st.floats(allow_nan=False))
+    def test_numbers_survive_being_written(self, value: float) -> None:
+        assert cli.parse_value("dropout", config.format_value(value), float) == value
+
+
+class TestPreset:
+    def test_fills_what_is_not_given(self, stages: _Stages) -> None:
+        assert cli.main(["train_mlp", "--preset", "course", "--epochs", "3"]) == 0
+        assert stages.only.preset == "course"
+        assert (stages.only.hidden, stages.only.epochs) == ((2048,), 3)
+
+    def test_a_default_given_by_hand_beats_the_preset(self, stages: _Stages) -> None:
+        assert cli.main(["train_mlp", "--preset", "course", "--hidden", "1024,512"]) == 0
+        assert stages.only.hidden == (1024, 512)
+
+    def test_under_mlflow_run_a_default_counts_as_not_given(
+        self, stages: _Stages, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+        words = ["--preset", "course", "--hidden", "1024,512", "--epochs", "7"]
+        assert cli.main(["train_mlp", *words]) == 0
+        assert (stages.only.hidden, stages.only.epochs) == ((2048,), 7)
+
+    def test_unknown(self, stages: _Stages, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "course" in refuse(capsys, "train_mlp", "--preset", "curse")
+        assert stages.configs == []
+
+
+@pytest.mark.usefixtures("stages")
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            ("patch_bow --epochs many", "--epochs must be a whole number. Received: 'many'"),
+            ("patch_bow --epochs 1.5", "'1.5'"),
+            ("patch_bow --dropout much", "--dropout must be a number. Received: 'much'"),
+            ("patch_bow --dropout nan", "dropout"),
+            ("patch_bow --hidden 64,,32", "--hidden must be a whole number. Received: ''"),
+            ("patch_bow --hidden 64,-1", "-1"),
+            ("patch_bow --skip-bad perhaps", "--skip-bad must be true or false"),
+            ("patch_bow --kernels rbf,cubic", "cubic"),
+            ("patch_bow --patch-size 256", "256"),
+            ("patch_bow --epoch 3", "--epochs"),
+            ("patch_bow --epochs", "--epochs"),
+            ("patch_bow surplus", "surplus"),
+            ("patch_bov", "patch_bov"),
+            ("data chek", "chek"),
+            ("data check", "FOLDER"),
+            ("ui --port 0", "--port"),
+            ("--colour", "--colour"),
+        ],
+    )
+    def test_wrong_words_are_one_line_and_exit_2(
+        self, capsys: pytest.CaptureFixture[str], arguments: str, said: str
+    ) -> None:
+        assert said in refuse(capsys, *arguments.split())
+
+    def test_the_stage_is_not_run(
+        self, stages: _Stages, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        refuse(capsys, "patch_bow", "--epochs", "0")
+        assert stages.configs == []
+
+    def test_parse_value_names_the_flag(self) -> None:
+        with pytest.raises(ConfigError, match="--batch-size must be a whole number"):
+            cli.parse_value("batch_size", "x", int)
+
+
+class TestEndings:
+    @pytest.mark.parametrize(
+        ("error", "code", "line"),
+        [
+            (DataError("no images in photos"), 2, "error: no images in photos"),
+            (ExportError("graphs differ"), 1, "error: graphs differ"),
+            (DataError("two\nlines"), 2, "error: two lines"),
+            (KeyboardInterrupt(), 130, "interrupted"),
+            (Terminated(), 143, "terminated"),
+            (
+                ZeroDivisionError("division by zero"),
+                1,
+                "error: internal error: ZeroDivisionError: division by zero "
+                "(run with --debug for the traceback)",
+            ),
+        ],
+    )
+    def test_error_is_one_line_with_its_code(
+        self,
+        stages: _Stages,
+        capsys: pytest.CaptureFixture[str],
+        error: BaseException,
+        code: int,
+        line: str,
+    ) -> None:
+        stages.error = error
+        assert cli.main(["main"]) == code
+        assert capsys.readouterr().err.splitlines() == [line]
+
+    @pytest.mark.parametrize("words", [["--debug", "main"], ["main", "--debug"]])
+    def test_debug_before_or_after_the_command_shows_the_traceback(
+        self, stages: _Stages, capsys: pytest.CaptureFixture[str], words: list[str]
+    ) -> None:
+        stages.error = DataError("no images in photos")
+        assert cli.main(words) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert lines[0] == "Traceback (most recent call last):"
+        assert lines[-1] == "error: no images in photos"
+
+    def test_sigterm_raises_terminated_inside_the_stage_only(
+        self, stages: _Stages, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = signal.getsignal(signal.SIGTERM)
+        monkeypatch.setattr(
+            sys.modules["scenetrack.stages"],
+            "run",
+            lambda settings: os.kill(os.getpid(), signal.SIGTERM),
+        )
+        assert cli.main(["main"]) == 143
+        assert signal.getsignal(signal.SIGTERM) is before
+
+    @pytest.mark.parametrize(("words", "level"), [([], logging.INFO), (["-v"], logging.DEBUG)])
+    def test_messages_are_plain_lines_on_stderr(
+        self,
+        stages: _Stages,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        words: list[str],
+        level: int,
+    ) -> None:
+        def run(settings: config.StageConfig) -> None:
+            logging.getLogger("scenetrack.data").log(level, "reusing the cache")
+            logging.getLogger("scenetrack.data").log(level - 1, "unheard")
+
+        monkeypatch.setattr(sys.modules["scenetrack.stages"], "run", run)
+        assert cli.main(["main", *words]) == 0
+        assert capsys.readouterr() == ("", "reusing the cache\n")
+
+
+class TestHelp:
+    def test_nothing_heavy_is_imported(self) -> None:
+        heavy = "tensorflow keras mlflow sklearn numpy matplotlib scipy onnx onnxruntime PIL"
+        code = (
+            "import sys; from scenetrack.cli import main\n"
+            "assert main(['--help']) == 0\n"
+            "assert main(['patch_bow', '--help']) == 0\n"
+            "assert main(['patch_bow', '--epochs', '0']) == 2\n"
+            f"print('imported:', *(m for m in {heavy.split()!r} if m in sys.modules))"
+        )
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+        assert ran.stdout.splitlines()[-1] == "imported:"
+
+    @pytest.mark.parametrize("words", [["--help"], []])
+    def test_lists_every_command(
+        self, capsys: pytest.CaptureFixture[str], words: list[str]
+    ) -> None:
+        assert cli.main(words) == 0
+        shown = capsys.readouterr().out
+        for name in [stage.stage for stage in config.STAGES] + ["data", "ui"]:
+            assert f"\n  {name} " in shown
+
+    def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["--version"]) == 0
+        assert capsys.readouterr().out.startswith("scenetrack 0.")
+
+    @pytest.mark.parametrize("stage", config.STAGES, ids=lambda stage: stage.stage)
+    def test_each_command_tells_every_flag_and_an_example_that_works(
+        self,
+        stages: _Stages,
+        capsys: pytest.CaptureFixture[str],
+        stage: type[config.StageConfig],
+    ) -> None:
+        example = cli.EXAMPLES[stage.stage]
+        assert cli.main([stage.stage, "--help"]) == 0
+        assert f"  {example}\n" in capsys.readouterr().out
+        program, *words = example.split()
+        assert program == "scenetrack"
+        assert cli.main(words) == 0
+        assert isinstance(stages.only, stage)
+        assert stages.only != stage()
