@@ -1,0 +1,407 @@
+"""Support vector machines on one vector per image: four kernels, settings chosen inside train.
+
+Every kernel ends in the same few arrays: scores = K(x, support) @ dual.T + intercept, one row of
+``dual`` per class, each class trained against all others. So a fitted classifier is saved without
+pickles and scored with NumPy alone, and a new kernel adds one function.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn import config_context
+from sklearn.model_selection import StratifiedKFold
+from sklearn.svm import SVC
+
+from scenetrack.config import KERNELS
+from scenetrack.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+Floats: TypeAlias = NDArray[np.float64]
+
+C_GRID = tuple(float(c) for c in np.logspace(-2, 2, 9))
+# Multiples of 1 / (mean distance of two training images), the customary middle of the grid:
+# Zhang et al., "Local features and kernels for classification of texture and object categories",
+# 2007.
+GAMMA_FACTORS = (0.5, 1.0, 2.0, 4.0)
+_HISTOGRAM_KERNELS = ("chi2", "intersection")
+
+# Rows of one side whose comparison with a row of the other stays in the processor's cache.
+_BLOCK_BYTES = 2**18
+# Together the kernel matrices of the folds in work stay below this, but for one fold at least.
+_FOLDS_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class FittedClassifier:
+    """One linear machine per class in the feature space of a kernel.
+
+    Attributes:
+        kernel: one of ``config.KERNELS``.
+        gamma: 1 over the unit of the distance in rbf and chi2; 0 for the other kernels.
+        square_root: 1 where features are square-rooted first (Hellinger), else 0.
+        mean: float64 [D], taken off after that.
+        scale: float64 [D], divided by after that.
+        support: float64 [S, D], prepared support vectors; for the linear kernel the weight vector
+            of each class, S = n_classes.
+        dual: float64 [n_classes, S].
+        intercept: float64 [n_classes].
+        classes: int64 [n_classes], the labels in ascending order: the columns of the scores.
+        C: penalty of a margin violation, chosen by cross-validation as gamma is.
+        cv_table: float64 [n_settings, 4], for every setting tried: C, gamma, mean and standard
+            deviation over the folds of the accuracy in [0, 1].
+    """
+
+    kernel: str
+    gamma: float
+    square_root: int
+    mean: Floats
+    scale: Floats
+    support: Floats
+    dual: Floats
+    intercept: Floats
+    classes: NDArray[np.int64]
+    C: float
+    cv_table: Floats
+
+    @property
+    def best_params(self) -> dict[str, float]:
+        """The chosen setting: C, and gamma where the kernel has one."""
+        return {"C": self.C, "gamma": self.gamma} if self.gamma else {"C": self.C}
+
+    @property
+    def cv_accuracy(self) -> float:
+        """Mean accuracy of the chosen setting over the folds, in [0, 1]."""
+        return float(self._chosen[2])
+
+    @property
+    def cv_std(self) -> float:
+        """Standard deviation of that accuracy over the folds."""
+        return float(self._chosen[3])
+
+    @property
+    def _chosen(self) -> Floats:
+        settings = self.cv_table[:, :2]
+        return np.asarray(self.cv_table[(settings == (self.C, self.gamma)).all(axis=1)][0])
+
+    def predict_scores(self, features: ArrayLike) -> Floats:
+        """The score of every class, above 0 where its machine says yes.
+
+        Args:
+            features: [N, D], as at fit.
+
+        Returns:
+            float64 [N, n_classes], columns in the order of ``classes``.
+
+        Raises:
+            InputError: another D than at fit, values not finite, or negative values where
+                histograms are required.
+        """
+        rows = _checked_features(features, bool(self.square_root), self.kernel)
+        if rows.shape[1] != self.mean.size:
+            raise InputError(
+                f"features must have {self.mean.size} values, as at fit. Received: {rows.shape[1]}"
+            )
+        prepared = _prepared(rows, bool(self.square_root), self.mean, self.scale)
+        compared = compare(prepared, self.support, self.kernel)
+        return np.asarray(
+            kernel_matrix(compared, self.kernel, self.gamma) @ self.dual.T + self.intercept
+        )
+
+    def predict(self, features: ArrayLike) -> NDArray[np.int64]:
+        """The label with the highest score of each row of ``features`` [N, D]: int64 [N]."""
+        return np.asarray(self.classes[np.argmax(self.predict_scores(features), axis=1)])
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """All fields as arrays without objects, for ``numpy.savez``."""
+        return {
+            item.name: np.asarray(getattr(self, item.name)) for item in dataclasses.fields(self)
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """The classifier whose ``to_arrays`` gave ``arrays``; its scores are the same.
+
+        Raises:
+            InputError: an array is missing.
+        """
+        names = [item.name for item in dataclasses.fields(cls)]
+        missing = sorted(set(names) - set(arrays))
+        if missing:
+            raise InputError(
+                f"a saved classifier needs {', '.join(names)}. Missing: {', '.join(missing)}; "
+                "save it again"
+            )
+        values: dict[str, Any] = {name: np.asarray(arrays[name]) for name in names}
+        return cls(**{name: v if v.ndim else v.item() for name, v in values.items()})
+
+
+def fit_by_cross_validation(
+    features: ArrayLike,
+    labels: ArrayLike,
+    kernel: str,
+    *,
+    histograms: bool,
+    folds: int,
+    seed: int,
+) -> FittedClassifier:
+    """Choose C and gamma by stratified cross-validation, then fit on all of ``features``.
+
+    Histograms are square-rooted for linear and rbf and compared as they are by chi2 and
+    intersection. Other features are standardised for linear and rbf, in each fold by its own
+    training part. Of equally accurate settings the smallest C wins, then the smallest gamma.
+
+    Args:
+        features: [N, D], finite; not negative where ``histograms`` is set or the kernel is chi2
+            or intersection.
+        labels: [N] integers.
+        kernel: one of ``config.KERNELS``.
+        histograms: whether the features are histograms.
+        folds: number of folds, made smaller where a class has fewer images.
+        seed: draws the folds.
+
+    Raises:
+        InputError: an unknown kernel, features or labels that do not fit, fewer than two classes,
+            or a class with one image.
+    """
+    if kernel not in KERNELS:
+        raise InputError(f"kernel must be one of: {', '.join(KERNELS)}. Received: {kernel!r}")
+    rows = _checked_features(features, histograms, kernel)
+    classes, targets = _checked_labels(labels, len(rows))
+    folds = _usable_folds(targets, classes, folds)
+    square_root = histograms and kernel not in _HISTOGRAM_KERNELS
+    rows = _prepared(rows, square_root)
+    standardise = not histograms and kernel not in _HISTOGRAM_KERNELS
+    mean, scale = _standards(rows, standardise)
+    prepared = _prepared(rows, False, mean, scale)
+    compared = compare(prepared, prepared, kernel)
+    gammas = _gamma_grid(compared, kernel)
+
+    def compare_fold(train: NDArray[np.int64], held: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        if not standardise:
+            return compared[np.ix_(train, train)], compared[np.ix_(held, train)]
+        own = _standards(rows[train], True)
+        left, right = _prepared(rows[train], False, *own), _prepared(rows[held], False, *own)
+        return compare(left, left, kernel), compare(right, left, kernel)
+
+    table = _cross_validate(compare_fold, targets, kernel, gammas, folds, seed)
+    best_c, gamma = _choose(table)
+    dual, intercept = _machines(kernel_matrix(compared, kernel, gamma), targets, best_c)
+    support, dual = _compact(prepared, dual, kernel)
+    return FittedClassifier(
+        kernel, gamma, int(square_root), mean, scale, support, dual, intercept, classes, best_c,
+        table,
+    )
+
+
+def compare(left: Floats, right: Floats, kernel: str) -> Floats:
+    """What a kernel is made of, before gamma.
+
+    Args:
+        left: [N, D].
+        right: [M, D].
+        kernel: one of ``config.KERNELS``.
+
+    Returns:
+        float64 [N, M]: for linear the inner product, for rbf the squared Euclidean distance, for
+        chi2 the sum of (x - y)^2 / (x + y) with 0 / 0 as 0, for intersection the sum of the
+        smaller values. The last two are summed in float32.
+    """
+    if kernel == "linear":
+        return np.asarray(left @ right.T)
+    if kernel == "rbf":
+        squares = np.einsum("nd,nd->n", left, left)[:, None] - 2 * (left @ right.T)
+        squares += np.einsum("nd,nd->n", right, right)
+        return np.asarray(np.maximum(squares, 0, out=squares))
+    if kernel == "intersection":
+        return _in_blocks(left, right, _shared)
+    # (x - y)^2 / (x + y) = x + y - 4 xy / (x + y), which leaves fewer passes over D.
+    distances = -4 * _in_blocks(left, right, _harmonic)
+    distances += left.sum(axis=1)[:, None]
+    distances += right.sum(axis=1)
+    return np.asarray(np.maximum(distances, 0, out=distances))
+
+
+def kernel_matrix(compared: Floats, kernel: str, gamma: float) -> Floats:
+    """The kernel of ``compare``'s [N, M]: exp(-gamma x) for rbf and chi2, else unchanged."""
+    return np.exp(-gamma * compared) if kernel in ("rbf", "chi2") else compared
+
+
+_Pairwise: TypeAlias = Callable[
+    [NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], None
+]
+
+
+def _shared(row: NDArray[np.float32], block: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    np.minimum(row, block, out=out)
+
+
+def _harmonic(
+    row: NDArray[np.float32], block: NDArray[np.float32], out: NDArray[np.float32]
+) -> None:
+    np.add(row, block, out=out)
+    # Where both are 0 the product is 0 too; the smallest normal number keeps 0 / 0 away.
+    np.maximum(out, np.finfo(np.float32).tiny, out=out)
+    np.divide(block, out, out=out)
+    np.multiply(out, row, out=out)
+
+
+def _in_blocks(left: Floats, right: Floats, pairwise: _Pairwise) -> Floats:
+    """Sum over D of ``pairwise`` for all pairs of rows, threaded over blocks of ``right``."""
+    rows, others = left.astype(np.float32), right.astype(np.float32)
+    result = np.empty((len(rows), len(others)))
+    ones = np.ones(rows.shape[1], np.float32)
+    step = max(1, _BLOCK_BYTES // (4 * rows.shape[1]))
+
+    def fill(start: int) -> None:
+        block = others[start : start + step]
+        buffer = np.empty_like(block)
+        for index, row in enumerate(rows):
+            pairwise(row, block, buffer)
+            result[index, start : start + step] = buffer @ ones
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(fill, range(0, len(others), step)))
+    return result
+
+
+def _cross_validate(
+    compare_fold: Callable[[NDArray[np.int64], NDArray[np.int64]], tuple[Floats, Floats]],
+    targets: NDArray[np.int64],
+    kernel: str,
+    gammas: Sequence[float],
+    folds: int,
+    seed: int,
+) -> Floats:
+    """float64 [n_settings, 4]: C, gamma, mean and deviation of the held-out accuracy."""
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    splits = list(splitter.split(np.zeros(len(targets)), targets))
+
+    def score_fold(split: tuple[NDArray[np.int64], NDArray[np.int64]]) -> Floats:
+        train, held = split
+        fold_train, fold_held = compare_fold(train, held)
+        accuracies = np.empty((len(gammas), len(C_GRID)))
+        for row, gamma in enumerate(gammas):
+            matrix = kernel_matrix(fold_train, kernel, gamma)
+            held_matrix = kernel_matrix(fold_held, kernel, gamma)
+            for column, c in enumerate(C_GRID):
+                dual, intercept = _machines(matrix, targets[train], c)
+                found = np.argmax(held_matrix @ dual.T + intercept, axis=1)
+                accuracies[row, column] = np.mean(found == targets[held])
+        return accuracies
+
+    fold_bytes = 2 * 8 * len(targets) ** 2
+    workers = max(1, min(folds, os.cpu_count() or 1, _FOLDS_BYTES // fold_bytes))
+    with ThreadPoolExecutor(workers) as pool:
+        accuracies = np.stack(list(pool.map(score_fold, splits)))  # folds x gammas x C
+    settings = [(c, gamma) for gamma in gammas for c in C_GRID]
+    spread = np.stack([accuracies.mean(axis=0).ravel(), accuracies.std(axis=0).ravel()], axis=1)
+    return np.concatenate([np.array(settings), spread], axis=1)
+
+
+def _choose(table: Floats) -> tuple[float, float]:
+    """C and gamma of the best mean accuracy, equal ones by smaller C, then smaller gamma."""
+    # Means of the same accuracies may differ in their last bits.
+    best = table[table[:, 2] >= table[:, 2].max() - 1e-12]
+    c, gamma = min((float(row[0]), float(row[1])) for row in best)
+    return c, gamma
+
+
+def _machines(matrix: Floats, targets: NDArray[np.int64], c: float) -> tuple[Floats, Floats]:
+    """Each class against the others: dual [n_classes, N] and intercept [n_classes]."""
+    count = int(targets.max()) + 1
+    dual, intercept = np.zeros((count, len(targets))), np.zeros(count)
+    # The matrix was made from checked features; checking it again costs as much as a fit.
+    with config_context(assume_finite=True):
+        for label in range(count):
+            machine = SVC(C=c, kernel="precomputed").fit(matrix, targets == label)
+            dual[label, machine.support_] = machine.dual_coef_[0]
+            intercept[label] = machine.intercept_[0]
+    return dual, intercept
+
+
+def _compact(prepared: Floats, dual: Floats, kernel: str) -> tuple[Floats, Floats]:
+    """The support vectors [S, D] that any machine uses and their dual [n_classes, S]."""
+    if kernel == "linear":
+        return dual @ prepared, np.eye(len(dual))
+    used = dual.any(axis=0)
+    return prepared[used], dual[:, used]
+
+
+def _gamma_grid(compared: Floats, kernel: str) -> tuple[float, ...]:
+    if kernel not in ("rbf", "chi2"):
+        return (0.0,)
+    unit = float(compared.sum()) / (len(compared) * (len(compared) - 1))
+    return tuple(factor / (unit or 1.0) for factor in GAMMA_FACTORS)
+
+
+def _standards(rows: Floats, standardise: bool) -> tuple[Floats, Floats]:
+    """Mean and scale [D] under which rows have mean 0 and a mean squared length of 1."""
+    width = rows.shape[1]
+    if not standardise:
+        return np.zeros(width), np.ones(width)
+    deviation = rows.std(axis=0)
+    # Unit length, and not unit variance alone, so that one C grid serves every D.
+    return rows.mean(axis=0), np.where(deviation > 0, deviation, 1.0) * np.sqrt(width)
+
+
+def _prepared(
+    rows: Floats, square_root: bool, mean: Floats | float = 0.0, scale: Floats | float = 1.0
+) -> Floats:
+    return np.asarray(((np.sqrt(rows) if square_root else rows) - mean) / scale)
+
+
+def _checked_features(features: ArrayLike, histograms: bool, kernel: str) -> Floats:
+    rows = np.asarray(features, dtype=np.float64)
+    if rows.ndim != 2 or not rows.size:
+        raise InputError(f"features must be an array [N, D] of N, D > 0. Received: {rows.shape}")
+    if not np.isfinite(rows).all():
+        raise InputError("features must be finite. Received: NaN or infinity")
+    if (histograms or kernel in _HISTOGRAM_KERNELS) and rows.min() < 0:
+        raise InputError(
+            f"the {kernel} kernel compares histograms, which are never negative. Received: a "
+            f"smallest value of {rows.min():.3g}; choose linear or rbf for other features"
+        )
+    return rows
+
+
+def _checked_labels(
+    labels: ArrayLike, count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The classes in ascending order, and each label's place among them."""
+    given = np.asarray(labels)
+    if given.shape != (count,):
+        raise InputError(f"{count} features need {count} labels. Received: shape {given.shape}")
+    classes, targets = np.unique(given.astype(np.int64), return_inverse=True)
+    if len(classes) < 2:
+        raise InputError(f"a classifier needs at least two classes. Received: {len(classes)}")
+    return classes, targets
+
+
+def _usable_folds(
+    targets: NDArray[np.int64], classes: NDArray[np.int64], folds: int
+) -> int:
+    counts = np.bincount(targets)
+    smallest = int(counts.min())
+    if smallest < 2:
+        raise InputError(
+            "cross-validation needs at least 2 training images of every class. Received: 1 of "
+            f"class {classes[int(np.argmin(counts))]}; add images or leave the class out"
+        )
+    if smallest < folds:
+        logger.warning(
+            "%d folds instead of %d: class %d has no more training images",
+            smallest,
+            folds,
+            classes[int(np.argmin(counts))],
+        )
+    return min(folds, smallest)
