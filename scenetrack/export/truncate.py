@@ -1,0 +1,334 @@
+"""A Keras network cut at named layers, as a verified ONNX graph: images uint8 in, layers out."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from scenetrack.errors import ExportError, ModelError, ScenetrackError
+from scenetrack.export.keras_layers import (
+    Step,
+    convert,
+    convert_dense,
+    is_identity,
+    is_last_axis_norm,
+    is_plain_dense,
+)
+from scenetrack.export.verify import verify_against_keras
+from scenetrack.graph import GraphBuilder, check_model
+from scenetrack.storage import ensure_writable, replacing
+
+logger = logging.getLogger(__name__)
+
+INPUT = "images"
+# The newest opset that Keras' exporter knows.
+KERAS_OPSET = 18
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was exported: output shapes (-1: any length), largest relative errors, wall time.
+
+    ``builder`` is "direct" for a graph built layer by layer, "keras" for Keras' own exporter.
+    """
+
+    path: Path
+    outputs: Mapping[str, tuple[int, ...]]
+    errors: Mapping[str, float]
+    seconds: float
+    builder: str
+
+
+def layer_names(model: Any) -> list[tuple[str, str, tuple[int | None, ...]]]:
+    """Name, class and output shape of each layer but the input; None stands for any length.
+
+    Raises:
+        ModelError: the model is neither functional nor a built Sequential.
+    """
+    tensors = _layer_tensors(model)
+    return [
+        (layer.name, type(layer).__name__, tuple(tensors[layer.name].shape))
+        for layer in model.layers
+        if layer.name in tensors
+    ]
+
+
+def find_layer(model: Any, name: str) -> Any:
+    """The layer called ``name``; for "" the last hidden one.
+
+    The last hidden layer is the one whose output the last Dense layer takes, dropout aside.
+
+    Raises:
+        ModelError: there is no such layer, or no hidden one; the message lists the layers.
+    """
+    if not name:
+        return _last_hidden(model)
+    tensors = _layer_tensors(model)
+    if name not in tensors:
+        near = difflib.get_close_matches(name, tensors, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ModelError(f"layer must be one of: {', '.join(tensors)}. Received: {name!r}{hint}")
+    return model.get_layer(name)
+
+
+def export_truncated(
+    model: Any,
+    outputs: Mapping[str, str],
+    path: Path,
+    *,
+    metadata: Mapping[str, str],
+    real_images: np.ndarray | None,
+    seed: int = 0,
+) -> ExportReport:
+    """Write the network up to the named layers as one ONNX file, once it has been verified.
+
+    The graph's input is ``images`` uint8 [N, H, W, 3], with any N; the cast to float32 is
+    inside. Layers without a twin in ``keras_layers`` send the network through Keras' own exporter.
+
+    Args:
+        model: a functional or built Sequential Keras model with one input.
+        outputs: layer by output name ("" for the last hidden layer).
+        path: the ``.onnx`` file to write; untouched when the verification fails.
+        metadata: stored in the file.
+        real_images: uint8 [M, H, W, 3] to verify on besides random ones; None: random ones only.
+        seed: of the random images.
+
+    Raises:
+        ModelError: a layer does not exist, or the model is of another kind.
+        ExportError: the graph is invalid or differs from the network.
+        ScenetrackError: Keras' exporter is needed and tf2onnx is not installed.
+    """
+    started = time.perf_counter()
+    ensure_writable(path.parent)
+    every = _layer_tensors(model)
+    tensors = {name: every[find_layer(model, layer).name] for name, layer in outputs.items()}
+    graph, builder = _build_direct(model, tensors, metadata), "direct"
+    if graph is None:
+        graph, builder = _build_with_keras(model, tensors, metadata), "keras"
+    content = graph.SerializeToString()
+    report = verify_against_keras(content, _predictor(model, tensors), real_images, seed)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    shapes = {name: _free(tensor.shape, -1) for name, tensor in tensors.items()}
+    seconds = time.perf_counter() - started
+    logger.info("exported %s (%s) in %.2f s", path, builder, seconds)
+    return ExportReport(path, shapes, report.max_relative_error, seconds, builder)
+
+
+def _predictor(
+    model: Any, tensors: Mapping[str, Any]
+) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """The network itself, up to the tensors, in float32 on the CPU."""
+    import keras
+
+    part = keras.Model(model.inputs[0], dict(tensors))
+
+    def predict(images: np.ndarray) -> dict[str, np.ndarray]:
+        # A GPU's TF32 products would differ by more than the verification allows.
+        with keras.device("cpu:0"):
+            results = part(images, training=False)
+        return {name: np.asarray(values) for name, values in results.items()}
+
+    return predict
+
+
+def _build_direct(
+    model: Any, tensors: Mapping[str, Any], metadata: Mapping[str, str]
+) -> onnx.ModelProto | None:
+    """The graph, layer by layer; None where a layer has no twin."""
+    source = model.inputs[0]
+    builder = GraphBuilder(model.name)
+    images = builder.input(INPUT, np.uint8, ["batch", *source.shape[1:]])
+    values = {
+        id(source): builder.node("Cast", images, name=f"{INPUT}/float", to=onnx.TensorProto.FLOAT)
+    }
+    if not _convert_steps(builder, _steps(tensors.values()), tensors.values(), values):
+        return None
+    for name, tensor in tensors.items():
+        shape = ["batch", *tensor.shape[1:]]
+        builder.output(name, values[id(tensor)], np.float32, shape)
+    return builder.build(metadata)
+
+
+def _convert_steps(
+    builder: GraphBuilder, steps: Sequence[Step], kept: Iterable[Any], values: dict[int, str]
+) -> bool:
+    """Add the twins of ``steps``; ``values`` maps each symbolic tensor's id to its ONNX name."""
+    norms = _foldable_norms(steps, kept)
+    folded = {id(norm.output) for norm in norms.values()}
+    for step in steps:
+        inputs = [values[id(tensor)] for tensor in step.inputs]
+        if id(step.output) in folded:
+            result: str | None = inputs[0]
+        elif id(step.output) in norms:
+            with builder.scope(step.layer.name):
+                norm = norms[id(step.output)].layer
+                result = convert_dense(builder, step.layer, inputs[0], norm)
+        elif _is_network(step.layer):
+            result = _convert_network(builder, step.layer, inputs)
+        else:
+            result = convert(builder, step, inputs)
+        if result is None:
+            logger.info("layer %s has no twin: using Keras' own exporter", step.layer.name)
+            return False
+        values[id(step.output)] = result
+    return True
+
+
+def _convert_network(builder: GraphBuilder, network: Any, inputs: Sequence[str]) -> str | None:
+    """A network used as a layer; None where it has several outputs or a layer without a twin."""
+    if len(network.outputs) != 1 or len(network.inputs) != len(inputs):
+        return None
+    values = {id(tensor): name for tensor, name in zip(network.inputs, inputs, strict=True)}
+    with builder.scope(network.name):
+        if not _convert_steps(builder, _steps(network.outputs), network.outputs, values):
+            return None
+    return values[id(network.outputs[0])]
+
+
+def _foldable_norms(steps: Sequence[Step], kept: Iterable[Any]) -> dict[int, Step]:
+    """Batch normalisations by the id of the Dense output that they alone take."""
+    uses: dict[int, int] = {}
+    for tensor in (*kept, *(tensor for step in steps for tensor in step.inputs)):
+        uses[id(tensor)] = uses.get(id(tensor), 0) + 1
+    alone = {
+        id(step.output)
+        for step in steps
+        if is_plain_dense(step.layer) and uses.get(id(step.output)) == 1
+    }
+    return {
+        id(step.inputs[0]): step
+        for step in steps
+        if id(step.inputs[0]) in alone and is_last_axis_norm(step.layer, step.rank)
+    }
+
+
+def _build_with_keras(
+    model: Any, tensors: Mapping[str, Any], metadata: Mapping[str, str]
+) -> onnx.ModelProto:
+    """The graph by Keras' exporter, with our names of input and outputs."""
+    import keras
+
+    if importlib.util.find_spec("tf2onnx") is None:
+        raise ScenetrackError(
+            f"the layers of {model.name!r} need Keras' own ONNX exporter, which requires tf2onnx: "
+            "pip install tf2onnx"
+        )
+    source = model.inputs[0]
+    part = keras.Model(source, list(tensors.values()))
+    signature = [keras.InputSpec(shape=tuple(source.shape), dtype="uint8", name=INPUT)]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        try:
+            part.export(
+                str(file),
+                format="onnx",
+                verbose=False,
+                input_signature=signature,
+                opset_version=KERAS_OPSET,
+            )
+            graph = onnx.load(file)
+        except Exception as error:  # its many stages raise all kinds
+            reason = " ".join(str(error).split())[:300]
+            raise ExportError(
+                f"Keras' exporter cannot export {model.name!r} ({reason}): replace the layers "
+                "that it does not know"
+            ) from error
+    _name_outputs(graph, list(tensors))
+    onnx.helper.set_model_props(graph, dict(metadata))
+    check_model(graph)
+    return graph
+
+
+def _name_outputs(graph: onnx.ModelProto, names: Sequence[str]) -> None:
+    for output, name in zip(graph.graph.output, names, strict=True):
+        graph.graph.node.append(onnx.helper.make_node("Identity", [output.name], [name]))
+        output.name = name
+
+
+def _steps(tensors: Iterable[Any]) -> list[Step]:
+    """The calls that lead to the symbolic ``tensors``, each after those whose outputs it takes."""
+    ordered: dict[int, Step] = {}
+    waiting = list(tensors)
+    while waiting:
+        step = _producer(waiting[-1])
+        missing = [
+            tensor
+            for tensor in (step.inputs if step else ())
+            if id(tensor) not in ordered and _producer(tensor)
+        ]
+        if missing:
+            waiting.extend(reversed(missing))
+            continue
+        if step:
+            ordered.setdefault(id(step.output), step)
+        waiting.pop()
+    return list(ordered.values())
+
+
+def _producer(tensor: Any) -> Step | None:
+    """The call that makes a symbolic tensor; None for an input.
+
+    Keras has no public way to ask this of a layer that is called twice.
+    """
+    operation, node_index, _ = tensor._keras_history
+    node = operation._inbound_nodes[node_index]
+    if not node.input_tensors:
+        return None
+    return Step(operation, tuple(node.input_tensors), tensor)
+
+
+def _layer_tensors(model: Any) -> dict[str, Any]:
+    """The symbolic output by layer name, in the model's order, without the input."""
+    if not getattr(model, "inputs", None) or len(model.inputs) != 1:
+        raise ModelError(
+            "a functional or built Sequential Keras model with one input is required. "
+            f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}"
+        )
+    first: dict[str, Any] = {}
+    for step in _steps(model.outputs):
+        first.setdefault(step.layer.name, step.output)
+    return {layer.name: first[layer.name] for layer in model.layers if layer.name in first}
+
+
+def _last_hidden(model: Any) -> Any:
+    tensors = _layer_tensors(model)
+    layers = _chain_back(model.outputs[0])
+    for layer in layers:
+        if type(layer).__name__ == "Dense":
+            break
+    hidden = next((layer for layer in layers if not is_identity(layer)), None)
+    if hidden is None:
+        raise ModelError(
+            f"model {model.name!r} has no hidden layer before a last Dense one: name a layer of "
+            f"{', '.join(tensors)}"
+        )
+    return hidden
+
+
+def _chain_back(tensor: Any) -> Any:
+    """The layers that lead to ``tensor``, last first, as far as each takes one tensor."""
+    step = _producer(tensor)
+    while step:
+        yield step.layer
+        step = _producer(step.inputs[0]) if len(step.inputs) == 1 else None
+
+
+def _is_network(layer: Any) -> bool:
+    import keras
+
+    return isinstance(layer, keras.Model) and bool(getattr(layer, "inputs", None))
+
+
+def _free(shape: Sequence[int | None], length: int) -> tuple[int, ...]:
+    return tuple(length if size is None else int(size) for size in shape)
