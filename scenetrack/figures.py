@@ -1,0 +1,404 @@
+"""Pictures of results as PNG: drawn on matplotlib figures of their own, never on global state.
+
+Colours are those of Okabe and Ito, which colour-blind readers can tell apart.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure as Canvas
+from matplotlib.gridspec import GridSpec, SubplotSpec
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import FancyBboxPatch
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from scenetrack.errors import ScenetrackError
+from scenetrack.records import Figure
+
+BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#595959"
+_DPI = 110
+# Kinds of layers by what they do, as drawn by topology().
+_FAMILIES = (
+    (("Dense", "Conv"), BLUE),
+    (("Norm", "Whiten", "Contrast", "Rescal"), ORANGE),
+    (("Activation", "ReLU", "Softmax"), GREEN),
+    (("Dropout", "Noise"), RED),
+)
+_LAYERS_PER_COLUMN = 16
+_STRIP = 64
+_MAPS = 16
+
+
+def learning_curves(
+    history: Mapping[str, Sequence[float]],
+    best_epoch: int | None = None,
+    *,
+    name: str = "figures/learning_curves.png",
+) -> Figure:
+    """Accuracy and loss over the epochs, training and validation, side by side.
+
+    Args:
+        history: one value per epoch under ``train/accuracy``, ``train/loss`` and, with
+            validation, ``val/accuracy`` and ``val/loss``.
+        best_epoch: from 0, the epoch whose weights were kept; None marks the best one of the
+            validation accuracy, or of the training accuracy where there is no validation.
+        name: artifact path of the figure.
+    """
+    if best_epoch is None:
+        judge = history.get("val/accuracy") or history["train/accuracy"]
+        best_epoch, verb = int(np.argmax(judge)), "best"
+    else:
+        verb = "kept"
+    canvas = Canvas(figsize=(10, 3.8), dpi=_DPI, layout="constrained")
+    for axes, quantity in zip(canvas.subplots(1, 2), ("accuracy", "loss"), strict=True):
+        curves = (("train", "training", BLUE, "-"), ("val", "validation", RED, "--"))
+        for split, label, colour, dashes in curves:
+            values = history.get(f"{split}/{quantity}")
+            if not values:
+                continue
+            epochs = np.arange(1, len(values) + 1)
+            marker = "o" if len(values) < 3 else None
+            label = f"{label}, {values[best_epoch]:.3f}"
+            axes.plot(epochs, values, dashes, color=colour, lw=1.8, marker=marker, label=label)
+            axes.plot(best_epoch + 1, values[best_epoch], "o", color=colour, ms=6)
+        axes.axvline(best_epoch + 1, color=GREY, lw=0.9, ls=":")
+        axes.set_xlabel("epoch")
+        _heading(axes, quantity.capitalize())
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(frameon=False, title=f"at the {verb} epoch, {best_epoch + 1}")
+        _plain(axes)
+    canvas.axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    return _png(canvas, name)
+
+
+def confusion_matrix(
+    confusion: np.ndarray,
+    class_names: Sequence[str],
+    title: str = "",
+    *,
+    name: str = "figures/confusion_matrix.png",
+) -> Figure:
+    """Counts of images by true class (rows) and predicted class (columns).
+
+    Args:
+        confusion: int [C, C]; a cell's colour is its share of the row.
+        class_names: C names.
+        title: what the matrix is of; the accuracy is added.
+        name: artifact path of the figure.
+    """
+    classes = len(class_names)
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    side = max(5.2, 3.0 + 0.52 * classes if classes <= 16 else 5.2 + 0.3 * classes)
+    text_size = 10 if classes <= 10 else 8.5 if classes <= 20 else 6.5
+    canvas = Canvas(figsize=(side + 0.8, side), dpi=_DPI, layout="constrained")
+    axes = canvas.subplots()
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in zip(*np.nonzero(confusion), strict=True):
+        colour = "white" if shares[row, column] > 0.55 else "black"
+        axes.text(
+            column,
+            row,
+            str(confusion[row, column]),
+            color=colour,
+            ha="center",
+            va="center",
+            fontsize=text_size,
+        )
+    ticks = np.arange(classes)
+    axes.set_xticks(ticks, class_names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, class_names)
+    axes.tick_params(length=0, labelsize=max(text_size, 7.5))
+    axes.set_xticks(ticks[:-1] + 0.5, minor=True)
+    axes.set_yticks(ticks[:-1] + 0.5, minor=True)
+    axes.grid(which="minor", color="#DDDDDD", lw=0.6)
+    axes.tick_params(which="minor", length=0)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    accuracy = np.trace(confusion) / max(confusion.sum(), 1)
+    verdict = f"{accuracy:.1%} of {confusion.sum()} right"
+    _heading(axes, f"{title}: {verdict}" if title else verdict)
+    bar = canvas.colorbar(picture, ax=axes, shrink=0.7, pad=0.02, label="share of the true class")
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    bar.outline.set_visible(False)
+    return _png(canvas, name)
+
+
+def topology(
+    layers: Sequence[tuple[str, str, Sequence[int | None], int]],
+    *,
+    title: str = "",
+    name: str = "figures/topology.png",
+) -> Figure:
+    """The network as boxes from top to bottom, long ones in several columns.
+
+    Args:
+        layers: name, kind, output shape (batch axis first, None) and parameter count of each.
+        title: above the parameter total.
+        name: artifact path of the figure.
+    """
+    columns = math.ceil(len(layers) / _LAYERS_PER_COLUMN)
+    rows = math.ceil(len(layers) / columns)
+    canvas = Canvas(figsize=(6.2 * columns, 0.72 * rows + 0.8), dpi=_DPI, layout="constrained")
+    axes = canvas.subplots()
+    axes.set(xlim=(0, columns), ylim=(rows, -0.1))
+    axes.axis("off")
+    for index, layer in enumerate(layers):
+        column, row = divmod(index, rows)
+        _layer_box(axes, column, row, layer)
+        if index + 1 < len(layers):
+            _flow_arrow(axes, column, row, turns=row == rows - 1)
+    total = f"{sum(layer[3] for layer in layers):,} parameters in {len(layers)} layers"
+    _heading(axes, f"{title}: {total}" if title else total)
+    return _png(canvas, name)
+
+
+def montage(
+    images: np.ndarray,
+    titles: Sequence[str],
+    columns: int,
+    *,
+    title: str = "",
+    name: str = "figures/montage.png",
+) -> Figure:
+    """Images in rows of ``columns``, each under its title.
+
+    Args:
+        images: uint8 [N, H, W, 3].
+        titles: N texts; empty ones take no space when all are.
+        columns: images in a row.
+        title: of the whole picture.
+        name: artifact path of the figure.
+    """
+    rows = math.ceil(len(images) / columns)
+    height, width = images.shape[1:3]
+    room = 0.26 if any(titles) else 0.06
+    cell = 1.5
+    canvas = Canvas(
+        figsize=(cell * columns, (cell * height / width + room) * rows + 0.4 * bool(title)),
+        dpi=_DPI,
+        layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01),
+    )
+    panels = canvas.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels:
+        axes.axis("off")
+    for axes, image, text in zip(panels, images, titles, strict=False):
+        axes.imshow(image)
+        axes.set_title(text, fontsize=8.5, pad=2)
+    if title:
+        canvas.suptitle(title, fontsize=12, fontweight="bold", x=0.02, ha="left")
+    return _png(canvas, name)
+
+
+def comparison(
+    rows: Sequence[tuple[str, float, float, float]],
+    title: str = "",
+    *,
+    name: str = "figures/comparison.png",
+) -> Figure:
+    """Methods as bars with their 95% intervals, best first.
+
+    Args:
+        rows: name, accuracy, low and high of each method, in [0, 1], in any order.
+        title: above the bars.
+        name: artifact path of the figure.
+    """
+    ordered = sorted(rows, key=lambda row: -row[1])
+    names = [row[0] for row in ordered]
+    accuracy, low, high = np.array([row[1:] for row in ordered], dtype=float).T
+    canvas = Canvas(figsize=(9, 1.3 + 0.46 * len(rows)), dpi=_DPI, layout="constrained")
+    axes = canvas.subplots()
+    places = np.arange(len(rows))
+    colours = [BLUE] + ["#9DBBD1"] * (len(rows) - 1)
+    axes.barh(places, accuracy, height=0.66, color=colours)
+    reach = np.maximum([accuracy - low, high - accuracy], 0)
+    axes.errorbar(
+        accuracy, places, xerr=reach, fmt="none", ecolor="#222222", elinewidth=1.4, capsize=4
+    )
+    for place, (_, value, bottom, top) in enumerate(ordered):
+        text = f"{value:.1%}  ({bottom:.1%} to {top:.1%})"
+        axes.text(
+            1.02, place, text, va="center", fontsize=9.5, transform=axes.get_yaxis_transform()
+        )
+    axes.set_yticks(places, names)
+    axes.set(xlim=(0, 1), ylim=(len(rows) - 0.4, -0.6), xlabel="test accuracy, 95% interval")
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    _heading(axes, title or "Methods on the same test images")
+    _plain(axes)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    return _png(canvas, name)
+
+
+def activations(
+    values: np.ndarray,
+    layer: str,
+    image: np.ndarray | None = None,
+    *,
+    name: str = "figures/activations.png",
+) -> Figure:
+    """One layer's output for one image, beside the image.
+
+    Args:
+        values: float [D], drawn as units in their order, distribution and strongest units;
+            [T, D], drawn as a heat map of T descriptors; or [h, w, C], drawn as the maps of the
+            channels with the largest mean magnitude.
+        layer: its name.
+        image: uint8 [H, W, 3], or None.
+        name: artifact path of the figure.
+
+    Raises:
+        ScenetrackError: ``values`` has another number of axes.
+    """
+    panels = {1: _vector_panels, 2: _matrix_panel, 3: _map_panels}
+    if values.ndim not in panels:
+        raise ScenetrackError(
+            f"a layer output of 1 to 3 axes for one image can be drawn. Received: {values.shape}"
+        )
+    canvas = Canvas(figsize=(11.5 if image is not None else 8.5, 5.6), dpi=_DPI)
+    canvas.set_layout_engine("constrained")
+    panel: SubplotSpec
+    if image is None:
+        panel = GridSpec(1, 1, figure=canvas)[0]
+    else:
+        grid = GridSpec(1, 2, figure=canvas, width_ratios=(1, 2.6))
+        axes = canvas.add_subplot(grid[0])
+        axes.imshow(image)
+        axes.axis("off")
+        axes.set_title("input image", fontsize=10)
+        panel = grid[1]
+    panels[values.ndim](canvas, panel, values)
+    shape = " x ".join(map(str, values.shape))
+    canvas.suptitle(
+        f"Output of {layer} [{shape}]: {values.min():.3g} to {values.max():.3g}, "
+        f"{np.mean(values == 0):.0%} zeros",
+        fontsize=12,
+        fontweight="bold",
+        x=0.01,
+        ha="left",
+    )
+    return _png(canvas, name)
+
+
+def _vector_panels(canvas: Canvas, panel: SubplotSpec, values: np.ndarray) -> None:
+    grid = panel.subgridspec(2, 2, height_ratios=(1.15, 1), hspace=0.1)
+    strip = canvas.add_subplot(grid[0, :])
+    width = min(_STRIP, len(values))
+    cells = np.full(math.ceil(len(values) / width) * width, np.nan)
+    cells[: len(values)] = values
+    picture = strip.imshow(
+        cells.reshape(-1, width), aspect="auto", interpolation="nearest", **_colours(values)
+    )
+    first = np.arange(0, len(cells), width)
+    step = max(1, math.ceil(len(first) / 8))
+    strip.set_yticks(np.arange(len(first))[::step], first[::step])
+    strip.set(xlabel="unit within the row", ylabel="first unit")
+    strip.set_title("all units in their order", fontsize=10)
+    canvas.colorbar(picture, ax=strip, pad=0.01).outline.set_visible(False)
+    spread = canvas.add_subplot(grid[1, 0])
+    spread.hist(values, bins=min(40, max(8, len(values) // 8)), color=BLUE)
+    spread.set(xlabel="output", ylabel="units")
+    spread.set_title("distribution", fontsize=10)
+    _plain(spread)
+    strongest = canvas.add_subplot(grid[1, 1])
+    order = np.argsort(-np.abs(values), kind="stable")[:10]
+    strongest.barh(np.arange(len(order)), values[order], color=ORANGE, height=0.7)
+    strongest.axvline(0, color=GREY, lw=0.8)
+    strongest.set_yticks(np.arange(len(order)), order)
+    strongest.invert_yaxis()
+    strongest.set(xlabel="output", ylabel="unit")
+    strongest.set_title("strongest units", fontsize=10)
+    _plain(strongest)
+
+
+def _matrix_panel(canvas: Canvas, panel: SubplotSpec, values: np.ndarray) -> None:
+    axes = canvas.add_subplot(panel)
+    picture = axes.imshow(values, aspect="auto", interpolation="nearest", **_colours(values))
+    axes.set(xlabel="unit", ylabel="descriptor")
+    canvas.colorbar(picture, ax=axes, pad=0.01).outline.set_visible(False)
+
+
+def _map_panels(canvas: Canvas, panel: SubplotSpec, values: np.ndarray) -> None:
+    order = np.argsort(-np.abs(values).mean(axis=(0, 1)), kind="stable")[:_MAPS]
+    columns = math.ceil(math.sqrt(len(order)))
+    grid = panel.subgridspec(math.ceil(len(order) / columns), columns, hspace=0.05, wspace=0.05)
+    shown = []
+    for place, channel in enumerate(order):
+        axes = canvas.add_subplot(grid[divmod(place, columns)])
+        picture = axes.imshow(values[:, :, channel], interpolation="nearest", **_colours(values))
+        axes.axis("off")
+        axes.set_title(f"channel {channel}", fontsize=8.5, pad=2)
+        shown.append(axes)
+    canvas.colorbar(picture, ax=shown, shrink=0.8, pad=0.01).outline.set_visible(False)
+
+
+def _colours(values: np.ndarray) -> dict[str, Any]:
+    """One scale for all panels: diverging around 0 where there are negative values."""
+    reach = float(np.abs(values).max()) or 1.0
+    if values.min() < 0:
+        return {"cmap": "RdBu_r", "vmin": -reach, "vmax": reach}
+    return {"cmap": "viridis", "vmin": 0.0, "vmax": reach}
+
+
+def _layer_box(
+    axes: Axes, column: int, row: int, layer: tuple[str, str, Sequence[int | None], int]
+) -> None:
+    name, kind, shape, parameters = layer
+    colour = next(
+        (colour for words, colour in _FAMILIES if any(word in kind for word in words)), GREY
+    )
+    left, width = column + 0.03, 0.94
+    style = "round,pad=0,rounding_size=0.01"
+    axes.add_patch(
+        FancyBboxPatch(
+            (left, row + 0.06),
+            width,
+            0.66,
+            boxstyle=style,
+            mutation_aspect=8,
+            lw=1.2,
+            edgecolor=colour,
+            facecolor=to_rgba(colour, 0.12),
+        )
+    )
+    right = left + width - 0.02
+    axes.text(left + 0.02, row + 0.27, _shortened(name, 30), fontweight="bold", va="center")
+    axes.text(left + 0.02, row + 0.53, _shortened(kind, 34), color=GREY, va="center", fontsize=9)
+    size = " x ".join("any" if n is None else str(n) for n in shape[1:]) or "scalar"
+    axes.text(right, row + 0.27, size, ha="right", va="center")
+    count = f"{parameters:,} parameters" if parameters else "no parameters"
+    axes.text(right, row + 0.53, count, color=GREY, ha="right", va="center", fontsize=9)
+
+
+def _flow_arrow(axes: Axes, column: int, row: int, *, turns: bool) -> None:
+    style = {"arrowstyle": "-|>", "color": GREY, "lw": 1.1, "shrinkA": 0, "shrinkB": 0}
+    if turns:
+        axes.annotate("", (column + 1.03, 0.39), (column + 0.97, row + 0.39), arrowprops=style)
+    else:
+        axes.annotate("", (column + 0.5, row + 1.06), (column + 0.5, row + 0.72), arrowprops=style)
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _heading(axes: Axes, text: str) -> None:
+    axes.set_title(text, fontsize=12, fontweight="bold", loc="left")
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#E5E5E5", lw=0.7)
+    axes.set_axisbelow(True)
+
+
+def _png(canvas: Canvas, name: str) -> Figure:
+    buffer = io.BytesIO()
+    canvas.savefig(buffer, format="png")
+    return Figure(name, buffer.getvalue())
