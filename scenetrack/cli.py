@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     voice = _Voice()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        root = _root()
+        root = command_line()
         with _sigterm_raises(), root.make_context("scenetrack", words, obj=voice) as context:
             root.invoke(context)
     except click.exceptions.Exit as finished:
@@ -134,7 +134,8 @@ def build_config(
     return config.from_values(values, preset)
 
 
-def _root() -> click.Group:
+def command_line() -> click.Group:
+    """The whole command line: a command for each stage, ``data check`` and ``ui``."""
     root = _Commands(
         name="scenetrack",
         help=(
