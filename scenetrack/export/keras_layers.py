@@ -90,8 +90,8 @@ def convert_dense(
     """
     if getattr(layer, "quantization_mode", None):
         return None
-    kernel = _array(layer.kernel)
-    bias = _array(layer.bias) if layer.use_bias else None
+    kernel = np.asarray(layer.kernel)
+    bias = np.asarray(layer.bias) if layer.use_bias else None
     if norm is not None:
         scale, shift = _batch_norm_scale(norm)
         kernel = kernel * scale
@@ -110,12 +110,13 @@ def is_last_axis_norm(layer: Any, rank: int) -> bool:
 
 
 def _batch_norm_scale(layer: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Inference's scale and shift in float64: y = scale * x + shift."""
-    scale = 1 / np.sqrt(_array(layer.moving_variance) + layer.epsilon)
+    """Inference's scale and shift, float64: y = scale * x + shift."""
+    # In float64, so that folding rounds once only.
+    scale = 1 / np.sqrt(np.asarray(layer.moving_variance).astype(np.float64) + layer.epsilon)
     if layer.scale:
-        scale = scale * _array(layer.gamma)
-    shift = -_array(layer.moving_mean) * scale
-    return scale, shift + _array(layer.beta) if layer.center else shift
+        scale = scale * np.asarray(layer.gamma)
+    shift = -np.asarray(layer.moving_mean) * scale
+    return scale, shift + np.asarray(layer.beta) if layer.center else shift
 
 
 def _dense(builder: GraphBuilder, step: Step, tensors: Tensors) -> str | None:
@@ -135,8 +136,8 @@ def _layer_norm(builder: GraphBuilder, step: Step, tensors: Tensors) -> str | No
     if axes not in ([-1], [step.rank - 1]) or getattr(layer, "rms_scaling", False):
         return None
     width = step.inputs[0].shape[-1]
-    scale = _array(layer.gamma) if layer.scale else np.ones(width)
-    shift = _array(layer.beta) if layer.center else np.zeros(width)
+    scale = np.asarray(layer.gamma) if layer.scale else np.ones(width)
+    shift = np.asarray(layer.beta) if layer.center else np.zeros(width)
     weights = _float(builder, "scale", scale), _float(builder, "shift", shift)
     return builder.node(
         "LayerNormalization", tensors[0], *weights, axis=-1, epsilon=float(layer.epsilon)
@@ -245,11 +246,6 @@ def _operator(op_type: str, **attrs: Any) -> Callable[[GraphBuilder, str], str]:
 
 def _float(builder: GraphBuilder, name: str, array: np.ndarray) -> str:
     return builder.constant(name, np.asarray(array, np.float32))
-
-
-def _array(variable: Any) -> np.ndarray:
-    """A weight in float64, so that folding rounds once only."""
-    return np.asarray(variable).astype(np.float64)
 
 
 _ACTIVATIONS: Mapping[str, Callable[[GraphBuilder, str], str]] = {

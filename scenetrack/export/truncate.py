@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import logging
 import tempfile
 import time
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from scenetrack.errors import ExportError, ModelError, ScenetrackError
+from scenetrack.errors import ExportError, ModelError
 from scenetrack.export.keras_layers import (
     Step,
     convert,
@@ -104,9 +103,10 @@ def export_truncated(
         seed: of the random images.
 
     Raises:
-        ModelError: a layer does not exist, or the model is of another kind.
-        ExportError: the graph is invalid or differs from the network.
-        ScenetrackError: Keras' exporter is needed and tf2onnx is not installed.
+        InputError: the folder of ``path`` cannot be written to.
+        ModelError: a layer does not exist, the model is of another kind, or the real images are
+            of another size.
+        ExportError: the graph cannot be made, is invalid or differs from the network.
     """
     started = time.perf_counter()
     ensure_writable(path.parent)
@@ -219,11 +219,6 @@ def _build_with_keras(
     """The graph by Keras' exporter, with our names of input and outputs."""
     import keras
 
-    if importlib.util.find_spec("tf2onnx") is None:
-        raise ScenetrackError(
-            f"the layers of {model.name!r} need Keras' own ONNX exporter, which requires tf2onnx: "
-            "pip install tf2onnx"
-        )
     source = model.inputs[0]
     part = keras.Model(source, list(tensors.values()))
     signature = [keras.InputSpec(shape=tuple(source.shape), dtype="uint8", name=INPUT)]
@@ -241,9 +236,10 @@ def _build_with_keras(
         except Exception as error:  # its many stages raise all kinds
             reason = " ".join(str(error).split())[:300]
             raise ExportError(
-                f"Keras' exporter cannot export {model.name!r} ({reason}): replace the layers "
-                "that it does not know"
+                f"an exportable network is required, but Keras' exporter fails for "
+                f"{model.name!r} ({reason}): replace the layers that it does not know"
             ) from error
+    graph.graph.name = model.name
     _name_outputs(graph, list(tensors))
     onnx.helper.set_model_props(graph, dict(metadata))
     check_model(graph)

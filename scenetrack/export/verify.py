@@ -51,13 +51,14 @@ def verify_against_keras(
 
     Raises:
         ExportError: an output's error exceeds TOLERANCE, is not finite, or has another shape.
+        ModelError: the real images do not fit the graph's input.
     """
     # On the CPU, where float32 is float32: a GPU may round products to TF32.
     model = OnnxModel(source, device="cpu")
     (shape,) = model.inputs.values()
     errors = dict.fromkeys(model.outputs, 0.0)
     for images in _batches(shape, real_images, seed):
-        expected, came = predict(images), model.predict(images, len(images))
+        came, expected = model.predict(images, len(images)), predict(images)
         for name in errors:
             error = relative_error(expected[name], came[name])
             if error > TOLERANCE:

@@ -1,6 +1,5 @@
 """Export: every layer against Keras, names, folding, the fallback, and what is never written."""
 
-import importlib.util
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ import onnx
 import pytest
 
 from scenetrack.config import ACTIVATIONS
-from scenetrack.errors import ExportError, ModelError, ScenetrackError
+from scenetrack.errors import ExportError, ModelError
 from scenetrack.export import truncate, verify
 from scenetrack.export.truncate import ExportReport, export_truncated, find_layer, layer_names
 from scenetrack.export.verify import relative_error, verify_against_keras
@@ -231,7 +230,7 @@ def test_unknown_layer_lists_the_layers() -> None:
 
 
 def test_other_kinds_of_model_are_refused(tmp_path: Path) -> None:
-    class Subclassed(keras.Model):  # type: ignore[misc]
+    class Subclassed(keras.Model):
         def call(self, inputs: Any) -> Any:
             return inputs
 
@@ -262,18 +261,33 @@ def test_wrong_weight_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert path.read_bytes() == b"the file that was there"
 
 
-def convolutional() -> Any:
+def test_real_images_of_another_size_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"uint8 \[any, 6, 5, 3\]. Received: uint8 \[1, 8, 8, 3\]"):
+        export_truncated(
+            mlp(),
+            {"values": "logits"},
+            tmp_path / "net.onnx",
+            metadata={},
+            real_images=images(2, (8, 8, 3)),
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def convolutional(activation: str = "relu") -> Any:
     source = keras.Input(SHAPE, dtype="uint8", name="images")
-    values = L.Conv2D(4, 3, activation="relu", name="conv")(L.Rescaling(1 / 255)(source))
+    values = L.Conv2D(4, 3, activation=activation, name="conv")(L.Rescaling(1 / 255)(source))
     values = L.GlobalAveragePooling2D(name="pooled")(values)
     return randomise(keras.Model(source, L.Dense(3, name="logits")(values), name="cnn"))
 
 
 # tf2onnx and the SavedModel that Keras' exporter goes through are not ours to mend.
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-@pytest.mark.filterwarnings("ignore::UserWarning")
+exporter_warnings = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
+)
+
+
+@exporter_warnings
 def test_unknown_layers_go_through_keras_exporter(tmp_path: Path) -> None:
-    pytest.importorskip("tf2onnx")
     model, path = convolutional(), tmp_path / "cnn.onnx"
     report = export_truncated(
         model,
@@ -292,20 +306,36 @@ def test_unknown_layers_go_through_keras_exporter(tmp_path: Path) -> None:
         assert relative_error(expected, runtime.run(images=images(count))["logits"]) < 1e-5
 
 
+@exporter_warnings
+def test_invalid_graph_of_keras_exporter_is_not_written(tmp_path: Path) -> None:
+    # It reports success for gelu and writes an operator that ONNX does not have.
+    with pytest.raises(ExportError, match=r"checker refuses 'cnn': .*Erfc") as caught:
+        export(convolutional("gelu"), tmp_path / "cnn.onnx", {"values": "pooled"})
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 def keras_operation() -> Any:
     source = keras.Input(SHAPE, dtype="uint8")
     values = L.Dense(3)(L.Flatten()(L.Rescaling(1.0)(source)))
-    return keras.Model(source, L.Activation("relu", name="last")(values + 1.0))
+    return randomise(keras.Model(source, L.Activation("relu", name="last")(values + 1.0)))
 
 
-@pytest.mark.parametrize("build", [convolutional, keras_operation])
-def test_fallback_without_tf2onnx_names_the_install_command(
-    build: Callable[[], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@exporter_warnings
+def test_operations_are_not_taken_for_layers_of_the_same_name(tmp_path: Path) -> None:
+    assert assert_equal_to_keras(keras_operation(), tmp_path, "last").builder == "keras"
+
+
+@exporter_warnings
+def test_layer_that_cannot_be_exported_gives_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    model = build()
-    with pytest.raises(ScenetrackError, match="requires tf2onnx: pip install tf2onnx"):
-        export(model, tmp_path / "net.onnx", {"values": model.layers[-1].name})
+    def broken(*args: object, **kwargs: object) -> None:
+        raise ValueError("no kernel\nfor this layer")
+
+    monkeypatch.setattr(keras.Model, "export", broken)
+    with pytest.raises(ExportError, match=r"fails for 'cnn' \(no kernel for this layer\): replace"):
+        export(convolutional(), tmp_path / "cnn.onnx", {"values": "pooled"})
     assert list(tmp_path.iterdir()) == []
 
 
