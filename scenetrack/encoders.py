@@ -21,7 +21,7 @@ from scenetrack.errors import InputError
 _BLOCK_BYTES = 4 * 2**20
 
 
-class DescriptorPca(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class DescriptorPca(TransformerMixin, BaseEstimator):
     """Principal components of descriptors, without whitening.
 
     The components come from the eigenvectors of the D x D covariance matrix, which costs one pass
@@ -72,7 +72,7 @@ class DescriptorPca(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(projected)
 
 
-class BagOfWords(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class BagOfWords(TransformerMixin, BaseEstimator):
     """Histogram of visual words: Csurka et al., "Visual categorization with bags of keypoints",
     2004.
 
