@@ -185,20 +185,22 @@ def fit_by_cross_validation(
     prepared = _prepared(rows, False, mean, scale)
     compared = compare(prepared, prepared, kernel)
     gammas = _gamma_grid(compared, kernel)
-
-    def compare_fold(train: NDArray[np.int64], held: NDArray[np.int64]) -> tuple[Floats, Floats]:
-        if not standardise:
-            return compared[np.ix_(train, train)], compared[np.ix_(held, train)]
-        own = _standards(rows[train], True)
-        left, right = _prepared(rows[train], False, *own), _prepared(rows[held], False, *own)
-        return compare(left, left, kernel), compare(right, left, kernel)
-
+    compare_fold = _fold_comparison(rows, compared, kernel, standardise)
     table = _cross_validate(compare_fold, targets, kernel, gammas, folds, seed)
     best_c, gamma = _choose(table)
     dual, intercept = _machines(kernel_matrix(compared, kernel, gamma), targets, best_c)
     support, dual = _compact(prepared, dual, kernel)
     return FittedClassifier(
-        kernel, gamma, int(square_root), mean, scale, support, dual, intercept, classes, best_c,
+        kernel,
+        gamma,
+        int(square_root),
+        mean,
+        scale,
+        support,
+        dual,
+        intercept,
+        classes,
+        best_c,
         table,
     )
 
@@ -274,8 +276,30 @@ def _in_blocks(left: Floats, right: Floats, pairwise: _Pairwise) -> Floats:
     return result
 
 
+_FoldComparison: TypeAlias = Callable[[NDArray[np.int64], NDArray[np.int64]], tuple[Floats, Floats]]
+
+
+def _fold_comparison(
+    rows: Floats, compared: Floats, kernel: str, standardise: bool
+) -> _FoldComparison:
+    """From the indices of a fold: train against train, and held out against train.
+
+    ``compared`` of all rows is cut up, unless each fold has its own standardisation.
+    """
+
+    def cut(train: NDArray[np.int64], held: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        return compared[np.ix_(train, train)], compared[np.ix_(held, train)]
+
+    def standardised(train: NDArray[np.int64], held: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        own = _standards(rows[train], True)
+        left, right = _prepared(rows[train], False, *own), _prepared(rows[held], False, *own)
+        return compare(left, left, kernel), compare(right, left, kernel)
+
+    return standardised if standardise else cut
+
+
 def _cross_validate(
-    compare_fold: Callable[[NDArray[np.int64], NDArray[np.int64]], tuple[Floats, Floats]],
+    compare_fold: _FoldComparison,
     targets: NDArray[np.int64],
     kernel: str,
     gammas: Sequence[float],
@@ -374,9 +398,7 @@ def _checked_features(features: ArrayLike, histograms: bool, kernel: str) -> Flo
     return rows
 
 
-def _checked_labels(
-    labels: ArrayLike, count: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _checked_labels(labels: ArrayLike, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The classes in ascending order, and each label's place among them."""
     given = np.asarray(labels)
     if given.shape != (count,):
@@ -387,9 +409,7 @@ def _checked_labels(
     return classes, targets
 
 
-def _usable_folds(
-    targets: NDArray[np.int64], classes: NDArray[np.int64], folds: int
-) -> int:
+def _usable_folds(targets: NDArray[np.int64], classes: NDArray[np.int64], folds: int) -> int:
     counts = np.bincount(targets)
     smallest = int(counts.min())
     if smallest < 2:

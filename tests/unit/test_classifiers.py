@@ -1,0 +1,251 @@
+"""Kernels and SVMs: by hand, against scikit-learn, and what always holds."""
+
+import logging
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics.pairwise import chi2_kernel, rbf_kernel
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from scenetrack import classifiers
+from scenetrack.classifiers import (
+    FittedClassifier,
+    compare,
+    fit_by_cross_validation,
+    kernel_matrix,
+)
+from scenetrack.config import KERNELS
+from scenetrack.errors import InputError
+
+
+def histograms_of_classes(per_class, classes=3, words=12, seed=0):
+    """Histograms [N, words] of ``classes`` overlapping word distributions, and labels."""
+    rng = np.random.default_rng(seed)
+    profiles = rng.dirichlet(np.ones(words), classes)
+    labels = np.repeat(np.arange(classes), per_class)
+    counts = np.stack([rng.multinomial(40, profiles[label]) for label in labels])
+    return (counts / 40).astype(np.float32), labels
+
+
+def blobs(per_class, classes=3, width=5, seed=0):
+    rng = np.random.default_rng(seed)
+    centres = 3 * rng.standard_normal((classes, width))
+    labels = np.repeat(np.arange(classes), per_class)
+    return centres[labels] + rng.standard_normal((len(labels), width)), labels
+
+
+def fit(features, labels, kernel, *, histograms=True, folds=3, seed=0):
+    return fit_by_cross_validation(
+        features, labels, kernel, histograms=histograms, folds=folds, seed=seed
+    )
+
+
+X = np.array([[0.5, 0.5, 0.0]])
+Y = np.array([[0.25, 0.25, 0.5], [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("kernel", "expected"),
+    [
+        ("linear", [0.25, 0.5, 0.0]),
+        ("rbf", [0.0625 + 0.0625 + 0.25, 0.0, 0.25 + 0.25 + 1.0]),
+        ("chi2", [0.0625 / 0.75 + 0.0625 / 0.75 + 0.25 / 0.5, 0.0, 2.0]),
+        ("intersection", [0.5, 1.0, 0.0]),
+    ],
+)
+def test_comparisons_of_three_words_by_hand(kernel, expected):
+    np.testing.assert_allclose(compare(X, Y, kernel), [expected], atol=1e-6)
+
+
+def test_gamma_scales_distances_only():
+    compared = np.array([[0.0, 2.0]])
+    for kernel in ("rbf", "chi2"):
+        np.testing.assert_allclose(kernel_matrix(compared, kernel, 0.5), [[1, np.exp(-1)]])
+    for kernel in ("linear", "intersection"):
+        np.testing.assert_array_equal(kernel_matrix(compared, kernel, 0.0), compared)
+
+
+@pytest.mark.parametrize("block_bytes", [1, 300, 2**18])
+def test_kernels_agree_with_scikit_learn(monkeypatch, block_bytes):
+    monkeypatch.setattr(classifiers, "_BLOCK_BYTES", block_bytes)
+    left = histograms_of_classes(5, seed=1)[0].astype(float)
+    right = histograms_of_classes(7, seed=2)[0].astype(float)
+    both = {
+        "rbf": rbf_kernel(left, right, gamma=0.7),
+        "chi2": chi2_kernel(left, right, gamma=0.7),
+        "intersection": np.minimum(left[:, None], right).sum(axis=2),
+        "linear": left @ right.T,
+    }
+    for kernel, expected in both.items():
+        ours = kernel_matrix(compare(left, right, kernel), kernel, 0.7)
+        np.testing.assert_allclose(ours, expected, atol=1e-6, err_msg=kernel)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(KERNELS), st.floats(0.1, 10))
+def test_kernels_of_histograms_are_symmetric_and_positive(seed, kernel, gamma):
+    rng = np.random.default_rng(seed)
+    rows = rng.dirichlet(np.full(6, 0.3), 15)
+    matrix = kernel_matrix(compare(rows, rows, kernel), kernel, gamma)
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-6)
+    assert np.linalg.eigvalsh(matrix).min() > -1e-5
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_new_histograms_are_classified_well_above_chance(kernel):
+    features, labels = histograms_of_classes(20)
+    found = fit(features[::2], labels[::2], kernel)
+    assert found.cv_accuracy > 0.8
+    assert np.mean(found.predict(features[1::2]) == labels[1::2]) > 0.8
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+def test_scores_are_those_of_scikit_learn_with_the_chosen_setting(kernel):
+    features, labels = blobs(15)
+    # Columns in very different units, which only standardisation makes comparable.
+    features *= np.logspace(-3, 3, features.shape[1])
+    found = fit(features, labels, kernel, histograms=False)
+    # Ours scales to mean squared length 1 and not D: the same machine with another unit.
+    width = features.shape[1]
+    c, gamma = found.C, found.gamma
+    svc = SVC(C=c / width, kernel="linear")
+    if kernel == "rbf":
+        svc = SVC(C=c, kernel="rbf", gamma=gamma / width)
+    theirs = make_pipeline(StandardScaler(), OneVsRestClassifier(svc))
+    folds = StratifiedKFold(3, shuffle=True, random_state=0)
+    # Fails if our scaler saw the held-out part of a fold.
+    assert found.cv_accuracy == pytest.approx(
+        cross_val_score(theirs, features, labels, cv=folds).mean()
+    )
+    expected = theirs.fit(features, labels).decision_function(features)
+    np.testing.assert_allclose(found.predict_scores(features), expected, atol=5e-3)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_arrays_rebuild_the_classifier_through_a_file_without_pickles(kernel, tmp_path):
+    features, labels = histograms_of_classes(10)
+    found = fit(features, labels, kernel)
+    np.savez(tmp_path / "svm.npz", allow_pickle=False, **found.to_arrays())
+    with np.load(tmp_path / "svm.npz", allow_pickle=False) as arrays:
+        again = FittedClassifier.from_arrays(arrays)
+    np.testing.assert_array_equal(again.predict_scores(features), found.predict_scores(features))
+    np.testing.assert_array_equal(again.predict(features), found.predict(features))
+    assert again.best_params == found.best_params
+    assert again.cv_accuracy == found.cv_accuracy
+    assert again.kernel == kernel
+
+
+def test_a_missing_array_is_named():
+    arrays = fit(*histograms_of_classes(6), "linear").to_arrays()
+    del arrays["dual"]
+    with pytest.raises(InputError, match="Missing: dual"):
+        FittedClassifier.from_arrays(arrays)
+
+
+@pytest.mark.parametrize("kernel", ["linear", "chi2"])
+def test_the_same_seed_gives_the_same_classifier(kernel):
+    features, labels = histograms_of_classes(12)
+    first, second = (fit(features, labels, kernel, seed=5) for _ in range(2))
+    for name, values in first.to_arrays().items():
+        np.testing.assert_array_equal(values, second.to_arrays()[name], err_msg=name)
+    other = fit(features, labels, kernel, seed=6)
+    assert not np.array_equal(other.cv_table, first.cv_table)
+
+
+@pytest.mark.parametrize("kernel", ["linear", "intersection"])
+def test_renaming_the_classes_renames_the_answers(kernel):
+    features, labels = histograms_of_classes(20)
+    # Renames in the same order of classes: the folds stay, so all else must too.
+    names = np.array([3, 7, 11])
+    plain, renamed = fit(features, labels, kernel), fit(features, names[labels], kernel)
+    np.testing.assert_array_equal(renamed.predict(features), names[plain.predict(features)])
+    assert renamed.classes.tolist() == [3, 7, 11]
+    # In another order the columns of the scores of one setting are permuted.
+    permutation = np.array([2, 0, 1])
+    matrix = kernel_matrix(compare(features, features, kernel), kernel, 0.0)
+    dual, intercept = classifiers._machines(matrix, labels, 1.0)
+    moved_dual, moved_intercept = classifiers._machines(matrix, permutation[labels], 1.0)
+    np.testing.assert_allclose(moved_dual[permutation], dual, atol=1e-9)
+    np.testing.assert_allclose(moved_intercept[permutation], intercept, atol=1e-9)
+
+
+def test_the_table_holds_every_setting_and_the_chosen_one_is_its_best():
+    found = fit(*histograms_of_classes(10), "chi2")
+    assert len(found.cv_table) == len(classifiers.C_GRID) * len(classifiers.GAMMA_FACTORS)
+    assert found.cv_accuracy == pytest.approx(found.cv_table[:, 2].max())
+    assert found.best_params == {"C": found.C, "gamma": found.gamma}
+    assert [found.C, found.gamma] in found.cv_table[:, :2].tolist()
+
+
+def test_equal_accuracies_go_to_the_smaller_c_and_then_gamma():
+    table = np.array(
+        [
+            [10.0, 1.0, 0.9, 0.1],
+            [1.0, 2.0, 0.9, 0.2],
+            [1.0, 1.0, 0.9 - 1e-16, 0.2],
+            [0.1, 1.0, 0.8, 0.0],
+        ]
+    )
+    assert classifiers._choose(table) == (1.0, 1.0)
+
+
+def test_the_support_holds_no_unused_vectors_and_linear_one_weight_vector_a_class():
+    features, labels = histograms_of_classes(20)
+    curved = fit(features, labels, "intersection")
+    assert curved.dual.any(axis=0).all()
+    assert fit(features, labels, "linear").support.shape == (3, features.shape[1])
+
+
+def test_constant_features_are_no_failure():
+    features, labels = blobs(8)
+    features[:, 0] = 4.0
+    assert np.isfinite(fit(features, labels, "rbf", histograms=False).cv_accuracy)
+    flat = fit(np.ones((12, 4)), np.repeat([0, 1], 6), "rbf", histograms=False)
+    assert np.isfinite(flat.predict_scores(np.ones((1, 4)))).all()
+
+
+def test_a_class_with_fewer_images_than_folds_reduces_them_and_says_so(caplog):
+    features, labels = histograms_of_classes(6)
+    features, labels = features[:-4], labels[:-4]  # class 2 keeps two images
+    with caplog.at_level(logging.WARNING, logger="scenetrack.classifiers"):
+        reduced = fit(features, labels, "linear", folds=5)
+    assert "2 folds instead of 5: class 2" in caplog.text
+    np.testing.assert_array_equal(
+        reduced.cv_table, fit(features, labels, "linear", folds=2).cv_table
+    )
+
+
+def test_a_class_with_one_image_is_refused():
+    features, labels = histograms_of_classes(6)
+    with pytest.raises(InputError, match=r"at least 2 .* 1 of class 2"):
+        fit(features[:-5], labels[:-5], "linear")
+
+
+@pytest.mark.parametrize(
+    ("features", "labels", "kernel", "message"),
+    [
+        (np.ones((4, 2)), [0, 0, 1, 1], "cubic", "one of: linear, rbf, chi2, intersection"),
+        (np.ones((4, 2)), [0, 0, 1], "linear", "4 features need 4 labels"),
+        (np.ones((4, 2)), [0, 0, 0, 0], "linear", "two classes"),
+        (np.ones(4), [0, 0, 1, 1], "linear", r"\[N, D\]"),
+        (np.full((4, 2), np.nan), [0, 0, 1, 1], "linear", "finite"),
+        (-np.ones((4, 2)), [0, 0, 1, 1], "chi2", "never negative"),
+    ],
+)
+def test_what_cannot_be_fitted(features, labels, kernel, message):
+    with pytest.raises(InputError, match=message):
+        fit(features, labels, kernel, histograms=False)
+
+
+def test_scoring_checks_its_features():
+    found = fit(*histograms_of_classes(6), "linear")
+    with pytest.raises(InputError, match="must have 12 values"):
+        found.predict_scores(np.ones((2, 5)))
+    with pytest.raises(InputError, match="never negative"):
+        found.predict_scores(-np.ones((2, 12)))
