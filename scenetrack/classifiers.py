@@ -205,6 +205,36 @@ def fit_by_cross_validation(
     )
 
 
+def refit(classifier: FittedClassifier, features: ArrayLike, labels: ArrayLike) -> FittedClassifier:
+    """A classifier with the kernel and settings of ``classifier``, fitted on other images.
+
+    Args:
+        classifier: its kernel, C, gamma and preparation are kept.
+        features: [N, D], as at fit.
+        labels: [N] integers.
+
+    Raises:
+        InputError: features or labels that do not fit, or fewer than two classes.
+    """
+    square_root, kernel = bool(classifier.square_root), classifier.kernel
+    rows = _prepared(_checked_features(features, square_root, kernel), square_root)
+    classes, targets = _checked_labels(labels, len(rows))
+    mean, scale = _standards(rows, bool(classifier.mean.any()))
+    prepared = _prepared(rows, False, mean, scale)
+    matrix = kernel_matrix(compare(prepared, prepared, kernel), kernel, classifier.gamma)
+    dual, intercept = _machines(matrix, targets, classifier.C)
+    support, dual = _compact(prepared, dual, kernel)
+    return dataclasses.replace(
+        classifier,
+        mean=mean,
+        scale=scale,
+        support=support,
+        dual=dual,
+        intercept=intercept,
+        classes=classes,
+    )
+
+
 def compare(left: Floats, right: Floats, kernel: str) -> Floats:
     """What a kernel is made of, before gamma.
 
