@@ -100,6 +100,11 @@ class Checkpoint:
                 f"the checkpoint {path} is damaged ({error}): delete it and start a new training"
             ) from error
 
+    def copy_to(self, other: Checkpoint) -> None:
+        """Make ``other`` a checkpoint of the same settings and state."""
+        with replacing(other.folder) as temporary:
+            shutil.copytree(self.folder, temporary)
+
     def delete(self) -> None:
         """Remove the checkpoint; nothing happens where there is none."""
         shutil.rmtree(self.folder, ignore_errors=True)

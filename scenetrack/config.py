@@ -167,6 +167,10 @@ class LayerSvmConfig(TrainMlpConfig):
     )
     folds: int = param(5, "Folds of the cross-validation inside train.", low=2, high=20)
 
+    def validate(self) -> None:
+        super().validate()
+        _need_kernel(self.kernels)
+
 
 @dataclass(frozen=True)
 class PatchBowConfig(TrainingConfig):
@@ -218,8 +222,9 @@ class PatchBowConfig(TrainingConfig):
     )
     mean_colour: bool = param(True, "Append the mean colour to the normalised patch.")
     activation: str = param("relu", "Activation of the hidden layers.", choices=ACTIVATIONS)
-    epochs: int = param(12, "Training epochs.", low=1, high=100000)
-    batch_size: int = param(512, "Training batch size, in patches.", low=1, high=65536)
+    learning_rate: float = param(2e-3, "Learning rate at the start.", low=1e-8, high=10)
+    epochs: int = param(20, "Training epochs.", low=1, high=100000)
+    batch_size: int = param(256, "Training batch size, in patches.", low=1, high=65536)
     model: str = param("", "Run id or .keras file to take the network from; empty: train one.")
     aggregation: str = param(
         "mean", "How patch logits become an image's.", choices=AGGREGATIONS
@@ -245,6 +250,7 @@ class PatchBowConfig(TrainingConfig):
                 f"whitening keeps at most the {pixels} values of a patch of "
                 f"{self.patch_size} px. Received: whitening={self.whitening}"
             )
+        _need_kernel(self.kernels)
 
 
 @dataclass(frozen=True)
@@ -292,18 +298,19 @@ def format_value(value: object) -> str:
     return str(value)
 
 
+def _need_kernel(kernels: tuple[str, ...]) -> None:
+    if not kernels:
+        raise ConfigError(f"kernels needs at least one of: {', '.join(KERNELS)}. Received: none")
+
+
 def _check_value(item: dataclasses.Field[Any], value: Any) -> None:
     low, high, choices = (item.metadata[key] for key in ("low", "high", "choices"))
-    flag = f"{item.name}"
-    if isinstance(value, tuple) and not value and (choices or low is not None) and item.default:
-        if item.name in ("kernels",):
-            raise ConfigError(f"{flag} needs at least one of: {', '.join(choices)}")
     for single in value if isinstance(value, tuple) else (value,):
         if choices and single not in choices:
             raise ConfigError(
-                f"{flag} must be one of: {', '.join(choices)}. Received: {single!r}"
+                f"{item.name} must be one of: {', '.join(choices)}. Received: {single!r}"
             )
         if low is not None and not low <= single:
-            raise ConfigError(f"{flag} must be at least {low:g}. Received: {single}")
+            raise ConfigError(f"{item.name} must be at least {low:g}. Received: {single}")
         if high is not None and not single <= high:
-            raise ConfigError(f"{flag} must be at most {high:g}. Received: {single}")
+            raise ConfigError(f"{item.name} must be at most {high:g}. Received: {single}")

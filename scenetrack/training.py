@@ -148,26 +148,34 @@ def learning_rate(
 def _train_epoch(
     model: keras.Model, batches: Iterator[tuple[np.ndarray, np.ndarray]]
 ) -> dict[str, float]:
-    model.reset_metrics()
-    classes = model.output_shape[-1]
-    logs: Mapping[str, float] = {}
-    for inputs, labels in batches:
-        targets = keras.utils.to_categorical(labels, classes)
-        logs = model.train_on_batch(inputs, targets, return_dict=True)
-    return {f"train/{name}": float(logs[name]) for name in ("loss", "accuracy")}
+    return _mean_figures("train", model, batches, model.train_on_batch)
 
 
 def _validate(
     model: keras.Model, inputs: np.ndarray, labels: np.ndarray, batch_size: int
 ) -> dict[str, float]:
-    model.reset_metrics()
-    classes = model.output_shape[-1]
-    logs: Mapping[str, float] = {}
-    for start in range(0, len(inputs), batch_size):
-        part = slice(start, start + batch_size)
-        targets = keras.utils.to_categorical(labels[part], classes)
-        logs = model.test_on_batch(inputs[part], targets, return_dict=True)
-    return {f"val/{name}": float(logs[name]) for name in ("loss", "accuracy")}
+    starts = range(0, len(inputs), batch_size)
+    parts = (slice(start, start + batch_size) for start in starts)
+    batches = ((inputs[part], labels[part]) for part in parts)
+    return _mean_figures("val", model, batches, model.test_on_batch)
+
+
+def _mean_figures(
+    prefix: str,
+    model: keras.Model,
+    batches: Iterator[tuple[np.ndarray, np.ndarray]],
+    step: Callable[..., Mapping[str, float]],
+) -> dict[str, float]:
+    """Loss and accuracy over all samples; Keras' on-batch calls report one batch each."""
+    totals = dict.fromkeys(("loss", "accuracy"), 0.0)
+    seen = 0
+    for inputs, labels in batches:
+        targets = keras.utils.to_categorical(labels, model.output_shape[-1])
+        logs = step(inputs, targets, return_dict=True)
+        for name in totals:
+            totals[name] += float(logs[name]) * len(labels)
+        seen += len(labels)
+    return {f"{prefix}/{name}": total / seen for name, total in totals.items()}
 
 
 def _best_epoch(history: Mapping[str, list[float]]) -> int:

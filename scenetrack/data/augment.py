@@ -19,6 +19,7 @@ class ImageBatches:
     Args:
         images: uint8 [N, S, S, 3].
         labels: int64 [N].
+        chosen: int64 [n], the images to train on.
         augmentation: any of flip, shift, zoom, brightness.
         batch_size: images in a batch.
         seed: with the epoch it determines the draw, so a resumed training sees the same images.
@@ -26,13 +27,14 @@ class ImageBatches:
 
     images: np.ndarray
     labels: np.ndarray
+    chosen: np.ndarray
     augmentation: Sequence[str]
     batch_size: int
     seed: int
 
     def __len__(self) -> int:
         """Images in an epoch."""
-        return len(self.images)
+        return len(self.chosen)
 
     @property
     def steps(self) -> int:
@@ -42,10 +44,10 @@ class ImageBatches:
     def epoch(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Batches of images uint8 [B, S, S, 3] and labels int64 [B]."""
         rng = np.random.default_rng([self.seed, epoch])
-        order = rng.permutation(len(self.images))
+        order = rng.permutation(self.chosen)
         for start in range(0, len(order), self.batch_size):
-            chosen = np.sort(order[start : start + self.batch_size])  # kind to memory maps
-            yield augment(self.images[chosen], self.augmentation, rng), self.labels[chosen]
+            part = np.sort(order[start : start + self.batch_size])  # kind to memory maps
+            yield augment(self.images[part], self.augmentation, rng), self.labels[part]
 
 
 def augment(

@@ -65,6 +65,7 @@ class PatchBatches:
     Args:
         images: uint8 [N, S, S, 3], an array or a memory map.
         labels: int64 [N], each patch taking its image's label.
+        owners: int64 [n], the images to take patches from.
         patch_size: side in pixels.
         per_image: patches drawn from an image in an epoch, when ``stride`` is 0.
         stride: pixels between grid patches; 0 draws positions at random instead.
@@ -75,6 +76,7 @@ class PatchBatches:
 
     images: np.ndarray
     labels: np.ndarray
+    owners: np.ndarray
     patch_size: int
     per_image: int
     stride: int
@@ -85,7 +87,7 @@ class PatchBatches:
     def __len__(self) -> int:
         """Patches in an epoch."""
         grid = PatchGrid(self.images.shape[1], self.patch_size, self.stride or 1)
-        return len(self.images) * (grid.count if self.stride else self.per_image)
+        return len(self.owners) * (grid.count if self.stride else self.per_image)
 
     @property
     def steps(self) -> int:
@@ -109,23 +111,32 @@ class PatchBatches:
 
     def _draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """The image of each patch, int64 [M], and its top-left corner, int64 [M, 2]."""
-        size, images = self.images.shape[1], len(self.images)
+        size, images = self.images.shape[1], len(self.owners)
         if self.stride:
             positions = PatchGrid(size, self.patch_size, self.stride).positions
-            return np.repeat(np.arange(images), len(positions)), np.tile(positions, (images, 1))
+            return np.repeat(self.owners, len(positions)), np.tile(positions, (images, 1))
         corners = rng.integers(size - self.patch_size + 1, size=(images * self.per_image, 2))
-        return np.repeat(np.arange(images), self.per_image), corners
+        return np.repeat(self.owners, self.per_image), corners
 
 
 def sample_patches(
-    images: np.ndarray, patch_size: int, count: int, *, seed: int
+    images: np.ndarray, patch_size: int, count: int, *, seed: int, owners: np.ndarray | None = None
 ) -> np.ndarray:
-    """``count`` patches at random places of random images: uint8 [count, P, P, 3]."""
+    """``count`` patches at random places of random images: uint8 [count, P, P, 3].
+
+    Args:
+        images: uint8 [N, S, S, 3].
+        patch_size: side P in pixels.
+        count: how many patches.
+        seed: of the draw.
+        owners: int64 [n], the images to draw from; None: all.
+    """
     rng = np.random.default_rng(seed)
-    owners = np.sort(rng.integers(len(images), size=count))
+    allowed = np.arange(len(images)) if owners is None else owners
+    chosen = np.sort(rng.choice(allowed, size=count))  # kind to memory maps
     rows, columns = rng.integers(images.shape[1] - patch_size + 1, size=(2, count))
     windows = _windows(images, patch_size)
-    return np.ascontiguousarray(windows[owners, rows, columns].transpose(0, 2, 3, 1))
+    return np.ascontiguousarray(windows[chosen, rows, columns].transpose(0, 2, 3, 1))
 
 
 def _windows(images: np.ndarray, patch_size: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Keras networks by name; every one takes uint8 RGB and ends in the layers logits, probabilities."""
+"""Keras networks by name: uint8 RGB in; the last two layers are logits and probabilities."""
 
 from __future__ import annotations
 

@@ -1,0 +1,99 @@
+"""One function per entry point: (config, tracker) -> StageResult, and ``run`` that tracks it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from scenetrack.checkpoints import Checkpoint
+from scenetrack.config import ActivationsConfig, StageConfig, TrainingConfig, format_value
+from scenetrack.errors import ConfigError
+from scenetrack.records import Tag, Tracker
+from scenetrack.stages.result import StageResult
+
+TASKS = {"train_mlp": "1", "activations": "2", "layer_svm": "4", "patch_bow": "5", "main": "all"}
+
+
+def run(config: StageConfig) -> StageResult:
+    """Run the stage of ``config`` in an MLflow run of its own and print its summary.
+
+    Raises:
+        ScenetrackError: the input cannot be used, or the work failed; the run is marked failed.
+    """
+    from scenetrack import tracking
+
+    if isinstance(config, ActivationsConfig) and config.layer == "list":
+        from scenetrack.stages.activations import layer_list
+
+        return _printed(StageResult("", layer_list(config)))
+    resumed = getattr(config, "resume", "")
+    if isinstance(config, TrainingConfig) and resumed:
+        tracking.resolve_run(resumed)
+        config = resumed_config(config)
+    stage = stage_function(config.stage)
+    tags = {"stage": config.stage, "task": TASKS[config.stage]}
+    with tracking.open_run(config, name=run_name(config), tags=tags) as tracker:
+        if resumed:
+            tracker.log(Tag("resumed_from", resumed))
+        result = stage(config, tracker)
+    if resumed:
+        tracking.end_resumed(resumed, tracker.run_id)
+    return _printed(result)
+
+
+def _printed(result: StageResult) -> StageResult:
+    print(result.summary)
+    return result
+
+
+def stage_function(stage: str) -> Callable[[Any, Tracker], StageResult]:
+    """The function of an entry point, imported only now: TensorFlow takes seconds."""
+    with _silent_native_stderr():
+        importlib.import_module("keras")
+    module = importlib.import_module(f"scenetrack.stages.{stage}")
+    function: Callable[[Any, Tracker], StageResult] = getattr(module, stage)
+    return function
+
+
+def run_name(config: StageConfig) -> str:
+    """The stage and its main settings, as the MLflow UI lists it."""
+    settings = config.as_params()
+    shown = [settings[key] for key in ("data", "preset", "layer", "hidden") if settings.get(key)]
+    return " ".join([config.stage, *shown])
+
+
+def resumed_config(config: TrainingConfig) -> TrainingConfig:
+    """The settings of the run that ``config.resume`` names.
+
+    Raises:
+        ConfigError: ``config`` sets something else than that run did.
+        ModelError: the run has no checkpoint here, or is of another stage.
+    """
+    saved = Checkpoint.of_run(config.resume).config(type(config))
+    for item in dataclasses.fields(config):
+        given, kept = getattr(config, item.name), getattr(saved, item.name)
+        if item.name not in ("resume", "preset") and given not in (item.default, kept):
+            raise ConfigError(
+                f"a resumed training keeps its settings: {item.name} is {format_value(kept)} in "
+                f"run {config.resume}. Received: {format_value(given)}; leave it out"
+            )
+    return dataclasses.replace(saved, resume=config.resume)
+
+
+@contextmanager
+def _silent_native_stderr() -> Iterator[None]:
+    """TensorFlow's libraries write to file descriptor 2 on import, whatever its log level says."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

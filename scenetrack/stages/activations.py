@@ -1,0 +1,89 @@
+"""Task 2: the output of a layer for an image, as numbers and as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scenetrack.config import ActivationsConfig, PatchBowConfig
+from scenetrack.data.images import load_images
+from scenetrack.data.patches import PatchGrid
+from scenetrack.errors import InputError
+from scenetrack.export.truncate import find_layer, layer_names
+from scenetrack.figures import activations as draw_activations
+from scenetrack.records import Artifact, Tracker
+from scenetrack.stages.network import take
+from scenetrack.stages.result import StageResult
+from scenetrack.storage import ensure_writable, replacing
+
+if TYPE_CHECKING:
+    import keras
+
+
+def activations(config: ActivationsConfig, tracker: Tracker) -> StageResult:
+    """Write ``IMAGE-LAYER.npz`` and ``.png`` to the output folder.
+
+    The ``.npz`` holds ``values``, float32 [D] or [H, W, D], and ``image``, the uint8 pixels that
+    went in. A patch network is applied to all patches of the image, a quarter of a patch apart,
+    which gives a map.
+
+    Raises:
+        InputError: no such image, model or layer, or the folder is not writable.
+    """
+    path, folder = Path(config.image), Path(config.output)
+    if not path.is_file():
+        raise InputError(f"an image file is required. Received: {config.image or 'none'}")
+    ensure_writable(folder)
+    network = take(config.model, config.experiment)
+    layer = find_layer(network, config.layer).name
+    pixels = load_images([path], _image_size(network))[0]
+    values = _layer_output(network, layer, pixels)
+    stem = f"{path.stem}-{layer}"
+    arrays, picture = folder / f"{stem}.npz", folder / f"{stem}.png"
+    with replacing(arrays) as temporary:
+        np.savez_compressed(temporary, values=values, image=pixels)
+    figure = draw_activations(values, layer, pixels, name=f"figures/{stem}.png")
+    with replacing(picture) as temporary:
+        temporary.write_bytes(figure.png)
+    tracker.log(figure, Artifact(arrays))
+    shape = " x ".join(map(str, values.shape))
+    summary = f"{layer}: {shape} values, {values.min():.3g} to {values.max():.3g}\n"
+    return StageResult(tracker.run_id, f"{summary}wrote {arrays} and {picture}")
+
+
+def layer_list(config: ActivationsConfig) -> str:
+    """The layers of the network with their kinds and output shapes, a line each.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    network = take(config.model, config.experiment)
+    rows = [
+        (name, kind, " x ".join(str(length) for length in shape[1:]))
+        for name, kind, shape in layer_names(network)
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    return "\n".join(
+        f"{name.ljust(widths[0])}  {kind.ljust(widths[1])}  {shape}" for name, kind, shape in rows
+    )
+
+
+def _image_size(network: keras.Model) -> int:
+    """What the image is resized to: the network's input, or a patch network's usual image."""
+    return PatchBowConfig().image_size if network.name == "patch_mlp" else network.input_shape[1]
+
+
+def _layer_output(network: keras.Model, layer: str, pixels: np.ndarray) -> np.ndarray:
+    """float32 [D] or [H, W, D] for uint8 [S, S, 3]."""
+    import keras
+
+    part = keras.Model(network.inputs, network.get_layer(layer).output)
+    side = network.input_shape[1]
+    if side == len(pixels):
+        return np.asarray(part.predict(pixels[None], verbose=0)[0], np.float32)
+    grid = PatchGrid(len(pixels), side, max(1, side // 4))
+    patches = grid.extract(pixels[None])[0]
+    values = part.predict(patches, batch_size=256, verbose=0)
+    return np.asarray(values, np.float32).reshape(grid.side, grid.side, -1)

@@ -1,0 +1,92 @@
+"""The data set of a stage: found, checked, and written down in its run."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from scenetrack.config import DataConfig, TrainingConfig
+from scenetrack.data.catalog import SceneDataset, Split, load_dataset, stratified_split
+from scenetrack.data.images import load_images
+from scenetrack.figures import montage
+from scenetrack.records import DatasetInput, Figure, Table, Tag, Tracker
+
+logger = logging.getLogger(__name__)
+
+
+def open_dataset(config: DataConfig, tracker: Tracker) -> SceneDataset:
+    """The data set that ``config`` names, described in the run.
+
+    Raises:
+        DataError: the data cannot be used.
+    """
+    dataset = load_dataset(config.data, seed=config.seed, skip_bad=config.skip_bad)
+    logger.info(
+        "%s: %d classes, %d training and %d test images%s",
+        dataset.name,
+        len(dataset.class_names),
+        len(dataset.train),
+        len(dataset.test),
+        " (DEMO DATA: drawn scenes, no real photographs)" if dataset.name == "demo" else "",
+    )
+    tracker.log(
+        Tag("dataset", dataset.name),
+        Tag("dataset_digest", dataset.digest),
+        Tag("demo_data", str(dataset.name == "demo").lower()),
+        _input_record(dataset, dataset.train, "train"),
+        _input_record(dataset, dataset.test, "test"),
+    )
+    if dataset.bad_files:
+        logger.warning("%d unreadable images are left out", len(dataset.bad_files))
+        rows = [(str(path), reason) for path, reason in dataset.bad_files]
+        tracker.log(Table("skipped_files.csv", ("file", "reason"), rows))
+    return dataset
+
+
+def _input_record(dataset: SceneDataset, split: Split, context: str) -> DatasetInput:
+    return DatasetInput(
+        name=dataset.name,
+        digest=dataset.digest,
+        source=str(dataset.root),
+        context=context,
+        images=len(split),
+        classes=dataset.class_names,
+    )
+
+
+@dataclass(frozen=True)
+class SceneImages:
+    """A data set's pixels at one size, and which training images validate.
+
+    Attributes:
+        dataset: where they come from.
+        train, test: uint8 [N, S, S, 3], memory maps.
+        fitted: int64, training images that the network learns from.
+        held_out: int64, training images kept for validation; may be empty.
+    """
+
+    dataset: SceneDataset
+    train: np.ndarray
+    test: np.ndarray
+    fitted: np.ndarray
+    held_out: np.ndarray
+
+
+def open_images(config: TrainingConfig, tracker: Tracker, size: int) -> SceneImages:
+    """The data set of ``config`` as images of ``size`` x ``size`` pixels, with a montage."""
+    dataset = open_dataset(config, tracker)
+    train = load_images(dataset.train.paths, size)
+    test = load_images(dataset.test.paths, size)
+    fitted, held_out = stratified_split(dataset.train.labels, config.validation, config.seed)
+    tracker.log(_samples(dataset))
+    return SceneImages(dataset, train, test, fitted, held_out)
+
+
+def _samples(dataset: SceneDataset, per_class: int = 4) -> Figure:
+    labels, classes = dataset.train.labels, range(len(dataset.class_names))
+    chosen = np.concatenate([np.flatnonzero(labels == k)[:per_class] for k in classes])
+    images = load_images([dataset.train.paths[i] for i in chosen], 128)
+    titles = [dataset.class_names[dataset.train.labels[i]] for i in chosen]
+    return montage(images, titles, per_class, name="figures/samples.png")

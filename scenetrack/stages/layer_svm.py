@@ -1,0 +1,91 @@
+"""Task 4: one layer's output as the descriptor of a whole image, an SVM on it, and the network."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from pathlib import Path
+
+from scenetrack.classifiers import FittedClassifier, fit_by_cross_validation
+from scenetrack.config import LayerSvmConfig
+from scenetrack.export.truncate import find_layer
+from scenetrack.models import build_model
+from scenetrack.records import Metric, Tracker
+from scenetrack.runtime import OnnxModel
+from scenetrack.stages.inputs import SceneImages, open_images
+from scenetrack.stages.methods import Comparison, Features
+from scenetrack.stages.network import check_fits, export_descriptor, take
+from scenetrack.stages.result import StageResult
+from scenetrack.stages.train_mlp import train_on_images
+
+logger = logging.getLogger(__name__)
+
+
+def layer_svm(config: LayerSvmConfig, tracker: Tracker) -> StageResult:
+    """Descriptors of a layer through ONNX Runtime, the best SVM on them, against end to end.
+
+    Raises:
+        InputError: the data, the model or the layer cannot be used.
+    """
+    taken = take(config.model, config.experiment) if config.model else None
+    images = open_images(config, tracker, config.image_size)
+    classes = images.dataset.class_names
+    network = taken or build_model(config, len(classes))
+    check_fits(network, "image_size", config.image_size, len(classes))
+    layer = find_layer(network, config.layer).name
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if taken is None:
+            train_on_images(network, images, config, tracker, folder, "network/")
+        onnx = export_descriptor(
+            network, layer, images.train[:64], config, classes, tracker, folder
+        )
+        return _compare(config, tracker, images, onnx, layer, unseen=taken is None)
+
+
+def _compare(
+    config: LayerSvmConfig,
+    tracker: Tracker,
+    images: SceneImages,
+    onnx: OnnxModel,
+    layer: str,
+    *,
+    unseen: bool,
+) -> StageResult:
+    started = time.perf_counter()
+    train, test = (onnx.predict(pixels) for pixels in (images.train, images.test))
+    rate = (len(images.train) + len(images.test)) / (time.perf_counter() - started)
+    tracker.log(Metric("time/descriptors_images_per_s", rate))
+    comparison = Comparison(images, tracker, unseen)
+    tags = {"descriptor": f"mlp {layer}"}
+    comparison.add_end_to_end(test["logits"], train["logits"], tags)
+    features = Features(
+        *(split["descriptors"].reshape(len(split["descriptors"]), -1) for split in (train, test)),
+        histograms=False,
+        tags={**tags, "encoder": "none"},
+    )
+    started = time.perf_counter()
+    classifier = _best_kernel(config, features, images)
+    comparison.add_svm("layer svm", classifier, features, time.perf_counter() - started)
+    return comparison.finish()
+
+
+def _best_kernel(
+    config: LayerSvmConfig, features: Features, images: SceneImages
+) -> FittedClassifier:
+    """The SVM whose kernel and C are the most accurate in cross-validation inside train."""
+    candidates = [
+        fit_by_cross_validation(
+            features.train,
+            images.dataset.train.labels,
+            kernel,
+            histograms=False,
+            folds=config.folds,
+            seed=config.seed,
+        )
+        for kernel in config.kernels
+    ]
+    for one in candidates:
+        logger.info("%s kernel: %.1f%% in cross-validation", one.kernel, 100 * one.cv_accuracy)
+    return max(candidates, key=lambda one: one.cv_accuracy)

@@ -1,0 +1,160 @@
+"""Finished methods as child runs: what each says of the test images, and how they compare."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from scenetrack.classifiers import FittedClassifier, refit
+from scenetrack.data.catalog import SceneDataset
+from scenetrack.evaluation import Evaluation, comparison_records, comparison_text, evaluate
+from scenetrack.records import Artifact, Metric, Param, Table, Tag, Tracker, metrics
+from scenetrack.stages.inputs import SceneImages
+from scenetrack.stages.result import StageResult
+
+logger = logging.getLogger(__name__)
+
+END_TO_END = "end to end"
+
+
+@dataclass(frozen=True)
+class Features:
+    """One vector per image of both splits.
+
+    Attributes:
+        train, test: float32 [N, D].
+        histograms: whether the vectors are histograms or plain descriptors.
+        tags: descriptor and encoder, for the child runs.
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+    histograms: bool
+    tags: Mapping[str, str]
+
+
+@dataclass
+class Comparison:
+    """The finished methods of a stage on the same test images, one child run each.
+
+    Args:
+        images: the data, with labels and held-out images.
+        tracker: the parent run.
+        unseen: whether the held-out images were kept from the network, so that accuracy on them
+            may be called validation accuracy.
+    """
+
+    images: SceneImages
+    tracker: Tracker
+    unseen: bool
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    chosen_by: dict[str, float] = field(default_factory=dict)
+
+    def add_end_to_end(
+        self, test_scores: np.ndarray, train_scores: np.ndarray, tags: Mapping[str, str]
+    ) -> None:
+        """The network's own verdict.
+
+        Args:
+            test_scores, train_scores: float [N, C] of each split.
+            tags: of the child run.
+        """
+        labels = self.images.dataset.train.labels
+        right = train_scores.argmax(axis=1) == labels
+        figures = {"train/accuracy": right[self.images.fitted].mean()}
+        if self.unseen and len(self.images.held_out):
+            figures["val/accuracy"] = right[self.images.held_out].mean()
+        tags = {**tags, "encoder": "none", "classifier": "network"}
+        with self.tracker.child(END_TO_END, self._tags(tags)) as child:
+            child.log(*metrics(figures))
+            self._note(END_TO_END, figures)
+            self._finish_method(child, END_TO_END, test_scores)
+
+    def add_svm(
+        self, name: str, classifier: FittedClassifier, features: Features, seconds: float
+    ) -> None:
+        """A fitted SVM, whose settings were chosen inside train, as the method ``name``.
+
+        Its ``val/accuracy`` is that of the same settings fitted without the held-out images.
+        """
+        labels = self.images.dataset.train.labels
+        figures = {
+            "train/accuracy": np.mean(classifier.predict(features.train) == labels),
+            "cv/accuracy": classifier.cv_accuracy,
+            "cv/accuracy_std": classifier.cv_std,
+            "time/fit_s": seconds,
+        }
+        if self.unseen and len(self.images.held_out):
+            fitted, held_out = self.images.fitted, self.images.held_out
+            without = refit(classifier, features.train[fitted], labels[fitted])
+            predicted = without.predict(features.train[held_out])
+            figures["val/accuracy"] = np.mean(predicted == labels[held_out])
+        tags = {**features.tags, "classifier": f"svm {classifier.kernel}"}
+        with self.tracker.child(name, self._tags(tags)) as child:
+            child.log(
+                *metrics(figures),
+                *(Param(key, f"{value:.6g}") for key, value in classifier.best_params.items()),
+                _settings_table(classifier),
+            )
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "classifier.npz"
+                np.savez(path, **classifier.to_arrays())
+                child.log(Artifact(path))
+            self._note(name, figures)
+            self._finish_method(child, name, classifier.predict_scores(features.test))
+
+    def finish(self) -> StageResult:
+        """Log the comparison, and on the parent run the figures of the method to choose.
+
+        That is the one with the best validation accuracy (cross-validated where no image was held
+        out): the test images show how good it is, they do not choose it.
+        """
+        best = max(self.chosen_by, key=self.chosen_by.__getitem__)
+        figures = self.evaluations[best].metrics("test") | {"val/accuracy": self.chosen_by[best]}
+        self.tracker.log(
+            Tag("best_method", best),
+            *metrics(figures),
+            *(
+                Metric(f"test/accuracy/{name}", evaluation.accuracy)
+                for name, evaluation in self.evaluations.items()
+            ),
+            *comparison_records(self.evaluations, END_TO_END),
+        )
+        lines = [
+            comparison_text(self.evaluations, END_TO_END),
+            f"chosen inside train: {best} (validation accuracy {self.chosen_by[best]:.1%})",
+        ]
+        return StageResult(self.tracker.run_id, "\n".join(lines), self.evaluations, figures)
+
+    def _note(self, name: str, figures: Mapping[str, float]) -> None:
+        for figure in ("val/accuracy", "cv/accuracy"):
+            if figure in figures:
+                self.chosen_by[name] = float(figures[figure])
+                return
+
+    def _tags(self, tags: Mapping[str, str]) -> dict[str, str]:
+        dataset = self.images.dataset
+        return {"dataset": dataset.name, "dataset_digest": dataset.digest, **tags}
+
+    def _finish_method(self, child: Tracker, name: str, scores: np.ndarray) -> None:
+        dataset = self.images.dataset
+        evaluation = evaluate(dataset.test.labels, scores, dataset.class_names)
+        child.log(*evaluation.records(file_names(dataset), title=name))
+        self.evaluations[name] = evaluation
+        logger.info("%s: %.1f%% of the test images right", name, 100 * evaluation.accuracy)
+
+
+def file_names(dataset: SceneDataset) -> list[str]:
+    """CLASS/FILE of each test image, the same wherever the data set lies."""
+    return [f"{path.parent.name}/{path.name}" for path in dataset.test.paths]
+
+
+def _settings_table(classifier: FittedClassifier) -> Table:
+    """Every setting that cross-validation tried."""
+    rows = [tuple(float(value) for value in row) for row in classifier.cv_table]
+    return Table("cross_validation.json", ("C", "gamma", "accuracy", "std"), rows)

@@ -1,0 +1,210 @@
+"""The network of a stage: trained with checkpoints and written down, or taken from elsewhere."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scenetrack import __version__
+from scenetrack.checkpoints import Checkpoint
+from scenetrack.config import TrainingConfig
+from scenetrack.errors import ModelError
+from scenetrack.export.truncate import export_truncated
+from scenetrack.figures import learning_curves, topology
+from scenetrack.records import Metric, Model, Param, Tag, TensorSpec, Text, Tracker, metrics
+from scenetrack.runtime import OnnxModel
+from scenetrack.training import Batches, TrainResult, fit, load_model, save_model
+
+if TYPE_CHECKING:
+    import keras
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a network learns from.
+
+    Attributes:
+        batches: training batches.
+        validation: inputs uint8 [M, S, S, 3] and labels int64 [M], or None.
+        digest: of the data set, so that a training resumes on the same data only.
+        adapt: prepares layers that are learnt from data before training (whitening).
+        prefix: of the curves' metric names, where train/accuracy is another method's.
+    """
+
+    batches: Batches
+    validation: tuple[np.ndarray, np.ndarray] | None
+    digest: str
+    adapt: Callable[[keras.Model], None] = lambda model: None
+    prefix: str = ""
+
+
+def train(
+    model: keras.Model, data: TrainingData, config: TrainingConfig, tracker: Tracker, folder: Path
+) -> TrainResult:
+    """Train ``model``, log its curves epoch by epoch and the model at the end.
+
+    The state after every epoch is kept under the run's id until the training is done; with
+    ``config.resume`` the training goes on from that run's state.
+
+    Raises:
+        ModelError: the run to resume has no usable checkpoint.
+    """
+    _log_network(model, tracker)
+    checkpoint = _checkpoint(config, data.digest, tracker)
+    if checkpoint.load() is None:
+        data.adapt(model)
+
+    def log_epoch(epoch: int, values: Mapping[str, float]) -> None:
+        tracker.log(*metrics({data.prefix + name: v for name, v in values.items()}, epoch))
+
+    result = fit(
+        model, data.batches, data.validation, config, checkpoint=checkpoint, on_epoch=log_epoch
+    )
+    if result.best_epoch != result.epochs - 1:
+        # The last value of a curve is what MLflow's table shows: it has to be the kept model's.
+        kept = {name: values[result.best_epoch] for name, values in result.history.items()}
+        log_epoch(result.epochs, kept)
+    path = folder / "model.keras"
+    save_model(model, path)
+    tracker.log(
+        learning_curves(result.history, best_epoch=result.best_epoch),
+        Metric("time/fit_s", result.seconds),
+        Metric("epochs", result.epochs),
+        keras_record(model, path),
+    )
+    checkpoint.delete()
+    if config.resume:
+        Checkpoint.of_run(config.resume).delete()
+    return result
+
+
+def _checkpoint(config: TrainingConfig, digest: str, tracker: Tracker) -> Checkpoint:
+    checkpoint = Checkpoint.of_run(tracker.run_id)
+    checkpoint.delete()
+    if config.resume:
+        earlier = Checkpoint.of_run(config.resume)
+        earlier.check_digest(digest)
+        earlier.copy_to(checkpoint)
+        saved = checkpoint.load()
+        done = len(saved.history["train/loss"]) if saved else 0
+        logger.info("resuming run %s after %d finished epochs", config.resume, done)
+    else:
+        checkpoint.begin(config, digest)
+    return checkpoint
+
+
+def take(model: str, experiment: str) -> keras.Model:
+    """The Keras network of a run or file.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    from scenetrack.tracking import resolve_model
+
+    return load_model(resolve_model(model, experiment))
+
+
+def check_fits(network: keras.Model, name: str, size: int, classes: int) -> None:
+    """Raise ModelError unless the network takes ``size`` px and knows ``classes`` classes.
+
+    ``name`` is the parameter that sets the size.
+    """
+    expected = network.input_shape[1]
+    if expected != size:
+        raise ModelError(
+            f"the network takes {expected} px, but {name} is {size}: "
+            f"add --{name.replace('_', '-')} {expected}"
+        )
+    if network.output_shape[-1] != classes:
+        raise ModelError(
+            f"a network for the data set's {classes} classes is required, but this one tells "
+            f"{network.output_shape[-1]} apart: choose its own data set, or train another"
+        )
+
+
+def export_descriptor(
+    network: keras.Model,
+    layer: str,
+    real_images: np.ndarray,
+    config: TrainingConfig,
+    class_names: Sequence[str],
+    tracker: Tracker,
+    folder: Path,
+) -> OnnxModel:
+    """The network up to ``layer`` as verified ONNX, logged and opened.
+
+    The graph gives ``descriptors``, the layer's output, and ``logits``, the network's own verdict,
+    so that one pass serves both ways to a class.
+
+    Args:
+        real_images: uint8 [n, S, S, 3], network inputs on which the export is verified.
+
+    Raises:
+        ExportError: ONNX Runtime disagrees with Keras.
+    """
+    path = folder / "descriptors.onnx"
+    metadata = {
+        "classes": json.dumps(list(class_names)),
+        "layer": layer,
+        "input_size": str(network.input_shape[1]),
+        "source_run": tracker.run_id,
+        "seed": str(config.seed),
+        "scenetrack": __version__,
+        "keras": importlib.metadata.version("keras"),
+    }
+    outputs = {"descriptors": layer, "logits": "logits"}
+    report = export_truncated(network, outputs, path, metadata=metadata, real_images=real_images)
+    inputs = [TensorSpec("images", "uint8", (-1, *network.input_shape[1:]))]
+    specs = [TensorSpec(name, "float32", shape) for name, shape in report.outputs.items()]
+    onnx = OnnxModel(report.path)
+    tracker.log(
+        Param("descriptor_layer", layer),
+        Tag("onnx_provider", onnx.provider),
+        Metric("onnx/max_relative_error", max(report.errors.values())),
+        Metric("time/export_s", report.seconds),
+        Model("descriptors", report.path, inputs, specs, metadata),
+    )
+    return onnx
+
+
+def descriptor_width(network: keras.Model, layer: str) -> int:
+    """How many values the layer gives for one input."""
+    return int(np.prod(network.get_layer(layer).output.shape[1:]))
+
+
+def _log_network(model: keras.Model, tracker: Tracker) -> None:
+    lines: list[str] = []
+    model.summary(print_fn=lambda line, **_: lines.append(line))
+    tracker.log(
+        Param("parameters", model.count_params()),
+        Metric("parameters", model.count_params()),
+        Text("model_summary.txt", "\n".join(lines)),
+        topology(layer_rows(model)),
+    )
+
+
+def layer_rows(model: keras.Model) -> list[tuple[str, str, tuple[int | None, ...], int]]:
+    """Name, kind, output shape and parameter count of each layer, input first."""
+    return [
+        (layer.name, type(layer).__name__, tuple(layer.output.shape), layer.count_params())
+        for layer in model.layers
+    ]
+
+
+def keras_record(model: keras.Model, path: Path) -> Model:
+    """The saved network with its signature, as the tracker logs it."""
+    return Model(
+        name="model",
+        path=path,
+        inputs=[TensorSpec("images", "uint8", (-1, *model.input_shape[1:]))],
+        outputs=[TensorSpec("probabilities", "float32", (-1, model.output_shape[-1]))],
+    )

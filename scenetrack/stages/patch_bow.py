@@ -1,0 +1,256 @@
+"""Task 5: a patch network, its descriptors as a bag of words with SVMs, against end to end."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scenetrack.classifiers import fit_by_cross_validation
+from scenetrack.config import PatchBowConfig
+from scenetrack.data.patches import PatchBatches, PatchGrid, sample_patches
+from scenetrack.descriptors import LayerDescriptor, aggregate
+from scenetrack.encoders import BagOfWords, DescriptorPca
+from scenetrack.errors import ConfigError
+from scenetrack.export.truncate import find_layer
+from scenetrack.models import build_model
+from scenetrack.records import Artifact, Metric, Tracker
+from scenetrack.stages.inputs import SceneImages, open_images
+from scenetrack.stages.methods import Comparison, Features
+from scenetrack.stages.network import (
+    TrainingData,
+    check_fits,
+    descriptor_width,
+    export_descriptor,
+    take,
+    train,
+)
+from scenetrack.stages.result import StageResult
+
+if TYPE_CHECKING:
+    import keras
+
+logger = logging.getLogger(__name__)
+
+WHITENING_SAMPLES = 50_000
+PCA_SAMPLES = 50_000
+CODEBOOK_SAMPLES_PER_WORD = 100
+VALIDATION_PATCHES = 20  # of each held-out image
+
+
+def patch_bow(config: PatchBowConfig, tracker: Tracker) -> StageResult:
+    """One parent run; child runs ``end to end`` and one for each SVM kernel.
+
+    Raises:
+        InputError: the data, the model or the layer cannot be used.
+    """
+    taken = take(config.model, config.experiment) if config.model else None
+    images = open_images(config, tracker, config.image_size)
+    classes = images.dataset.class_names
+    network = taken or build_model(config, len(classes))
+    check_fits(network, "patch_size", config.patch_size, len(classes))
+    layer = find_layer(network, config.layer).name
+    _check_pca(config.pca, descriptor_width(network, layer), layer)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if taken is None:
+            _train(network, images, config, tracker, folder)
+        real = sample_patches(images.train, config.patch_size, 64, seed=config.seed)
+        onnx = export_descriptor(network, layer, real, config, classes, tracker, folder)
+        grid = PatchGrid(config.image_size, config.patch_size, config.stride)
+        descriptor = LayerDescriptor(onnx, grid)
+        vocabulary = _learn_vocabulary(descriptor, images, config, tracker, folder)
+        train, test = (
+            _encode(descriptor, vocabulary, pixels, config.aggregation, split)
+            for pixels, split in ((images.train, "train"), (images.test, "test"))
+        )
+    tracker.log(Metric("time/descriptors_images_per_s", descriptor.images_per_second))
+    return _compare(config, tracker, images, layer, train, test, unseen=taken is None)
+
+
+def _train(
+    network: keras.Model,
+    images: SceneImages,
+    config: PatchBowConfig,
+    tracker: Tracker,
+    folder: Path,
+) -> None:
+    labels = images.dataset.train.labels
+    batches = PatchBatches(
+        images=images.train,
+        owners=images.fitted,
+        labels=labels,
+        patch_size=config.patch_size,
+        per_image=config.patches_per_image,
+        stride=config.stride if config.sampling == "grid" else 0,
+        flip=config.flip,
+        batch_size=config.batch_size,
+        seed=config.seed,
+    )
+    train(
+        network,
+        TrainingData(
+            batches=batches,
+            validation=_validation_patches(images, config),
+            digest=images.dataset.digest,
+            adapt=lambda model: _adapt_whitening(model, images, config),
+            prefix="patch/",
+        ),
+        config,
+        tracker,
+        folder,
+    )
+
+
+def _validation_patches(
+    images: SceneImages, config: PatchBowConfig
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The same random patches of the held-out images for every epoch, with their labels."""
+    if not len(images.held_out):
+        return None
+    held_out = PatchBatches(
+        images=images.train,
+        owners=images.held_out,
+        labels=images.dataset.train.labels,
+        patch_size=config.patch_size,
+        per_image=VALIDATION_PATCHES,
+        stride=0,
+        flip=False,
+        batch_size=VALIDATION_PATCHES * len(images.held_out),
+        seed=config.seed,
+    )
+    return next(held_out.epoch(0))
+
+
+def _adapt_whitening(network: keras.Model, images: SceneImages, config: PatchBowConfig) -> None:
+    """Learn the whitening, if the network has one, from patches of the fitted images."""
+    import keras
+
+    if not config.whitening:
+        return
+    whitening = network.get_layer("whitening")
+    patches = sample_patches(
+        images.train, config.patch_size, WHITENING_SAMPLES, seed=config.seed, owners=images.fitted
+    )
+    before = keras.Model(network.inputs, network.get_layer("pixels").output)
+    whitening.adapt(before.predict(patches, batch_size=4096, verbose=0))
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What turns an image's descriptors into a histogram of visual words."""
+
+    pca: DescriptorPca | None
+    words: BagOfWords
+
+    def project(self, descriptors: np.ndarray) -> np.ndarray:
+        """Descriptors float32 [..., D] after PCA, float32 [..., d]."""
+        return descriptors if self.pca is None else self.pca.transform(descriptors)
+
+    def histograms(self, descriptors: np.ndarray) -> np.ndarray:
+        """Descriptors float32 [N, n, D] as histograms float32 [N, codebook_size]."""
+        return self.words.transform(self.project(descriptors))
+
+
+def _learn_vocabulary(
+    descriptor: LayerDescriptor,
+    images: SceneImages,
+    config: PatchBowConfig,
+    tracker: Tracker,
+    folder: Path,
+) -> Vocabulary:
+    """PCA and codebook of random training patches' descriptors; the test images have no part."""
+    started = time.perf_counter()
+    pca = None
+    if config.pca:
+        sample = descriptor.sample(images.train, PCA_SAMPLES, seed=config.seed)
+        pca = DescriptorPca(config.pca).fit(sample)
+    count = CODEBOOK_SAMPLES_PER_WORD * config.codebook_size
+    project = Vocabulary(pca, BagOfWords()).project
+    logger.info("learning %d visual words from %d descriptors", config.codebook_size, count)
+    projected = np.concatenate(
+        [
+            project(descriptor.sample(images.train, part, seed=config.seed + 1 + index))
+            for index, part in enumerate(_parts(count, PCA_SAMPLES))
+        ]
+    )
+    words = BagOfWords(config.codebook_size, random_state=config.seed).fit(projected)
+    arrays = {"codebook": words.codebook_}
+    if pca is not None:
+        arrays |= {"pca_mean": pca.mean_, "pca_components": pca.components_}
+    path = folder / "vocabulary.npz"
+    np.savez(path, **arrays)
+    tracker.log(Metric("time/codebook_s", time.perf_counter() - started), Artifact(path))
+    return Vocabulary(pca, words)
+
+
+def _parts(total: int, largest: int) -> list[int]:
+    """``total`` as a sum of parts of at most ``largest``."""
+    whole, rest = divmod(total, largest)
+    return [largest] * whole + ([rest] if rest else [])
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A split's images: histograms float32 [N, K] and aggregated logits float32 [N, C]."""
+
+    histograms: np.ndarray
+    scores: np.ndarray
+
+
+def _encode(
+    descriptor: LayerDescriptor,
+    vocabulary: Vocabulary,
+    pixels: np.ndarray,
+    aggregation: str,
+    split: str,
+) -> Encoded:
+    """One pass over a split's patches: only a few images' descriptors exist at a time."""
+    histograms, scores = [], []
+    for local in descriptor.describe(pixels, f"describing {split}"):
+        histograms.append(vocabulary.histograms(local.values))
+        scores.append(aggregate(local.logits, aggregation))
+    return Encoded(np.concatenate(histograms), np.concatenate(scores))
+
+
+def _compare(
+    config: PatchBowConfig,
+    tracker: Tracker,
+    images: SceneImages,
+    layer: str,
+    train: Encoded,
+    test: Encoded,
+    *,
+    unseen: bool,
+) -> StageResult:
+    comparison = Comparison(images, tracker, unseen)
+    tags = {"descriptor": f"patch mlp {layer}", "aggregation": config.aggregation}
+    comparison.add_end_to_end(test.scores, train.scores, tags)
+    tags = {"descriptor": tags["descriptor"], "encoder": "bag of words"}
+    features = Features(train.histograms, test.histograms, True, tags)
+    for kernel in config.kernels:
+        started = time.perf_counter()
+        classifier = fit_by_cross_validation(
+            features.train,
+            images.dataset.train.labels,
+            kernel,
+            histograms=True,
+            folds=config.folds,
+            seed=config.seed,
+        )
+        seconds = time.perf_counter() - started
+        comparison.add_svm(f"bag of words {kernel} svm", classifier, features, seconds)
+    return comparison.finish()
+
+
+def _check_pca(pca: int, width: int, layer: str) -> None:
+    if pca > width:
+        raise ConfigError(
+            f"PCA keeps at most the {width} values of layer {layer}. Received: pca={pca}; "
+            "choose fewer, or 0 for none"
+        )
