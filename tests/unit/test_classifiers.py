@@ -19,6 +19,7 @@ from scenetrack.classifiers import (
     compare,
     fit_by_cross_validation,
     kernel_matrix,
+    refit,
 )
 from scenetrack.config import KERNELS
 from scenetrack.errors import InputError
@@ -249,3 +250,15 @@ def test_scoring_checks_its_features():
         found.predict_scores(np.ones((2, 5)))
     with pytest.raises(InputError, match="never negative"):
         found.predict_scores(-np.ones((2, 12)))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("histograms", [True, False])
+def test_refitting_keeps_the_settings_and_forgets_the_images_left_out(kernel, histograms):
+    features, labels = histograms_of_classes(12)
+    found = fit(features, labels, kernel, histograms=histograms)
+    same = refit(found, features, labels)
+    np.testing.assert_array_equal(same.predict_scores(features), found.predict_scores(features))
+    fewer = refit(found, features[::2], labels[::2])
+    assert fewer.best_params == found.best_params
+    assert not np.array_equal(fewer.predict_scores(features), found.predict_scores(features))
