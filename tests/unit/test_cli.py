@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -245,6 +245,35 @@ class TestEndings:
         monkeypatch.setattr(sys.modules["scenetrack.stages"], "run", run)
         assert cli.main(["main", *words]) == 0
         assert capsys.readouterr() == ("", "reusing the cache\n")
+
+
+class TestOtherCommands:
+    @pytest.mark.parametrize(("problems", "code"), [((), 0), (("no images in photos",), 2)])
+    @pytest.mark.usefixtures("stages")
+    def test_data_check_prints_the_report_and_refuses_bad_data(
+        self,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        problems: tuple[str, ...],
+        code: int,
+    ) -> None:
+        module = ModuleType("scenetrack.data.check")
+        module.check_folder = lambda path: SimpleNamespace(  # type: ignore[attr-defined]
+            path=path, problems=problems
+        )
+        module.format_report = lambda report: f"looked at {report.path}"  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "scenetrack.data.check", module)
+        assert cli.main(["data", "check", "photos"]) == code
+        assert capsys.readouterr() == ("looked at photos\n", "")
+
+    @pytest.mark.usefixtures("stages")
+    def test_ui_hands_on_its_address(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        opened = []
+        module = ModuleType("scenetrack.tracking")
+        module.open_ui = lambda host, port: opened.append((host, port))  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "scenetrack.tracking", module)
+        assert cli.main(["ui", "--port", "5001"]) == 0
+        assert opened == [("127.0.0.1", 5001)]
 
 
 class TestHelp:
