@@ -15,7 +15,7 @@ from scenetrack.data.demo import demo_folder
 from scenetrack.data.download import MIT8_URL, download_split
 from scenetrack.data.folders import TEST, TRAIN, UNSPLIT, FolderListing, list_folder
 from scenetrack.data.images import ImageFacts, examine_images, unreadable
-from scenetrack.data.manifest import ManifestComparison, compare, read_manifest
+from scenetrack.data.manifest import compare, read_manifest
 from scenetrack.errors import ConfigError, DataError
 from scenetrack.storage import cache_dir
 
@@ -134,15 +134,23 @@ def _find(data: str) -> tuple[str, Path]:
 def _find_mit8() -> Path:
     named = os.environ.get("SCENETRACK_DATA")
     if not named:
-        return download_split(MIT8_URL, read_manifest(), cache_dir() / MIT8)
-    folder = Path(named).expanduser()
+        folder = download_split(MIT8_URL, read_manifest(), cache_dir() / MIT8)
+        return _holder_of_splits(folder) or folder
+    root = _holder_of_splits(Path(named).expanduser())
+    if root is None:
+        raise DataError(
+            f"SCENETRACK_DATA must name the folder that holds the MIT split's {TRAIN}/ and "
+            f"{TEST}/, or the one above it. Received: {named}"
+        )
+    return root
+
+
+def _holder_of_splits(folder: Path) -> Path | None:
+    """``folder``, or its MIT_split, whichever holds train/ and test/."""
     for root in (folder, folder / "MIT_split"):
         if (root / TRAIN).is_dir() and (root / TEST).is_dir():
             return root
-    raise DataError(
-        f"SCENETRACK_DATA must name the folder that holds the MIT split's {TRAIN}/ and {TEST}/, "
-        f"or the one above it. Received: {named}"
-    )
+    return None
 
 
 def _examine(listing: FolderListing) -> dict[Path, ImageFacts]:
@@ -155,14 +163,9 @@ def _raise_first(problems: Sequence[str]) -> None:
         raise DataError(problems[0])
 
 
-def compare_with_mit8(root: Path, facts: Mapping[Path, ImageFacts]) -> ManifestComparison:
-    """How the files below ``root`` compare with the official MIT 8-scene split."""
-    found = ((path.relative_to(root).as_posix(), fact.digest) for path, fact in facts.items())
-    return compare(found, read_manifest())
-
-
 def _check_mit8(root: Path, facts: Mapping[Path, ImageFacts]) -> None:
-    comparison = compare_with_mit8(root, facts)
+    found = ((path.relative_to(root).as_posix(), fact.digest) for path, fact in facts.items())
+    comparison = compare(found, read_manifest())
     for places, what in ((comparison.missing, "lacks"), (comparison.extra, "has besides")):
         if places:
             raise DataError(

@@ -1,0 +1,201 @@
+"""What ``scenetrack data check`` tells of a folder: counts, sizes, duplicates and problems."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from scenetrack.data.folders import FolderListing, list_folder
+from scenetrack.data.images import ImageFacts, examine_images
+from scenetrack.data.manifest import ManifestComparison, compare, read_manifest
+
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class SizeSummary:
+    """Widths and heights in pixels over the readable images, and how many have each mode."""
+
+    min_width: int
+    median_width: float
+    max_width: int
+    min_height: int
+    median_height: float
+    max_height: int
+    modes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class DuplicateGroup:
+    """Files with the same bytes; whether they lie in several splits or several classes."""
+
+    paths: tuple[Path, ...]
+    across_splits: bool
+    across_classes: bool
+
+    @property
+    def kind(self) -> str:
+        """``within a split``, ``across splits``, ``across classes`` or both of the latter."""
+        kinds = (("across splits", self.across_splits), ("across classes", self.across_classes))
+        return " and ".join(kind for kind, holds in kinds if holds) or "within a split"
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What was found in ``root``.
+
+    ``counts`` maps split -> class -> images, readable or not; the split is ``all`` where the
+    folder has none yet. ``problems`` are the lines that loading the folder would stop at.
+    ``mit8`` compares with the official MIT 8-scene split.
+    """
+
+    root: Path
+    counts: Mapping[str, Mapping[str, int]]
+    sizes: SizeSummary | None
+    unreadable: tuple[tuple[Path, str], ...]
+    duplicates: tuple[DuplicateGroup, ...]
+    problems: tuple[str, ...]
+    mit8: ManifestComparison
+
+    @property
+    def is_official_mit8(self) -> bool:
+        return self.mit8.same
+
+
+def check_folder(path: Path) -> CheckReport:
+    """Look at every image of a data folder, train/CLASS/* and test/CLASS/* or CLASS/*.
+
+    Raises:
+        DataError: there is no such folder, or it cannot be listed. All else is reported.
+    """
+    listing = list_folder(path)
+    entries = list(listing.entries())
+    paths = [file for _, _, file in entries]
+    facts = dict(zip(paths, examine_images(paths), strict=True))
+    bad = tuple((file, found.problem) for file, found in facts.items() if found.problem)
+    found = ((file.relative_to(path).as_posix(), facts[file].digest) for file in paths)
+    return CheckReport(
+        root=path,
+        counts={
+            part: {name: len(files) for name, files in classes.items()}
+            for part, classes in listing.parts.items()
+        },
+        sizes=_sizes([fact for fact in facts.values() if not fact.problem]),
+        unreadable=bad,
+        duplicates=tuple(_duplicates(entries, facts)),
+        problems=tuple(_problems(listing, [file for file, _ in bad])),
+        mit8=compare(found, read_manifest()),
+    )
+
+
+def format_report(report: CheckReport) -> str:
+    """The report as plain text for a terminal, without a final newline."""
+    parts = [
+        str(report.root),
+        "\n".join(_count_lines(report.counts)),
+        "\n".join(_size_lines(report.sizes)),
+        _listed(
+            "unreadable files", [f"{_below(p, report)}: {why}" for p, why in report.unreadable]
+        ),
+        _listed(
+            "groups of exact duplicates",
+            [
+                f"{group.kind}: {' = '.join(_below(p, report) for p in group.paths)}"
+                for group in report.duplicates
+            ],
+        ),
+        _listed("problems", report.problems),
+        "\n".join(_mit8_lines(report.mit8)),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _problems(listing: FolderListing, bad: Sequence[Path]) -> list[str]:
+    """What is wrong with the folder now, and then what is once its bad files are left out."""
+    return list(dict.fromkeys([*listing.problems(), *listing.without(bad).problems()]))
+
+
+def _sizes(facts: Sequence[ImageFacts]) -> SizeSummary | None:
+    if not facts:
+        return None
+    widths, heights = [fact.width for fact in facts], [fact.height for fact in facts]
+    modes = Counter(fact.mode for fact in facts)
+    return SizeSummary(
+        min(widths), median(widths), max(widths), min(heights), median(heights), max(heights),
+        dict(modes.most_common()),
+    )
+
+
+def _duplicates(
+    entries: Iterable[tuple[str, str, Path]], facts: Mapping[Path, ImageFacts]
+) -> list[DuplicateGroup]:
+    groups: dict[str, list[tuple[str, str, Path]]] = defaultdict(list)
+    for entry in entries:
+        # A file that could not be opened has no digest and is a duplicate of nothing.
+        if digest := facts[entry[2]].digest:
+            groups[digest].append(entry)
+    return [
+        DuplicateGroup(
+            paths=tuple(path for _, _, path in group),
+            across_splits=len({part for part, _, _ in group}) > 1,
+            across_classes=len({name for _, name, _ in group}) > 1,
+        )
+        for group in groups.values()
+        if len(group) > 1
+    ]
+
+
+def _below(path: Path, report: CheckReport) -> str:
+    return path.relative_to(report.root).as_posix()
+
+
+def _count_lines(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    parts = list(counts)
+    names = sorted({name for classes in counts.values() for name in classes})
+    width = max(len(name) for name in [*names, "class", "total"])
+    lines = [f"{'class':{width}}" + "".join(f"{part:>8}" for part in parts)]
+    for name in names:
+        cells = (counts[part].get(name) for part in parts)
+        lines.append(
+            f"{name:{width}}" + "".join(f"{'-' if cell is None else cell:>8}" for cell in cells)
+        )
+    totals = "".join(f"{sum(counts[part].values()):>8}" for part in parts)
+    return [*lines, f"{'total':{width}}{totals}"]
+
+
+def _size_lines(sizes: SizeSummary | None) -> list[str]:
+    if sizes is None:
+        return []
+    modes = ", ".join(f"{mode} {count}" for mode, count in sizes.modes.items())
+    return [
+        "pixels        min  median     max",
+        f"width    {sizes.min_width:>8}{sizes.median_width:>8g}{sizes.max_width:>8}",
+        f"height   {sizes.min_height:>8}{sizes.median_height:>8g}{sizes.max_height:>8}",
+        f"modes    {modes}",
+    ]
+
+
+def _listed(what: str, lines: Sequence[str]) -> str:
+    shown = [f"  {line}" for line in lines[:_SHOWN]]
+    if len(lines) > _SHOWN:
+        shown.append(f"  and {len(lines) - _SHOWN} more")
+    return "\n".join([f"{what}: {len(lines) or 'none'}", *shown])
+
+
+def _mit8_lines(comparison: ManifestComparison) -> list[str]:
+    if comparison.same:
+        return ["this is the official MIT 8-scene split"]
+    if len(comparison.missing) == comparison.expected:
+        return ["this is not the official MIT 8-scene split"]
+    parts = (
+        ("missing", comparison.missing),
+        ("extra", comparison.extra),
+        ("different", comparison.different),
+    )
+    return [
+        f"this is not quite the official MIT 8-scene split of {comparison.expected} images:",
+        *(f"  {what}: {len(p)}, the first is {p[0]}" for what, p in parts if p),
+    ]
