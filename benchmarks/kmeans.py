@@ -38,7 +38,7 @@ def drawn_descriptors(count: int, width: int) -> Floats:
 
 
 def own_lloyd(descriptors: Floats, words: int, iterations: int) -> Floats:
-    """The implementation that scenetrack uses."""
+    """What scenetrack uses: scikit-learn's on one thread."""
     return BagOfWords(words, random_state=0, iterations=iterations).fit(descriptors).codebook_
 
 
@@ -83,7 +83,7 @@ def scikit_mini_batch(descriptors: Floats, words: int, iterations: int) -> Float
 
 
 METHODS: dict[str, Learn] = {
-    "scenetrack, random start": own_lloyd,
+    "scenetrack (scikit-learn on one thread)": own_lloyd,
     "faiss, random start": faiss_lloyd,
     "scikit-learn, random start": scikit_lloyd,
     "scikit-learn, mini-batches of 4,096": scikit_mini_batch,

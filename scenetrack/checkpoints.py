@@ -8,6 +8,7 @@ import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,9 +55,11 @@ class Checkpoint:
                 f"the checkpoint {self.folder.name} is not one of {kind.stage}: "
                 "resume with the command that started it"
             )
-        return kind(
-            **{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        )
+        settings: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        return kind(**settings)
 
     def check_digest(self, dataset_digest: str) -> None:
         """Raise ModelError unless the data are those that the training began with."""
@@ -77,7 +80,7 @@ class Checkpoint:
         arrays |= {f"best_{index}": value for index, value in enumerate(best_weights or [])}
         arrays["history"] = np.array(json.dumps(history))
         with replacing(self.folder / "state.npz") as temporary:
-            np.savez(temporary, **arrays)
+            np.savez(temporary, allow_pickle=False, **arrays)
 
     def load(self) -> SavedState | None:
         """The saved state; None before the first epoch was finished.
@@ -109,14 +112,15 @@ class Checkpoint:
         """Remove the checkpoint; nothing happens where there is none."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _described(self) -> dict[str, dict[str, object]]:
+    def _described(self) -> dict[str, Any]:
         path = self.folder / "config.json"
         if not path.exists():
             raise ModelError(
                 f"run {self.folder.name} has no checkpoint on this machine: only an interrupted "
                 "training can be resumed, where it ran and with the same SCENETRACK_CACHE"
             )
-        return json.loads(path.read_text())
+        described: dict[str, Any] = json.loads(path.read_text())
+        return described
 
 
 def _numbered(arrays: np.lib.npyio.NpzFile, prefix: str) -> list[np.ndarray] | None:

@@ -1,4 +1,4 @@
-"""The settings of every stage: names, types, defaults and ranges. The only place a default is written.
+"""The settings of every stage: names, types, ranges, and the only place a default is written.
 
 A field's name is the parameter's name everywhere: the command-line flag (with hyphens), the
 MLproject parameter and the logged MLflow param.
@@ -142,12 +142,18 @@ class TrainMlpConfig(TrainingConfig):
             "learning_rate": 0.01,
             "schedule": "constant",
             "weight_decay": 0.0,
+            "label_smoothing": 0.0,
             "augmentation": ("flip",),
             "epochs": 50,
             "batch_size": 32,
         }
     }
 
+    dropout: float = param(0.5, "Dropout after each hidden layer.", low=0, high=0.95)
+    learning_rate: float = param(5e-4, "Learning rate at the start.", low=1e-8, high=10)
+    weight_decay: float = param(0.1, "Decoupled weight decay (adamw only).", low=0, high=10)
+    label_smoothing: float = param(0.1, "Label smoothing.", low=0, high=0.9)
+    epochs: int = param(100, "Training epochs.", low=1, high=100000)
     image_size: int = param(32, "Side in pixels that images are resized to.", low=4, high=1024)
     augmentation: tuple[str, ...] = param(
         ("flip", "shift"), "Random changes of training images.", choices=AUGMENTATIONS
@@ -206,7 +212,8 @@ class PatchBowConfig(TrainingConfig):
         60, "Random patches drawn from an image in an epoch.", low=1, high=100000
     )
     sampling: str = param(
-        "random", "Training patches: new random positions each epoch, or the grid.",
+        "random",
+        "Training patches: new random positions each epoch, or the grid.",
         choices=SAMPLINGS,
     )
     flip: bool = param(True, "Mirror training patches at random.")
@@ -226,15 +233,11 @@ class PatchBowConfig(TrainingConfig):
     epochs: int = param(20, "Training epochs.", low=1, high=100000)
     batch_size: int = param(256, "Training batch size, in patches.", low=1, high=65536)
     model: str = param("", "Run id or .keras file to take the network from; empty: train one.")
-    aggregation: str = param(
-        "mean", "How patch logits become an image's.", choices=AGGREGATIONS
-    )
+    aggregation: str = param("mean", "How patch logits become an image's.", choices=AGGREGATIONS)
     layer: str = param("", "Layer whose output is the descriptor; empty: the last hidden one.")
     pca: int = param(80, "Dimensions of descriptors after PCA; 0: no PCA.", low=0)
     codebook_size: int = param(1024, "Visual words.", low=2, high=65536)
-    kernels: tuple[str, ...] = param(
-        KERNELS, "SVM kernels, one child run each.", choices=KERNELS
-    )
+    kernels: tuple[str, ...] = param(KERNELS, "SVM kernels, one child run each.", choices=KERNELS)
     folds: int = param(5, "Folds of the cross-validation inside train.", low=2, high=20)
 
     def validate(self) -> None:
@@ -290,11 +293,11 @@ def field_types(config: type[StageConfig]) -> dict[str, Any]:
 
 
 def format_value(value: object) -> str:
-    """A setting as the command line takes it: ``(1024, 512)`` -> ``1024,512``."""
+    """A setting as the command line takes it: ``(1024, 512)`` -> ``1024,512``, () -> ``none``."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
-        return ",".join(format_value(item) for item in value)
+        return ",".join(format_value(item) for item in value) or "none"
     return str(value)
 
 

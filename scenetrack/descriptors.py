@@ -89,9 +89,10 @@ def aggregate(logits: np.ndarray, how: str) -> np.ndarray:
     ``mean`` and ``max`` are over the patches' logits; ``vote`` is the part of the patches whose
     largest logit is the class's.
     """
-    if how == "mean":
-        return logits.mean(axis=1)
-    if how == "max":
-        return logits.max(axis=1)
-    votes = logits.argmax(axis=2)[:, :, None] == np.arange(logits.shape[2])
-    return votes.mean(axis=1, dtype=np.float32)
+    reduced: np.ndarray
+    if how == "vote":
+        votes = logits.argmax(axis=2)[:, :, None] == np.arange(logits.shape[2])
+        reduced = votes.mean(axis=1, dtype=np.float32)
+    else:
+        reduced = logits.mean(axis=1) if how == "mean" else logits.max(axis=1)
+    return reduced

@@ -6,16 +6,22 @@ after another, so that no more descriptors than a batch's need to be in memory.
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
 
 from scenetrack.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 # Distances of a block stay in the processor's cache between the product and the search.
 _BLOCK_BYTES = 4 * 2**20
@@ -76,14 +82,13 @@ class BagOfWords(TransformerMixin, BaseEstimator):
     """Histogram of visual words: Csurka et al., "Visual categorization with bags of keypoints",
     2004.
 
-    Words are the centres of k-means: Lloyd's iterations from randomly drawn descriptors. The same
-    seed gives the same words on any number of threads; ``benchmarks/kmeans.py`` holds this
-    implementation against those of libraries.
+    Words are the centres of scikit-learn's k-means from randomly drawn descriptors, chosen by
+    ``benchmarks/kmeans.py``. The same seed gives the same words on any number of cores.
 
     Args:
         codebook_size: number K of visual words.
         random_state: seed of the k-means.
-        iterations: most Lloyd iterations; fewer where no descriptor changes its word.
+        iterations: most Lloyd iterations; fewer where the centres stop moving.
 
     Attributes:
         codebook_: float32 [K, D], the visual words.
@@ -108,9 +113,26 @@ class BagOfWords(TransformerMixin, BaseEstimator):
                 f"a codebook of {self.codebook_size} words needs at least as many descriptors. "
                 f"Received: {len(rows)}; choose a smaller codebook_size or more patches or images"
             )
-        rng = np.random.default_rng(self.random_state)
-        start = rng.choice(len(rows), self.codebook_size, replace=False)
-        self.codebook_ = _lloyd(rows, rows[np.sort(start)], self.iterations)
+        kmeans = KMeans(
+            self.codebook_size,
+            init="random",
+            n_init=1,
+            max_iter=self.iterations,
+            random_state=self.random_state,
+        )
+        # Threads add up their own parts of a centre, in the order in which they finish: one
+        # thread makes the codebook a function of the seed alone.
+        with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ConvergenceWarning)
+            kmeans.fit(rows)
+        if caught:
+            logger.warning(
+                "the %d descriptors have fewer distinct values than the %d words asked for: "
+                "some words are equal",
+                len(rows),
+                self.codebook_size,
+            )
+        self.codebook_ = np.ascontiguousarray(kmeans.cluster_centers_, np.float32)
         return self
 
     def assign(self, descriptors: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -127,7 +149,18 @@ class BagOfWords(TransformerMixin, BaseEstimator):
         """
         rows = _checked_rows(descriptors)
         _check_width(rows.shape[1], self.codebook_.shape[1])
-        return _nearest(rows, self.codebook_)[0]
+        # |x - c|^2 without |x|^2, which is the same for every word c.
+        weights = np.ascontiguousarray(-2 * self.codebook_.T)  # D x K
+        offsets = np.einsum("kd,kd->k", self.codebook_, self.codebook_)
+        step = max(1, _BLOCK_BYTES // (4 * len(offsets)))
+        distances = np.empty((min(step, len(rows)), len(offsets)), np.float32)
+        words = np.empty(len(rows), np.int64)
+        for start in range(0, len(rows), step):
+            part = distances[: min(step, len(rows) - start)]
+            np.matmul(rows[start : start + step], weights, out=part)
+            part += offsets
+            words[start : start + step] = np.argmin(part, axis=1)
+        return words
 
     def transform(
         self, descriptors: NDArray[np.float32] | Sequence[NDArray[np.float32]]
@@ -149,51 +182,6 @@ class BagOfWords(TransformerMixin, BaseEstimator):
         cells = image * size + self.assign(rows)
         histograms = np.bincount(cells, minlength=len(counts) * size).reshape(-1, size)
         return (histograms / counts[:, None]).astype(np.float32)
-
-
-def _lloyd(rows: NDArray[np.float32], start: NDArray[np.float32], most: int) -> NDArray[np.float32]:
-    """Centres float32 [K, D] after at most ``most`` iterations over ``rows`` [N, D]."""
-    centres = start.copy()
-    before = np.full(len(rows), -1)
-    every = np.arange(len(rows))
-    squares = np.einsum("nd,nd->n", rows, rows)
-    for _ in range(most):
-        words, nearness = _nearest(rows, centres)
-        if np.array_equal(words, before):
-            break
-        before = words
-        counts = np.bincount(words, minlength=len(centres))
-        # A sparse product adds rows in their order, so that threads cannot change the sums.
-        ones = np.ones(len(rows), np.float32)
-        members = csr_array((ones, (words, every)), shape=(len(centres), len(rows)))
-        centres = (members @ rows) / np.maximum(counts, 1)[:, None].astype(np.float32)
-        empty = np.flatnonzero(counts == 0)
-        if empty.size:
-            # Words that nothing is near to, as after equal starts, go where words are missed most.
-            farthest = np.argsort(-(squares + nearness), kind="stable")[: empty.size]
-            centres[empty] = rows[farthest]
-    return centres
-
-
-def _nearest(
-    rows: NDArray[np.float32], centres: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The nearest centre c of each row x, int64 [N], and |x - c|^2 - |x|^2, float32 [N]."""
-    weights = np.ascontiguousarray(-2 * centres.T)  # D x K
-    offsets = np.einsum("kd,kd->k", centres, centres)
-    step = max(1, _BLOCK_BYTES // (4 * len(offsets)))
-    distances = np.empty((min(step, len(rows)), len(offsets)), np.float32)
-    words = np.empty(len(rows), np.int64)
-    nearness = np.empty(len(rows), np.float32)
-    for start in range(0, len(rows), step):
-        part = distances[: min(step, len(rows) - start)]
-        # |x|^2 is left out: it is the same for every centre.
-        np.matmul(rows[start : start + step], weights, out=part)
-        part += offsets
-        found = np.argmin(part, axis=1)
-        words[start : start + step] = found
-        nearness[start : start + step] = part[np.arange(len(part)), found]
-    return words, nearness
 
 
 def _joined(

@@ -99,9 +99,7 @@ class DatasetInput:
     classes: Sequence[str]
 
 
-Record: TypeAlias = (
-    Param | Metric | Tag | Figure | Table | Text | Artifact | Model | DatasetInput
-)
+Record: TypeAlias = Param | Metric | Tag | Figure | Table | Text | Artifact | Model | DatasetInput
 
 
 class Tracker(Protocol):

@@ -80,7 +80,10 @@ def fit(
         on_epoch(epoch, {name: values[epoch] for name, values in history.items()})
     started = time.perf_counter()
     with tqdm(
-        total=config.epochs, initial=resumed_from, desc=f"training {model.name}", unit="epoch",
+        total=config.epochs,
+        initial=resumed_from,
+        desc=f"training {model.name}",
+        unit="epoch",
         disable=None,
     ) as bar:
         for epoch in range(resumed_from, config.epochs):

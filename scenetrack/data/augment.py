@@ -73,7 +73,9 @@ def augment(
         mirrored = rng.random(count) < 0.5
         columns[mirrored] = columns[mirrored, ::-1]
     which = np.arange(count)[:, None, None]
-    changed = images[which, _mirror(rows, size)[:, :, None], _mirror(columns, size)[:, None, :]]
+    changed: np.ndarray = images[
+        which, _mirror(rows, size)[:, :, None], _mirror(columns, size)[:, None, :]
+    ]
     if "brightness" in augmentation:
         gain = rng.uniform(1 - BRIGHTNESS, 1 + BRIGHTNESS, size=(count, 1, 1, 1))
         changed = np.clip(changed * gain, 0, 255).astype(np.uint8)
@@ -83,4 +85,5 @@ def augment(
 def _mirror(positions: np.ndarray, size: int) -> np.ndarray:
     """Nearest pixel of each position, mirrored at the borders: int64 in [0, size)."""
     folded = np.mod(np.rint(positions).astype(np.int64), 2 * size)
-    return np.where(folded < size, folded, 2 * size - 1 - folded)
+    mirrored: np.ndarray = np.where(folded < size, folded, 2 * size - 1 - folded)
+    return mirrored

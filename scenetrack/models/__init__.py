@@ -64,9 +64,9 @@ def _image_input(size: int) -> Any:
 def _head(values: Any, config: TrainingConfig, classes: int) -> Any:
     """Hidden layers dense_k, batch_norm_k, hidden_k, dropout_k; then logits, probabilities."""
     for index, width in enumerate(config.hidden, start=1):
-        values = keras.layers.Dense(
-            width, use_bias=not config.batch_norm, name=f"dense_{index}"
-        )(values)
+        values = keras.layers.Dense(width, use_bias=not config.batch_norm, name=f"dense_{index}")(
+            values
+        )
         if config.batch_norm:
             values = keras.layers.BatchNormalization(name=f"batch_norm_{index}")(values)
         values = keras.layers.Activation(config.activation, name=f"hidden_{index}")(values)

@@ -61,7 +61,8 @@ def _compare(
     tags = {"descriptor": f"mlp {layer}"}
     comparison.add_end_to_end(test["logits"], train["logits"], tags)
     features = Features(
-        *(split["descriptors"].reshape(len(split["descriptors"]), -1) for split in (train, test)),
+        train["descriptors"].reshape(len(images.train), -1),
+        test["descriptors"].reshape(len(images.test), -1),
         histograms=False,
         tags={**tags, "encoder": "none"},
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from scenetrack.config import LayerSvmConfig, MainConfig, PatchBowConfig, TrainMlpConfig
+from collections.abc import Callable
+from typing import Any
+
+from scenetrack.config import DataConfig, LayerSvmConfig, MainConfig, PatchBowConfig, TrainMlpConfig
 from scenetrack.evaluation import Evaluation, comparison_records, comparison_text
 from scenetrack.records import Param, Tag, Tracker
 from scenetrack.stages.layer_svm import layer_svm
@@ -10,7 +13,7 @@ from scenetrack.stages.patch_bow import patch_bow
 from scenetrack.stages.result import StageResult
 from scenetrack.stages.train_mlp import train_mlp
 
-STORY = (
+STORY: tuple[tuple[type[DataConfig], Callable[[Any, Tracker], StageResult]], ...] = (
     (TrainMlpConfig, train_mlp),
     (LayerSvmConfig, layer_svm),
     (PatchBowConfig, patch_bow),

@@ -103,7 +103,7 @@ class Comparison:
             )
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "classifier.npz"
-                np.savez(path, **classifier.to_arrays())
+                np.savez(path, allow_pickle=False, **classifier.to_arrays())
                 child.log(Artifact(path))
             self._note(name, figures)
             self._finish_method(child, name, classifier.predict_scores(features.test))

@@ -184,7 +184,7 @@ def _learn_vocabulary(
     if pca is not None:
         arrays |= {"pca_mean": pca.mean_, "pca_components": pca.components_}
     path = folder / "vocabulary.npz"
-    np.savez(path, **arrays)
+    np.savez(path, allow_pickle=False, **arrays)
     tracker.log(Metric("time/codebook_s", time.perf_counter() - started), Artifact(path))
     return Vocabulary(pca, words)
 

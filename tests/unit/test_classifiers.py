@@ -94,7 +94,8 @@ def test_kernels_of_histograms_are_symmetric_and_positive(seed, kernel, gamma):
     rng = np.random.default_rng(seed)
     rows = rng.dirichlet(np.full(6, 0.3), 15)
     matrix = kernel_matrix(compare(rows, rows, kernel), kernel, gamma)
-    np.testing.assert_allclose(matrix, matrix.T, atol=1e-6)
+    # The distance is summed in float32, and the kernel magnifies its rounding by gamma.
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-6 * max(1, gamma))
     assert np.linalg.eigvalsh(matrix).min() > -1e-5
 
 
