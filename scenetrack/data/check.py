@@ -114,8 +114,15 @@ def format_report(report: CheckReport) -> str:
 
 
 def _problems(listing: FolderListing, bad: Sequence[Path]) -> list[str]:
-    """What is wrong with the folder now, and then what is once its bad files are left out."""
-    return list(dict.fromkeys([*listing.problems(), *listing.without(bad).problems()]))
+    lines = listing.problems()
+    if bad:
+        lines.append(
+            f"{len(bad)} files cannot be read: replace or remove them, or go on without them "
+            "with --skip-bad"
+        )
+        # Without its bad files the folder may lack more than it does now.
+        lines += [line for line in listing.without(bad).problems() if line not in lines]
+    return lines
 
 
 def _sizes(facts: Sequence[ImageFacts]) -> SizeSummary | None:

@@ -18,7 +18,7 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 import PIL
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from tqdm import tqdm
 
 from scenetrack.errors import DataError, InputError
@@ -33,6 +33,15 @@ _MAX_PIXELS = 80_000_000
 # Part of the key of cached pixels: to be raised whenever decoding or resizing changes.
 _PIXELS_VERSION = 1
 _BATCH = 1024
+_TURN_BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -135,8 +144,13 @@ def _decode(file: IO[bytes]) -> tuple[Image.Image, str]:
     if image.width * image.height > _MAX_PIXELS:
         raise ValueError(f"{image.width} x {image.height} px, the limit is 80 megapixels")
     image.load()
-    mode = image.mode
-    return _to_rgb(ImageOps.exif_transpose(image)), mode
+    return _upright(_to_rgb(image), image.getexif()), image.mode
+
+
+def _upright(image: Image.Image, exif: Image.Exif) -> Image.Image:
+    # Not ImageOps.exif_transpose: it writes the EXIF data anew and fails on half-broken ones.
+    turn = _TURN_BACK.get(exif.get(ExifTags.Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -1,0 +1,347 @@
+"""Data sets by name or folder: what is found, how it is split, what is refused and why."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from scenetrack.data import catalog
+from scenetrack.data.catalog import Split, load_dataset, stratified_split
+from scenetrack.data.images import load_images
+from scenetrack.data.manifest import ManifestEntry, compare, read_manifest
+from scenetrack.errors import ConfigError, DataError
+
+
+def add_images(folder: Path, *names: str, seed: int = 0) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng([seed, *folder.name.encode()])
+    for name in names:
+        pixels = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+
+
+@pytest.fixture
+def split_folder(tmp_path: Path) -> Path:
+    root = tmp_path / "photos"
+    for name in ("sea", "Hill"):
+        add_images(root / "train" / name, "b.png", "a.jpg", "c.JPG")
+        add_images(root / "test" / name, "d.webp", "e.bmp")
+    return root
+
+
+@pytest.fixture
+def plain_folder(tmp_path: Path) -> Path:
+    root = tmp_path / "plain"
+    add_images(root / "sea", *(f"{i}.png" for i in range(10)))
+    add_images(root / "hill", *(f"{i}.png" for i in range(20)))
+    return root
+
+
+def test_split_folder(split_folder: Path) -> None:
+    dataset = load_dataset(str(split_folder), seed=0)
+    assert dataset.name == "photos"
+    assert dataset.class_names == ("Hill", "sea")  # capitals sort first
+    assert [path.name for path in dataset.train.paths] == ["a.jpg", "b.png", "c.JPG"] * 2
+    assert dataset.train.labels.dtype == np.int64
+    assert dataset.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert dataset.test.labels.tolist() == [0, 0, 1, 1]
+    assert dataset.bad_files == ()
+    for split in (dataset.train, dataset.test):
+        for path, label in zip(split.paths, split.labels, strict=True):
+            assert path.parent.name == dataset.class_names[label]
+
+
+def test_hidden_and_other_files_are_passed_over(split_folder: Path) -> None:
+    before = load_dataset(str(split_folder), seed=0)
+    add_images(split_folder / "train" / "sea", ".hidden.png")
+    add_images(split_folder / "train" / ".cache", "x.png")
+    (split_folder / "train" / "sea" / "notes.txt").write_text("notes")
+    (split_folder / "train" / "sea" / "folder.png").mkdir()
+    assert load_dataset(str(split_folder), seed=0).digest == before.digest
+
+
+def test_plain_folder_is_split_with_the_seed(plain_folder: Path) -> None:
+    first, again, other = (load_dataset(str(plain_folder), seed=seed) for seed in (1, 1, 2))
+    assert Counter(first.train.labels.tolist()) == {0: 14, 1: 7}
+    assert Counter(first.test.labels.tolist()) == {0: 6, 1: 3}
+    assert set(first.train.paths).isdisjoint(first.test.paths)
+    assert (first.train.paths, first.digest) == (again.train.paths, again.digest)
+    assert first.train.paths != other.train.paths
+    assert first.digest != other.digest
+
+
+def test_digest_ignores_the_place_and_sees_all_else(split_folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "elsewhere" / "copy"
+    shutil.copytree(split_folder, copy)
+    digest = load_dataset(str(split_folder), seed=0).digest
+    assert len(digest) == 16
+    assert load_dataset(str(copy), seed=5).digest == digest
+    sea = copy / "train" / "sea"
+    (sea / "a.jpg").rename(sea / "z.jpg")
+    renamed = load_dataset(str(copy), seed=0).digest
+    (sea / "z.jpg").rename(sea / "a.jpg")
+    add_images(sea, "b.png", seed=9)
+    changed = load_dataset(str(copy), seed=0).digest
+    shutil.copy(split_folder / "train" / "sea" / "b.png", sea / "b.png")
+    (sea / "b.png").rename(copy / "test" / "sea" / "b.png")
+    moved = load_dataset(str(copy), seed=0).digest
+    assert len({digest, renamed, changed, moved}) == 4
+
+
+def test_subset_keeps_order() -> None:
+    split = Split(tuple(Path(name) for name in "abc"), np.array([0, 1, 2]))
+    part = split.subset([2, 0])
+    assert part.paths == (Path("c"), Path("a"))
+    assert part.labels.tolist() == [2, 0]
+    assert len(split.subset([])) == 0
+
+
+def no_folder(root: Path) -> None:
+    shutil.rmtree(root)
+
+
+def no_images(root: Path) -> None:
+    for path in list(root.rglob("*.*")):
+        path.unlink()
+
+
+def empty_class(root: Path) -> None:
+    (root / "train" / "lake").mkdir()
+
+
+def empty_test_class(root: Path) -> None:
+    (root / "test" / "lake").mkdir()
+    add_images(root / "train" / "lake", "a.png")
+
+
+def class_in_test_only(root: Path) -> None:
+    add_images(root / "test" / "lake", "a.png")
+    add_images(root / "train" / "sea", "q.png")
+
+
+def one_class(root: Path) -> None:
+    shutil.rmtree(root / "train" / "sea")
+    shutil.rmtree(root / "test" / "sea")
+
+
+def few_images(root: Path) -> None:
+    for path in list((root / "train").rglob("*.*"))[1:]:
+        path.unlink()
+
+
+def no_test(root: Path) -> None:
+    shutil.rmtree(root / "test")
+
+
+def nothing_in_test(root: Path) -> None:
+    shutil.rmtree(root / "test")
+    (root / "test").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named", "says"),
+    [
+        (no_folder, "photos", "there is no folder"),
+        (no_images, "photos", "no images in"),
+        (empty_class, "train/lake", "has no usable image"),
+        (empty_test_class, "test/lake", "has no usable image"),
+        (class_in_test_only, "test/lake", "is in test but not in train"),
+        (one_class, "photos", "at least two classes"),
+        (few_images, "photos", "has 1 for 2 classes"),
+        (no_test, "photos/train", "but no test/"),
+        (nothing_in_test, "photos/test", "no images in"),
+    ],
+)
+def test_bad_folders_give_one_line(split_folder: Path, spoil, named: str, says: str) -> None:
+    spoil(split_folder)
+    with pytest.raises(DataError, match=says) as caught:
+        load_dataset(str(split_folder), seed=0)
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert ": " in str(caught.value)  # what is wrong: what to do
+
+
+def test_class_in_train_only_is_allowed(split_folder: Path) -> None:
+    add_images(split_folder / "train" / "lake", "a.png")
+    dataset = load_dataset(str(split_folder), seed=0)
+    assert dataset.class_names == ("Hill", "lake", "sea")
+    assert set(dataset.test.labels.tolist()) == {0, 2}
+
+
+def truncate(path: Path) -> Path:
+    path.write_bytes(path.read_bytes()[:-30])
+    return path
+
+
+def test_unreadable_image_is_found_at_once(split_folder: Path) -> None:
+    bad = truncate(split_folder / "test" / "sea" / "e.bmp")
+    with pytest.raises(DataError, match="--skip-bad") as caught:
+        load_dataset(str(split_folder), seed=0)
+    assert str(bad) in str(caught.value)
+
+
+def test_dangling_link_is_not_passed_over(split_folder: Path) -> None:
+    link = split_folder / "test" / "sea" / "link.png"
+    link.symlink_to(split_folder / "gone.png")
+    with pytest.raises(DataError, match=r"link\.png"):
+        load_dataset(str(split_folder), seed=0)
+
+
+def test_skip_bad_goes_on_and_lists(split_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bad = truncate(split_folder / "train" / "sea" / "b.png")
+    with caplog.at_level(logging.WARNING):
+        dataset = load_dataset(str(split_folder), seed=0, skip_bad=True)
+    assert [path for path, _ in dataset.bad_files] == [bad]
+    assert dataset.bad_files[0][1]
+    assert bad not in dataset.train.paths
+    assert len(dataset.train) == 5
+    assert str(bad) in caplog.text
+    assert load_images(dataset.train.paths, 4).shape == (5, 4, 4, 3)
+
+
+def test_skip_bad_does_not_empty_a_class(split_folder: Path) -> None:
+    for path in (split_folder / "test" / "sea").iterdir():
+        truncate(path)
+    with pytest.raises(DataError, match="test/sea has no usable image"):
+        load_dataset(str(split_folder), seed=0, skip_bad=True)
+
+
+@given(
+    labels=st.lists(st.integers(0, 5), min_size=1, max_size=80),
+    fraction=st.floats(0, 0.99),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_stratified_split_properties(labels: list[int], fraction: float, seed: int) -> None:
+    array = np.array(labels)
+    kept, held = stratified_split(array, fraction, seed)
+    assert sorted([*kept, *held]) == list(range(len(labels)))
+    assert kept.tolist() == sorted(kept)
+    assert held.tolist() == sorted(held)
+    for label in set(labels):
+        total, out = int((array == label).sum()), int((array[held] == label).sum())
+        assert out < total
+        if fraction == 0 or total == 1:
+            assert out == 0
+        else:
+            assert out >= 1
+            assert abs(out - fraction * total) <= 1
+    np.testing.assert_array_equal(held, stratified_split(array, fraction, seed)[1])
+
+
+def test_stratified_split_draws_with_the_seed() -> None:
+    labels = np.zeros(100, dtype=np.int64)
+    held = {tuple(stratified_split(labels, 0.3, seed)[1]) for seed in range(5)}
+    assert len(held) == 5
+    assert {len(each) for each in held} == {30}
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.0, 3.0])
+def test_stratified_split_refuses_other_fractions(fraction: float) -> None:
+    with pytest.raises(ConfigError, match="fraction"):
+        stratified_split(np.array([0, 1]), fraction, 0)
+
+
+def test_manifest_is_the_published_split() -> None:
+    counts = Counter((entry.split, entry.class_name) for entry in read_manifest())
+    train = {name: count for (split, name), count in counts.items() if split == "train"}
+    test = {name: count for (split, name), count in counts.items() if split == "test"}
+    assert train == {
+        "coast": 244, "forest": 227, "highway": 184, "inside_city": 214,
+        "mountain": 260, "Opencountry": 292, "street": 212, "tallbuilding": 248,
+    }
+    assert test == {
+        "coast": 116, "forest": 101, "highway": 76, "inside_city": 94,
+        "mountain": 114, "Opencountry": 118, "street": 80, "tallbuilding": 108,
+    }
+    assert len({entry.place for entry in read_manifest()}) == 2688
+
+
+def test_compare_tells_missing_extra_and_different() -> None:
+    manifest = [ManifestEntry("train", "sea", name, f"hash {name}") for name in "abc"]
+    found = [("train/sea/a", "hash a"), ("train/sea/b", "other"), ("test/sea/d", "hash d")]
+    comparison = compare(found, manifest)
+    assert comparison.missing == ("train/sea/c",)
+    assert comparison.extra == ("test/sea/d",)
+    assert comparison.different == ("train/sea/b",)
+    assert not comparison.same
+    assert compare([(e.place, e.sha256) for e in manifest], manifest).same
+
+
+@pytest.fixture
+def small_mit8(split_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that takes the official split's place, found through SCENETRACK_DATA."""
+    facts = catalog._examine(catalog.list_folder(split_folder))
+    manifest = tuple(
+        ManifestEntry(*path.relative_to(split_folder).parts, facts[path].digest) for path in facts
+    )
+    monkeypatch.setattr(catalog, "read_manifest", lambda: manifest)
+    monkeypatch.setenv("SCENETRACK_DATA", str(split_folder))
+    return split_folder
+
+
+def test_mit8_by_environment(small_mit8: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = load_dataset("mit8", seed=0)
+    assert (dataset.name, dataset.root) == ("mit8", small_mit8)
+    small_mit8.rename(small_mit8.parent / "MIT_split")
+    monkeypatch.setenv("SCENETRACK_DATA", str(small_mit8.parent))
+    above = load_dataset("mit8", seed=0)
+    assert above.root.name == "MIT_split"
+    assert above.digest == dataset.digest
+
+
+@pytest.mark.parametrize("below", ["", "MIT_split"])
+def test_mit8_in_the_cache(
+    small_mit8: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str
+) -> None:
+    monkeypatch.delenv("SCENETRACK_DATA")
+    monkeypatch.setenv("SCENETRACK_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(small_mit8, tmp_path / "cache" / "mit8" / below)
+    assert load_dataset("mit8", seed=0).root == tmp_path / "cache" / "mit8" / below
+
+
+def test_wrong_environment_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCENETRACK_DATA", str(tmp_path))
+    with pytest.raises(DataError, match="SCENETRACK_DATA must name"):
+        load_dataset("mit8", seed=0)
+
+
+def test_mit8_with_other_files_is_refused(small_mit8: Path) -> None:
+    removed = small_mit8 / "train" / "sea" / "a.jpg"
+    removed.rename(removed.with_name("new.jpg"))
+    with pytest.raises(DataError, match=r"lacks 1 files of its 10, the first is train/sea/a\.jpg"):
+        load_dataset("mit8", seed=0)
+    removed.with_name("new.jpg").rename(removed)
+    add_images(removed.parent, "more.png")
+    with pytest.raises(DataError, match=r"has besides 1 .*train/sea/more\.png"):
+        load_dataset("mit8", seed=0)
+
+
+def test_mit8_with_other_bytes_is_told(
+    small_mit8: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    digest = load_dataset("mit8", seed=0).digest
+    add_images(small_mit8 / "train" / "sea", "b.png", seed=4)
+    with caplog.at_level(logging.WARNING):
+        changed = load_dataset("mit8", seed=0)
+    assert "1 of 10 files" in caplog.text
+    assert changed.digest != digest
+
+
+@pytest.mark.realdata
+def test_real_split() -> None:
+    dataset = load_dataset("mit8", seed=0)
+    assert (len(dataset.train), len(dataset.test)) == (1881, 807)
+    assert dataset.class_names == (
+        "Opencountry", "coast", "forest", "highway",
+        "inside_city", "mountain", "street", "tallbuilding",
+    )
+    assert np.bincount(dataset.test.labels).tolist() == [118, 116, 101, 76, 94, 114, 80, 108]
+    assert dataset.digest == "6dc369f338bd7e0d"
