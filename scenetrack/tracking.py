@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -294,8 +294,8 @@ def resolve_model(model: str, experiment: str) -> Path:
                     location = client.get_logged_model(model_id).artifact_location
                     return _downloaded(f"{location}/{item.path}")
     raise ModelError(
-        f"a Keras model is required, but {named}: train one first (scenetrack train_mlp), or name a "
-        ".keras file or another run"
+        f"a Keras model is required, but {named}: train one first (scenetrack train_mlp), or name "
+        "a .keras file or another run"
     )
 
 
@@ -336,16 +336,20 @@ def _client(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
     for chatter in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(chatter).setLevel(logging.WARNING)
-    with _one_line_errors():
+    with _one_line_errors(), _initialising(uri):
+        # The constructor already makes the store's tables.
         client = MlflowClient(uri, registry_uri=uri)
-        if not uri.startswith("sqlite:///"):
-            client.search_experiments(max_results=1)
-            return client
-        database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
-        ensure_writable(database.absolute().parent)
-        with lock(database):
-            client.search_experiments(max_results=1)
+        client.search_experiments(max_results=1)
     return client
+
+
+def _initialising(uri: str) -> AbstractContextManager[object]:
+    """A lock between processes where the store is an SQLite file, otherwise none."""
+    if not uri.startswith("sqlite:///"):
+        return nullcontext()
+    database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+    ensure_writable(database.absolute().parent)
+    return lock(database)
 
 
 @contextmanager
