@@ -23,10 +23,9 @@ from sklearn.svm import SVC
 
 from scenetrack.config import KERNELS
 from scenetrack.errors import InputError
+from scenetrack.kernels import HISTOGRAM_KERNELS, Floats, compare, kernel_matrix
 
 logger = logging.getLogger(__name__)
-
-Floats: TypeAlias = NDArray[np.float64]
 
 # An image compared with itself gives about 1 in every kernel, so one grid serves all. On the real
 # split nearly every dual coefficient is at its bound below this grid, and hardly any above it.
@@ -35,10 +34,7 @@ C_GRID = tuple(float(c) for c in np.logspace(-1, 2, 7))
 # Zhang et al., "Local features and kernels for classification of texture and object categories",
 # 2007.
 GAMMA_FACTORS = (0.5, 1.0, 2.0, 4.0)
-_HISTOGRAM_KERNELS = ("chi2", "intersection")
 
-# Rows of one side whose comparison with a row of the other stays in the processor's cache.
-_BLOCK_BYTES = 2**18
 # Together the kernel matrices of the folds in work stay below this, but for one fold at least.
 _FOLDS_BYTES = 2**30
 
@@ -180,9 +176,9 @@ def fit_by_cross_validation(
     rows = _checked_features(features, histograms, kernel)
     classes, targets = _checked_labels(labels, len(rows))
     folds = _usable_folds(targets, classes, folds)
-    square_root = histograms and kernel not in _HISTOGRAM_KERNELS
+    square_root = histograms and kernel not in HISTOGRAM_KERNELS
     rows = _prepared(rows, square_root)
-    standardise = not histograms and kernel not in _HISTOGRAM_KERNELS
+    standardise = not histograms and kernel not in HISTOGRAM_KERNELS
     mean, scale = _standards(rows, standardise)
     prepared = _prepared(rows, False, mean, scale)
     compared = compare(prepared, prepared, kernel)
@@ -235,77 +231,6 @@ def refit(classifier: FittedClassifier, features: ArrayLike, labels: ArrayLike) 
         intercept=intercept,
         classes=classes,
     )
-
-
-def compare(left: Floats, right: Floats, kernel: str) -> Floats:
-    """What a kernel is made of, before gamma.
-
-    Args:
-        left: [N, D].
-        right: [M, D].
-        kernel: one of ``config.KERNELS``.
-
-    Returns:
-        float64 [N, M]: for linear the inner product, for rbf the squared Euclidean distance, for
-        chi2 the sum of (x - y)^2 / (x + y) with 0 / 0 as 0, for intersection the sum of the
-        smaller values. The last two are summed in float32.
-    """
-    if kernel == "linear":
-        return np.asarray(left @ right.T)
-    if kernel == "rbf":
-        squares = np.einsum("nd,nd->n", left, left)[:, None] - 2 * (left @ right.T)
-        squares += np.einsum("nd,nd->n", right, right)
-        return np.asarray(np.maximum(squares, 0, out=squares))
-    if kernel == "intersection":
-        return _in_blocks(left, right, _shared)
-    # (x - y)^2 / (x + y) = x + y - 4 xy / (x + y), which leaves fewer passes over D.
-    distances = -4 * _in_blocks(left, right, _harmonic)
-    distances += left.sum(axis=1)[:, None]
-    distances += right.sum(axis=1)
-    return np.asarray(np.maximum(distances, 0, out=distances))
-
-
-def kernel_matrix(compared: Floats, kernel: str, gamma: float) -> Floats:
-    """The kernel of ``compare``'s [N, M]: exp(-gamma x) for rbf and chi2, else unchanged."""
-    return np.exp(-gamma * compared) if kernel in ("rbf", "chi2") else compared
-
-
-_Pairwise: TypeAlias = Callable[
-    [NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], None
-]
-
-
-def _shared(row: NDArray[np.float32], block: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    np.minimum(row, block, out=out)
-
-
-def _harmonic(
-    row: NDArray[np.float32], block: NDArray[np.float32], out: NDArray[np.float32]
-) -> None:
-    np.add(row, block, out=out)
-    # Where both are 0 the product is 0 too; the smallest normal number keeps 0 / 0 away.
-    np.maximum(out, np.finfo(np.float32).tiny, out=out)
-    np.divide(block, out, out=out)
-    np.multiply(out, row, out=out)
-
-
-def _in_blocks(left: Floats, right: Floats, pairwise: _Pairwise) -> Floats:
-    """Sum over D of ``pairwise`` for all pairs of rows, threaded over blocks of ``right``."""
-    rows, others = left.astype(np.float32), right.astype(np.float32)
-    result = np.empty((len(rows), len(others)))
-    ones = np.ones(rows.shape[1], np.float32)
-    step = max(1, _BLOCK_BYTES // (4 * rows.shape[1]))
-
-    def fill(start: int) -> None:
-        block = others[start : start + step]
-        buffer = np.empty_like(block)
-        for index, row in enumerate(rows):
-            pairwise(row, block, buffer)
-            result[index, start : start + step] = buffer @ ones
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(fill, range(0, len(others), step)))
-    return result
 
 
 _FoldComparison: TypeAlias = Callable[[NDArray[np.int64], NDArray[np.int64]], tuple[Floats, Floats]]
@@ -422,7 +347,7 @@ def _checked_features(features: ArrayLike, histograms: bool, kernel: str) -> Flo
         raise InputError(f"features must be an array [N, D] of N, D > 0. Received: {rows.shape}")
     if not np.isfinite(rows).all():
         raise InputError("features must be finite. Received: NaN or infinity")
-    if (histograms or kernel in _HISTOGRAM_KERNELS) and rows.min() < 0:
+    if (histograms or kernel in HISTOGRAM_KERNELS) and rows.min() < 0:
         raise InputError(
             f"the {kernel} kernel compares histograms, which are never negative. Received: a "
             f"smallest value of {rows.min():.3g}; choose linear or rbf for other features"

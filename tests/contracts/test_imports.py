@@ -25,6 +25,7 @@ ROOMS = (
     "export",
     "descriptors",
     "encoders",
+    "kernels",
     "classifiers",
     "figures",
     "evaluation",

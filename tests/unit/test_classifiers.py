@@ -13,16 +13,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from scenetrack import classifiers
+from scenetrack import classifiers, kernels
 from scenetrack.classifiers import (
     FittedClassifier,
-    compare,
     fit_by_cross_validation,
-    kernel_matrix,
     refit,
 )
 from scenetrack.config import KERNELS
 from scenetrack.errors import InputError
+from scenetrack.kernels import compare, kernel_matrix
 
 
 def histograms_of_classes(per_class, classes=3, words=12, seed=0):
@@ -74,7 +73,7 @@ def test_gamma_scales_distances_only():
 
 @pytest.mark.parametrize("block_bytes", [1, 300, 2**18])
 def test_kernels_agree_with_scikit_learn(monkeypatch, block_bytes):
-    monkeypatch.setattr(classifiers, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(kernels, "_BLOCK_BYTES", block_bytes)
     left = histograms_of_classes(5, seed=1)[0].astype(float)
     right = histograms_of_classes(7, seed=2)[0].astype(float)
     both = {
