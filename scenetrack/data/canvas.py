@@ -14,8 +14,8 @@ Point: TypeAlias = tuple[float, float]
 Quad: TypeAlias = tuple[Point, Point, Point, Point]
 
 SIDE = 256
-# Drawn at twice the size and made small at the end, which antialiases every edge.
-_DRAWN = 2 * SIDE
+# Drawn larger and made small at the end, which antialiases every edge.
+_DRAWN = 3 * SIDE // 2
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,9 @@ class Canvas:
         grey = values.mean(axis=2, keepdims=True)
         values = grey + (values - grey) * self.between(0.15, 1.2)  # faded to vivid
         values = (values - 128) * self.between(0.65, 1.15) + 128 + self.between(-35, 35)
-        values = values * self.rng.uniform(0.9, 1.1, 3)  # white balance
-        values = values + self.rng.normal(0, self.between(2, 8), values.shape[:2])[..., None]
+        values = values * self.rng.uniform(0.9, 1.1, 3).astype(np.float32)  # white balance
+        grain = self.rng.standard_normal((SIDE, SIDE, 1), dtype=np.float32)
+        values = values + grain * self.between(2, 8)
         return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
 
     def _framed(self) -> Image.Image:

@@ -32,7 +32,7 @@ SCENES: Mapping[str, Callable[[Canvas], None]] = MappingProxyType(
 )
 TRAIN_PER_CLASS, TEST_PER_CLASS = 40, 20
 # Names the cached folder: to be raised whenever a drawing changes.
-_VERSION = "1"
+_VERSION = "2"
 _SEED = 20_001
 _JPEG_QUALITY = 92
 
