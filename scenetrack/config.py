@@ -101,14 +101,14 @@ class TrainingConfig(DataConfig):
         (1024, 512), "Widths of the hidden Dense layers, with commas.", low=1, high=65536
     )
     activation: str = param("gelu", "Activation of the hidden layers.", choices=ACTIVATIONS)
-    dropout: float = param(0.4, "Dropout after each hidden layer.", low=0, high=0.95)
+    dropout: float = param(0.5, "Dropout after each hidden layer.", low=0, high=0.95)
     batch_norm: bool = param(True, "Batch normalisation before each hidden activation.")
     optimizer: str = param("adamw", "Optimiser.", choices=OPTIMIZERS)
-    learning_rate: float = param(1e-3, "Learning rate at the start.", low=1e-8, high=10)
-    weight_decay: float = param(1e-2, "Decoupled weight decay (adamw only).", low=0, high=10)
+    learning_rate: float = param(5e-4, "Learning rate at the start.", low=1e-8, high=10)
+    weight_decay: float = param(0.1, "Decoupled weight decay (adamw only).", low=0, high=10)
     schedule: str = param("cosine", "Learning-rate schedule.", choices=SCHEDULES)
-    label_smoothing: float = param(0.0, "Label smoothing.", low=0, high=0.9)
-    epochs: int = param(60, "Training epochs.", low=1, high=100000)
+    label_smoothing: float = param(0.1, "Label smoothing.", low=0, high=0.9)
+    epochs: int = param(100, "Training epochs.", low=1, high=100000)
     batch_size: int = param(64, "Training batch size.", low=1, high=65536)
     validation: float = param(
         0.1, "Stratified part of the training images kept for validation.", low=0, high=0.9
@@ -149,11 +149,6 @@ class TrainMlpConfig(TrainingConfig):
         }
     }
 
-    dropout: float = param(0.5, "Dropout after each hidden layer.", low=0, high=0.95)
-    learning_rate: float = param(5e-4, "Learning rate at the start.", low=1e-8, high=10)
-    weight_decay: float = param(0.1, "Decoupled weight decay (adamw only).", low=0, high=10)
-    label_smoothing: float = param(0.1, "Label smoothing.", low=0, high=0.9)
-    epochs: int = param(100, "Training epochs.", low=1, high=100000)
     image_size: int = param(32, "Side in pixels that images are resized to.", low=4, high=1024)
     augmentation: tuple[str, ...] = param(
         ("flip", "shift"), "Random changes of training images.", choices=AUGMENTATIONS
@@ -229,7 +224,10 @@ class PatchBowConfig(TrainingConfig):
     )
     mean_colour: bool = param(True, "Append the mean colour to the normalised patch.")
     activation: str = param("relu", "Activation of the hidden layers.", choices=ACTIVATIONS)
+    dropout: float = param(0.4, "Dropout after each hidden layer.", low=0, high=0.95)
     learning_rate: float = param(2e-3, "Learning rate at the start.", low=1e-8, high=10)
+    weight_decay: float = param(0.01, "Decoupled weight decay (adamw only).", low=0, high=10)
+    label_smoothing: float = param(0.0, "Label smoothing.", low=0, high=0.9)
     epochs: int = param(20, "Training epochs.", low=1, high=100000)
     batch_size: int = param(256, "Training batch size, in patches.", low=1, high=65536)
     model: str = param("", "Run id or .keras file to take the network from; empty: train one.")
