@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,15 @@ def test_digest_ignores_the_place_and_sees_all_else(split_folder: Path, tmp_path
     (sea / "b.png").rename(copy / "test" / "sea" / "b.png")
     moved = load_dataset(str(copy), seed=0).digest
     assert len({digest, renamed, changed, moved}) == 4
+
+
+def test_digest_is_made_of_split_class_name_and_content(split_folder: Path) -> None:
+    lines = sorted(
+        f"{path.relative_to(split_folder).as_posix()}/{sha256(path.read_bytes()).hexdigest()}"
+        for path in split_folder.rglob("*.*")
+    )
+    expected = sha256("\n".join(lines).replace("/", "\t").encode()).hexdigest()[:16]
+    assert load_dataset(str(split_folder), seed=0).digest == expected
 
 
 def test_subset_keeps_order() -> None:

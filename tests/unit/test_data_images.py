@@ -104,9 +104,9 @@ def test_alpha_is_laid_on_white(tmp_path: Path) -> None:
 
 
 def test_16_bit_grey_is_scaled_and_not_clipped(tmp_path: Path) -> None:
-    values = np.array([[0, 257, 32768, 65535]], dtype=np.uint16)
+    values = np.array([[0, 257, 51400, 65535]], dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / "deep.png")
-    assert decode_image(tmp_path / "deep.png")[0, :, 0].tolist() == [0, 1, 128, 255]
+    assert decode_image(tmp_path / "deep.png")[0, :, 0].tolist() == [0, 1, 200, 255]
 
 
 @pytest.mark.parametrize(("colour_type", "channels"), [(2, 3), (4, 2), (6, 4)])
@@ -192,15 +192,17 @@ def test_missing_file(tmp_path: Path) -> None:
         decode_image(tmp_path / "gone.jpg")
 
 
-@pytest.mark.parametrize("side", [9500, 60000], ids=["90 megapixels", "3.6 gigapixels"])
-def test_decompression_bombs_are_refused(tmp_path: Path, side: int) -> None:
+@pytest.mark.parametrize(
+    ("side", "reason"), [(9500, "the limit is 80 megapixels"), (60000, "decompression bomb")]
+)
+def test_decompression_bombs_are_refused(tmp_path: Path, side: int, reason: str) -> None:
     # A few hundred bytes that claim to be huge: refused by the header, before any decoding.
-    path = write_png(tmp_path / "bomb.png", np.zeros((1, 1, 1), np.uint16), 0)
+    path = write_png(tmp_path / "huge.png", np.zeros((1, 1, 1), np.uint16), 0)
     content = bytearray(path.read_bytes())
     content[16:24] = struct.pack(">II", side, side)
     content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"limit|bomb"):
+    with pytest.raises(DataError, match=reason):
         decode_image(path)
 
 
