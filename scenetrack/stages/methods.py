@@ -53,7 +53,7 @@ class Comparison:
     tracker: Tracker
     unseen: bool
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
-    chosen_by: dict[str, float] = field(default_factory=dict)
+    chosen_by: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def add_end_to_end(
         self, test_scores: np.ndarray, train_scores: np.ndarray, tags: Mapping[str, str]
@@ -111,11 +111,14 @@ class Comparison:
     def finish(self) -> StageResult:
         """Log the comparison, and on the parent run the figures of the method to choose.
 
-        That is the one with the best validation accuracy (cross-validated where no image was held
-        out): the test images show how good it is, they do not choose it.
+        That is the one with the best validation accuracy, of equal ones the best cross-validated
+        one: the test images show how good it is, they do not choose it.
         """
         best = max(self.chosen_by, key=self.chosen_by.__getitem__)
-        figures = self.evaluations[best].metrics("test") | {"val/accuracy": self.chosen_by[best]}
+        validated, cross_validated = self.chosen_by[best]
+        figures = self.evaluations[best].metrics("test")
+        if validated:
+            figures["val/accuracy"] = validated
         self.tracker.log(
             Tag("best_method", best),
             *metrics(figures),
@@ -125,17 +128,17 @@ class Comparison:
             ),
             *comparison_records(self.evaluations, END_TO_END),
         )
-        lines = [
-            comparison_text(self.evaluations, END_TO_END),
-            f"chosen inside train: {best} (validation accuracy {self.chosen_by[best]:.1%})",
-        ]
-        return StageResult(self.tracker.run_id, "\n".join(lines), self.evaluations, figures)
+        basis = "held-out training images" if validated else "cross-validation inside train"
+        share = validated or cross_validated
+        choice = f"chosen without the test images: {best} ({share:.1%} right in {basis})"
+        table = comparison_text(self.evaluations, END_TO_END)
+        return StageResult(self.tracker.run_id, f"{table}\n{choice}", self.evaluations, figures)
 
     def _note(self, name: str, figures: Mapping[str, float]) -> None:
-        for figure in ("val/accuracy", "cv/accuracy"):
-            if figure in figures:
-                self.chosen_by[name] = float(figures[figure])
-                return
+        validated, cross_validated = (
+            float(figures.get(figure, 0)) for figure in ("val/accuracy", "cv/accuracy")
+        )
+        self.chosen_by[name] = (validated, cross_validated)
 
     def _tags(self, tags: Mapping[str, str]) -> dict[str, str]:
         dataset = self.images.dataset
