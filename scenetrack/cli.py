@@ -319,9 +319,7 @@ def _open_ui(host: str, port: int) -> None:
 
 
 def _prepare_process() -> None:
-    """Set up logging and what the heavy libraries read when they are imported."""
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    """Set up logging and what mlflow reads when it is imported."""
     # mlflow looks for git and would warn on every start where there is none.
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     voice: _Voice = click.get_current_context().obj

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
 from scenetrack.config import PatchBowConfig, TrainingConfig, TrainMlpConfig
 
@@ -24,6 +25,19 @@ def build_model(config: TrainingConfig, classes: int) -> keras.Model:
             keras.utils.set_random_seed(config.seed)
             return build(config, classes)
     raise TypeError(f"no network is known for {type(config).__name__}")
+
+
+def learn_whitening(network: keras.Model, patches: np.ndarray) -> None:
+    """Set the ``whitening`` layer of a patch network from sample patches, before training.
+
+    Args:
+        network: of ``build_model``; one without that layer stays as it is.
+        patches: uint8 [M, P, P, 3], of the images that the network is going to learn from.
+    """
+    if "whitening" not in {layer.name for layer in network.layers}:
+        return
+    before = keras.Model(network.inputs, network.get_layer("pixels").output)
+    network.get_layer("whitening").adapt(before.predict(patches, batch_size=4096, verbose=0))
 
 
 def _mlp(config: Any, classes: int) -> keras.Model:

@@ -28,6 +28,7 @@ def run(config: StageConfig) -> StageResult:
     from scenetrack import tracking
 
     if isinstance(config, ActivationsConfig) and config.layer == "list":
+        import_keras()
         from scenetrack.stages.activations import layer_list
 
         return _printed(StageResult("", layer_list(config)))
@@ -53,11 +54,21 @@ def _printed(result: StageResult) -> StageResult:
 
 def stage_function(stage: str) -> Callable[[Any, Tracker], StageResult]:
     """The function of an entry point, imported only now: TensorFlow takes seconds."""
-    with _silent_native_stderr():
-        importlib.import_module("keras")
+    import_keras()
     module = importlib.import_module(f"scenetrack.stages.{stage}")
     function: Callable[[Any, Tracker], StageResult] = getattr(module, stage)
     return function
+
+
+def import_keras() -> None:
+    """Import Keras and TensorFlow without the messages that their libraries write on the way.
+
+    For notebooks, before any other part of the package that needs Keras.
+    """
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _silent_native_stderr():
+        importlib.import_module("keras")
 
 
 def run_name(config: StageConfig) -> str:

@@ -18,7 +18,7 @@ from scenetrack.descriptors import LayerDescriptor, aggregate
 from scenetrack.encoders import BagOfWords, DescriptorPca
 from scenetrack.errors import ConfigError
 from scenetrack.export.truncate import find_layer
-from scenetrack.models import build_model
+from scenetrack.models import build_model, learn_whitening
 from scenetrack.records import Artifact, Metric, Tracker
 from scenetrack.stages.inputs import SceneImages, open_images
 from scenetrack.stages.methods import Comparison, Features
@@ -98,7 +98,7 @@ def _train(
             batches=batches,
             validation=_validation_patches(images, config),
             digest=images.dataset.digest,
-            adapt=lambda model: _adapt_whitening(model, images, config),
+            adapt=lambda model: _learn_whitening(model, images, config),
             prefix="patch/",
         ),
         config,
@@ -127,18 +127,14 @@ def _validation_patches(
     return next(held_out.epoch(0))
 
 
-def _adapt_whitening(network: keras.Model, images: SceneImages, config: PatchBowConfig) -> None:
+def _learn_whitening(network: keras.Model, images: SceneImages, config: PatchBowConfig) -> None:
     """Learn the whitening, if the network has one, from patches of the fitted images."""
-    import keras
-
     if not config.whitening:
         return
-    whitening = network.get_layer("whitening")
     patches = sample_patches(
         images.train, config.patch_size, WHITENING_SAMPLES, seed=config.seed, owners=images.fitted
     )
-    before = keras.Model(network.inputs, network.get_layer("pixels").output)
-    whitening.adapt(before.predict(patches, batch_size=4096, verbose=0))
+    learn_whitening(network, patches)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from scenetrack.errors import ScenetrackError
 from scenetrack.records import Figure
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#595959"
-_DPI = 110
+DPI = 110
 # Kinds of layers by what they do, as drawn by topology().
 _FAMILIES = (
     (("Dense", "Conv"), BLUE),
@@ -56,7 +56,7 @@ def learning_curves(
         best_epoch, verb = int(np.argmax(judge)), "best"
     else:
         verb = "kept"
-    canvas = Canvas(figsize=(10, 3.8), dpi=_DPI, layout="constrained")
+    canvas = Canvas(figsize=(10, 3.8), dpi=DPI, layout="constrained")
     for axes, quantity in zip(canvas.subplots(1, 2), ("accuracy", "loss"), strict=True):
         curves = (("train", "training", BLUE, "-"), ("val", "validation", RED, "--"))
         for split, label, colour, dashes in curves:
@@ -70,12 +70,12 @@ def learning_curves(
             axes.plot(best_epoch + 1, values[best_epoch], "o", color=colour, ms=6)
         axes.axvline(best_epoch + 1, color=GREY, lw=0.9, ls=":")
         axes.set_xlabel("epoch")
-        _heading(axes, quantity.capitalize())
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        heading(axes, quantity.capitalize())
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.legend(frameon=False, title=f"at the {verb} epoch, {best_epoch + 1}")
-        _plain(axes)
-    canvas.axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    return _png(canvas, name)
+        plain(axes)
+    canvas.axes[0].yaxis.set_major_formatter(PercentFormatter(1))
+    return to_png(canvas, name)
 
 
 def confusion_matrix(
@@ -97,7 +97,7 @@ def confusion_matrix(
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     side = max(5.2, 3.0 + 0.52 * classes if classes <= 16 else 5.2 + 0.3 * classes)
     text_size = 10 if classes <= 10 else 8.5 if classes <= 20 else 6.5
-    canvas = Canvas(figsize=(side + 0.8, side), dpi=_DPI, layout="constrained")
+    canvas = Canvas(figsize=(side + 0.8, side), dpi=DPI, layout="constrained")
     axes = canvas.subplots()
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in zip(*np.nonzero(confusion), strict=True):
@@ -123,11 +123,11 @@ def confusion_matrix(
     axes.set_ylabel("true class")
     accuracy = np.trace(confusion) / max(confusion.sum(), 1)
     verdict = f"{accuracy:.1%} of {confusion.sum()} right"
-    _heading(axes, f"{title}: {verdict}" if title else verdict)
+    heading(axes, f"{title}: {verdict}" if title else verdict)
     bar = canvas.colorbar(picture, ax=axes, shrink=0.7, pad=0.02, label="share of the true class")
     bar.ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     bar.outline.set_visible(False)
-    return _png(canvas, name)
+    return to_png(canvas, name)
 
 
 def topology(
@@ -145,7 +145,7 @@ def topology(
     """
     columns = math.ceil(len(layers) / _LAYERS_PER_COLUMN)
     rows = math.ceil(len(layers) / columns)
-    canvas = Canvas(figsize=(6.2 * columns, 0.72 * rows + 0.8), dpi=_DPI, layout="constrained")
+    canvas = Canvas(figsize=(6.2 * columns, 0.72 * rows + 0.8), dpi=DPI, layout="constrained")
     axes = canvas.subplots()
     axes.set(xlim=(0, columns), ylim=(rows, -0.1))
     axes.axis("off")
@@ -155,8 +155,8 @@ def topology(
         if index + 1 < len(layers):
             _flow_arrow(axes, column, row, turns=row == rows - 1)
     total = f"{sum(layer[3] for layer in layers):,} parameters in {len(layers)} layers"
-    _heading(axes, f"{title}: {total}" if title else total)
-    return _png(canvas, name)
+    heading(axes, f"{title}: {total}" if title else total)
+    return to_png(canvas, name)
 
 
 def montage(
@@ -178,11 +178,11 @@ def montage(
     """
     rows = math.ceil(len(images) / columns)
     height, width = images.shape[1:3]
-    room = 0.26 if any(titles) else 0.06
+    room = 0.19 if any(titles) else 0.06
     cell = 1.5
     canvas = Canvas(
         figsize=(cell * columns, (cell * height / width + room) * rows + 0.4 * bool(title)),
-        dpi=_DPI,
+        dpi=DPI,
         layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01),
     )
     panels = canvas.subplots(rows, columns, squeeze=False).ravel()
@@ -193,7 +193,7 @@ def montage(
         axes.set_title(text, fontsize=8.5, pad=2)
     if title:
         canvas.suptitle(title, fontsize=12, fontweight="bold", x=0.02, ha="left")
-    return _png(canvas, name)
+    return to_png(canvas, name)
 
 
 def comparison(
@@ -212,7 +212,7 @@ def comparison(
     ordered = sorted(rows, key=lambda row: -row[1])
     names = [row[0] for row in ordered]
     accuracy, low, high = np.array([row[1:] for row in ordered], dtype=float).T
-    canvas = Canvas(figsize=(9, 1.3 + 0.46 * len(rows)), dpi=_DPI, layout="constrained")
+    canvas = Canvas(figsize=(9, 1.3 + 0.46 * len(rows)), dpi=DPI, layout="constrained")
     axes = canvas.subplots()
     places = np.arange(len(rows))
     colours = [BLUE] + ["#9DBBD1"] * (len(rows) - 1)
@@ -229,11 +229,11 @@ def comparison(
     axes.set_yticks(places, names)
     axes.set(xlim=(0, 1), ylim=(len(rows) - 0.4, -0.6), xlabel="test accuracy, 95% interval")
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    _heading(axes, title or "Methods on the same test images")
-    _plain(axes)
+    heading(axes, title or "Methods on the same test images")
+    plain(axes)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
-    return _png(canvas, name)
+    return to_png(canvas, name)
 
 
 def activations(
@@ -261,13 +261,14 @@ def activations(
         raise ScenetrackError(
             f"a layer output of 1 to 3 axes for one image can be drawn. Received: {values.shape}"
         )
-    canvas = Canvas(figsize=(11.5 if image is not None else 8.5, 5.6), dpi=_DPI)
+    width = 6.4 if values.ndim == 3 else 8.3
+    canvas = Canvas(figsize=(width + 3.2 * (image is not None), 5.6), dpi=DPI)
     canvas.set_layout_engine("constrained")
     panel: SubplotSpec
     if image is None:
         panel = GridSpec(1, 1, figure=canvas)[0]
     else:
-        grid = GridSpec(1, 2, figure=canvas, width_ratios=(1, 2.6))
+        grid = GridSpec(1, 2, figure=canvas, width_ratios=(3.2, width))
         axes = canvas.add_subplot(grid[0])
         axes.imshow(image)
         axes.axis("off")
@@ -283,7 +284,7 @@ def activations(
         x=0.01,
         ha="left",
     )
-    return _png(canvas, name)
+    return to_png(canvas, name)
 
 
 def _vector_panels(canvas: Canvas, panel: SubplotSpec, values: np.ndarray) -> None:
@@ -297,15 +298,19 @@ def _vector_panels(canvas: Canvas, panel: SubplotSpec, values: np.ndarray) -> No
     )
     first = np.arange(0, len(cells), width)
     step = max(1, math.ceil(len(first) / 8))
-    strip.set_yticks(np.arange(len(first))[::step], first[::step])
-    strip.set(xlabel="unit within the row", ylabel="first unit")
+    if len(first) > 1:
+        strip.set_yticks(np.arange(len(first))[::step], first[::step])
+        strip.set(xlabel="unit within the row", ylabel="first unit")
+    else:
+        strip.set(xlabel="unit", yticks=[])
     strip.set_title("all units in their order", fontsize=10)
     canvas.colorbar(picture, ax=strip, pad=0.01).outline.set_visible(False)
     spread = canvas.add_subplot(grid[1, 0])
     spread.hist(values, bins=min(40, max(8, len(values) // 8)), color=BLUE)
     spread.set(xlabel="output", ylabel="units")
+    spread.yaxis.set_major_locator(MaxNLocator(integer=True))
     spread.set_title("distribution", fontsize=10)
-    _plain(spread)
+    plain(spread)
     strongest = canvas.add_subplot(grid[1, 1])
     order = np.argsort(-np.abs(values), kind="stable")[:10]
     strongest.barh(np.arange(len(order)), values[order], color=ORANGE, height=0.7)
@@ -314,7 +319,7 @@ def _vector_panels(canvas: Canvas, panel: SubplotSpec, values: np.ndarray) -> No
     strongest.invert_yaxis()
     strongest.set(xlabel="output", ylabel="unit")
     strongest.set_title("strongest units", fontsize=10)
-    _plain(strongest)
+    plain(strongest)
 
 
 def _matrix_panel(canvas: Canvas, panel: SubplotSpec, values: np.ndarray) -> None:
@@ -388,17 +393,20 @@ def _shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _heading(axes: Axes, text: str) -> None:
+def heading(axes: Axes, text: str) -> None:
+    """Title a panel as all figures do."""
     axes.set_title(text, fontsize=12, fontweight="bold", loc="left")
 
 
-def _plain(axes: Axes) -> None:
+def plain(axes: Axes) -> None:
+    """A frame of two sides and a light grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#E5E5E5", lw=0.7)
     axes.set_axisbelow(True)
 
 
-def _png(canvas: Canvas, name: str) -> Figure:
+def to_png(canvas: Canvas, name: str) -> Figure:
+    """The drawn canvas as the record ``name``."""
     buffer = io.BytesIO()
     canvas.savefig(buffer, format="png")
     return Figure(name, buffer.getvalue())
