@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -562,6 +563,10 @@ class _KerasFile:
 
 
 def _save_model(model: Model, folder: Path, description: MlflowModel) -> None:
+    with warnings.catch_warnings():
+        # The first import warns of type hints of mlflow's own.
+        warnings.simplefilter("ignore", UserWarning)
+        import mlflow.pyfunc
     if model.path.suffix == ".onnx":
         import mlflow.onnx
         import onnx

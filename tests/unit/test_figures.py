@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import io
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from scenetrack import figures
+from scenetrack.errors import ScenetrackError
+from scenetrack.records import Figure
+
+LAYERS = [
+    ("images", "InputLayer", (None, 32, 32, 3), 0),
+    ("flatten", "Flatten", (None, 3072), 0),
+    ("hidden_1", "Dense", (None, 64), 196672),
+    ("probabilities", "Dense", (None, 8), 520),
+]
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    assert figure.png.startswith(b"\x89PNG")
+    return np.asarray(Image.open(io.BytesIO(figure.png)).convert("RGB"))
+
+
+def share_of(picture: np.ndarray, colour: str) -> float:
+    """The share of the pixels that have exactly this colour."""
+    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return float((picture == wanted).all(axis=2).mean())
+
+
+def history(epochs: int, *, validation: bool = True) -> dict[str, list[float]]:
+    rising = list(np.linspace(0.2, 0.9, epochs))
+    curves = {"train/accuracy": rising, "train/loss": rising[::-1]}
+    return curves | ({"val/accuracy": rising, "val/loss": rising[::-1]} if validation else {})
+
+
+def test_learning_curves_show_validation_where_there_is_one() -> None:
+    figure = figures.learning_curves(history(10), best_epoch=6)
+    assert figure.name == "figures/learning_curves.png"
+    assert share_of(pixels(figure), figures.RED) > 1e-4
+    alone = pixels(figures.learning_curves(history(10, validation=False)))
+    assert share_of(alone, figures.RED) == 0
+    assert share_of(alone, figures.BLUE) > 1e-4
+
+
+def test_learning_curves_of_one_epoch() -> None:
+    assert pixels(figures.learning_curves(history(1))).std() > 0
+
+
+def test_the_kept_epoch_is_marked() -> None:
+    early = figures.learning_curves(history(10), best_epoch=1)
+    late = figures.learning_curves(history(10), best_epoch=8)
+    assert early.png != late.png
+    # Without a choice by the caller, the best validation accuracy is marked: here the last.
+    marked = figures.learning_curves(history(10)).png
+    assert marked != figures.learning_curves(history(10), best_epoch=9).png  # "best", not "kept"
+
+
+@pytest.mark.parametrize("classes", [2, 8, 15, 40])
+def test_confusion_matrix_of_any_number_of_classes(classes: int) -> None:
+    rng = np.random.default_rng(classes)
+    confusion = np.diag(rng.integers(5, 90, classes)) + rng.integers(0, 3, (classes, classes))
+    names = [f"a_rather_long_class_{k}" for k in range(classes)]
+    picture = pixels(figures.confusion_matrix(confusion, names, "SVM"))
+    height, width = picture.shape[:2]
+    assert 500 < height < 2200
+    assert 500 < width < 2300
+    # Nothing is cut off: the outermost pixels stay white.
+    assert (picture[:, -2:] == 255).all()
+    assert (picture[-2:] == 255).all()
+
+
+def test_confusion_matrix_of_a_class_without_images() -> None:
+    assert pixels(figures.confusion_matrix(np.array([[3, 1], [0, 0]]), ["a", "b"])).std() > 0
+
+
+def test_topology_has_a_box_per_layer_and_grows() -> None:
+    small = pixels(figures.topology(LAYERS))
+    long = pixels(figures.topology(LAYERS * 10, title="deep"))
+    assert share_of(small, figures.BLUE) > 1e-3
+    assert long.shape[1] > 2 * small.shape[1]
+    assert long.shape[0] < 2000
+
+
+@given(st.integers(1, 9), st.integers(1, 5), st.booleans())
+@settings(max_examples=8, deadline=None)
+def test_montage_shows_every_image(count: int, columns: int, titled: bool) -> None:
+    # One colour per image, none of them white or grey.
+    colours = [(40 + 20 * k, 0, 200 - 20 * k) for k in range(count)]
+    images = np.zeros((count, 12, 16, 3), dtype=np.uint8)
+    images[:] = np.array(colours, dtype=np.uint8)[:, None, None]
+    titles = [f"class {k}" if titled else "" for k in range(count)]
+    figure = figures.montage(images, titles, columns, title="all", name="figures/samples.png")
+    picture = pixels(figure)
+    assert figure.name == "figures/samples.png"
+    for colour in colours:
+        assert share_of(picture, "#{:02x}{:02x}{:02x}".format(*colour)) > 0.005
+
+
+def test_comparison_grows_with_the_methods_and_takes_any_order() -> None:
+    rows = [("a", 0.5, 0.4, 0.6), ("b", 0.7, 0.6, 0.8), ("certain", 1.0, 0.98, 1.0)]
+    assert figures.comparison(rows).png == figures.comparison(rows[::-1]).png
+    assert pixels(figures.comparison(rows * 4)).shape[0] > pixels(figures.comparison(rows)).shape[0]
+
+
+@pytest.mark.parametrize("shape", [(8,), (1000,), (1,), (49, 64), (6, 6, 3), (5, 7, 40), (1, 1, 1)])
+@pytest.mark.parametrize("kind", ["signed", "positive", "zeros"])
+def test_activations_of_any_shape(shape: tuple[int, ...], kind: str) -> None:
+    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    values = {"signed": values, "positive": np.abs(values), "zeros": 0 * values}[kind]
+    image = np.full((20, 30, 3), (250, 10, 10), dtype=np.uint8)
+    assert share_of(pixels(figures.activations(values, "layer", image)), "#fa0a0a") > 0.02
+    assert share_of(pixels(figures.activations(values, "layer")), "#fa0a0a") == 0
+
+
+def test_activations_of_too_many_axes() -> None:
+    with pytest.raises(ScenetrackError, match=r"1 to 3 axes .* \(1, 2, 3, 4\)"):
+        figures.activations(np.zeros((1, 2, 3, 4)), "layer")
+
+
+def test_no_global_state_is_touched() -> None:
+    figures.topology(LAYERS)
+    assert (
+        "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+    )
