@@ -31,6 +31,8 @@ from scenetrack.records import (
     TensorSpec,
     Text,
 )
+from scenetrack.tracking.processes import process_tags
+from scenetrack.tracking.settings import same_setting
 
 CONFIG = TrainMlpConfig(experiment="unit")
 TAGS = {"task": "1", "stage": "train_mlp", "dataset": "demo"}
@@ -48,7 +50,7 @@ def client(folder: Path, _isolated: None, monkeypatch: pytest.MonkeyPatch) -> Ml
     """One store for all tests here: making its tables takes seconds."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
-    return tracking._connect()
+    return tracking.connect()
 
 
 @pytest.fixture
@@ -179,12 +181,12 @@ def test_children_know_their_parent_and_the_data(client: MlflowClient) -> None:
 
 
 def test_a_notebooks_active_run_becomes_the_parent_and_stays_open(client: MlflowClient) -> None:
-    experiment = tracking._experiment_id(client, "unit")
+    experiment = tracking.experiment_named(client, "unit")
     with mlflow.start_run(experiment_id=experiment) as mine:
         with start() as tracker, tracker.child("kid") as kid:
             pass
         assert mlflow.active_run().info.run_id == mine.info.run_id
-    elsewhere = tracking._experiment_id(client, "elsewhere")
+    elsewhere = tracking.experiment_named(client, "elsewhere")
     with mlflow.start_run(experiment_id=elsewhere), start() as alone:
         pass
     assert run_of(client, tracker).data.tags["mlflow.parentRunId"] == mine.info.run_id
@@ -195,7 +197,7 @@ def test_a_notebooks_active_run_becomes_the_parent_and_stays_open(client: Mlflow
 def test_under_mlflow_run_its_run_and_experiment_are_taken(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    experiment = tracking._experiment_id(client, "of mlflow")
+    experiment = tracking.experiment_named(client, "of mlflow")
     given = client.create_run(experiment, tags={"mlflow.project.entryPoint": "train_mlp"})
     for name, value in {
         "data": "'my images'", "preset": "''", "dropout": ".4", "batch_norm": "True",
@@ -214,7 +216,7 @@ def test_under_mlflow_run_its_run_and_experiment_are_taken(
     assert run.info.run_name == "train_mlp 1024,512"
     conflicts = {k: v for k, v in run.data.params.items() if k.startswith("preset/")}
     assert conflicts == {"preset/epochs": "50"}
-    assert run.data.params["learning_rate"] == "0.001"
+    assert run.data.params["learning_rate"] == config.as_params()["learning_rate"]
     settings = tracking.resolve_run(tracker.run_id).params
     assert settings == {
         **config.as_params(), "dropout": ".4", "batch_norm": "True", "hidden": "1024, 512"
@@ -248,8 +250,8 @@ def test_a_name_given_to_mlflow_run_stays(
     ],
 )
 def test_same_setting(a: str, b: str, same: bool) -> None:
-    assert tracking._same_setting(a, b) is same
-    assert tracking._same_setting(b, a) is same
+    assert same_setting(a, b) is same
+    assert same_setting(b, a) is same
 
 
 def keras_model(path: Path, name: str = "model") -> Model:
@@ -358,12 +360,12 @@ def test_a_killed_process_leaves_runs_that_the_next_start_closes(
     assert child.stdout is not None
     with child:
         assert child.stdout.readline().strip() == "open"
-        experiment = tracking._experiment_id(client, "killed")
+        experiment = tracking.experiment_named(client, "killed")
         assert tracking.reconcile_stale_runs("killed") == []
         child.send_signal(signal.SIGKILL)
     stale = [run.info.run_id for run in client.search_runs([experiment])]
     assert len(stale) == 2  # the parent and its child
-    moved = client.create_run(experiment, tags={**tracking._process_tags(), "host": "another"})
+    moved = client.create_run(experiment, tags={**process_tags(), "host": "another"})
     with start(config):
         pass
     for run_id in stale:
@@ -374,8 +376,8 @@ def test_a_killed_process_leaves_runs_that_the_next_start_closes(
 
 
 def test_a_process_number_used_again_is_another_process(client: MlflowClient) -> None:
-    experiment = tracking._experiment_id(client, "again")
-    own = tracking._process_tags()
+    experiment = tracking.experiment_named(client, "again")
+    own = process_tags()
     earlier = {**own, "process": own["process"].rpartition(" ")[0] + " 1"}
     stale = client.create_run(experiment, tags=earlier).info.run_id
     alive = client.create_run(experiment, tags=own).info.run_id

@@ -1,0 +1,172 @@
+"""Model files into MLflow and out of it again; nothing is loaded or executed."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import mlflow
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.models import Model as MlflowModel
+from mlflow.models import ModelSignature
+from mlflow.types import Schema
+from mlflow.types import TensorSpec as MlflowTensorSpec
+
+from scenetrack.errors import ModelError
+from scenetrack.records import Model, TensorSpec
+from scenetrack.tracking.store import connect, get_run, one_line_errors, tracking_uri
+
+PARENT_TAG = "mlflow.parentRunId"
+
+_NEWEST_FIRST: list[dict[str, Any]] = [{"field_name": "creation_timestamp", "ascending": False}]
+
+
+def resolve_model(model: str, experiment: str) -> Path:
+    """The local ``.keras`` file that ``model`` names; nothing is loaded or executed.
+
+    Args:
+        model: a ``.keras`` file, a run id (its newest Keras model, or its children's),
+            ``runs:/ID/NAME``, ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``; empty for the
+            newest Keras model of a finished run of ``experiment``.
+
+    Raises:
+        ModelError: it does not exist, or is no Keras model.
+    """
+    if model.endswith(".keras") or Path(model).is_file():
+        return _checked_file(Path(model).expanduser())
+    with one_line_errors(ModelError):
+        client = connect()
+        if not model:
+            candidates = _newest_models(client, experiment)
+            named = f"no finished run of experiment {experiment!r} has one"
+        elif model.startswith("models:/"):
+            candidates = iter([_registered_model_id(client, model)])
+            named = f"{model} is another kind of model"
+        else:
+            run_id, _, name = model.removeprefix("runs:/").partition("/")
+            candidates = _models_of_run(client, run_id, name)
+            named = f"run {run_id} has none" + (f" named {name!r}" if name else "")
+        for model_id in candidates:
+            for item in client.list_logged_model_artifacts(model_id, "data"):
+                if item.path.endswith(".keras"):
+                    location = client.get_logged_model(model_id).artifact_location
+                    return _downloaded(f"{location}/{item.path}")
+    raise ModelError(
+        f"a Keras model is required, but {named}: train one first (scenetrack train_mlp), or name "
+        "a .keras file or another run"
+    )
+
+
+def save_model(model: Model, folder: Path, description: MlflowModel) -> None:
+    """Write the model file into ``folder`` with its signature and exact requirements."""
+    with warnings.catch_warnings():
+        # The first import warns of type hints of mlflow's own.
+        warnings.simplefilter("ignore", UserWarning)
+        import mlflow.pyfunc
+    if model.path.suffix == ".onnx":
+        import mlflow.onnx
+        import onnx
+
+        mlflow.onnx.save_model(
+            onnx.load(model.path),
+            folder,
+            mlflow_model=description,
+            signature=ModelSignature(_schema(model.inputs), _schema(model.outputs)),
+            pip_requirements=_requirements(
+                "onnx", "onnxruntime", "onnxruntime-gpu", "numpy", "mlflow"
+            ),
+            metadata=dict(model.metadata),
+            save_as_external_data=False,
+        )
+        return
+    import mlflow.keras
+
+    unnamed = len(model.inputs) == 1  # so that a served model takes a plain array
+    mlflow.keras.save_model(
+        _KerasFile(model.path),
+        str(folder),
+        mlflow_model=description,
+        signature=ModelSignature(
+            _schema(model.inputs, named=not unnamed), _schema(model.outputs, named=not unnamed)
+        ),
+        pip_requirements=_requirements("keras", "tensorflow", "numpy", "mlflow"),
+        metadata=dict(model.metadata),
+    )
+
+
+@dataclass(frozen=True)
+class _KerasFile:
+    """Stands for a model where mlflow only saves it: the very file that was verified is kept."""
+
+    path: Path
+
+    def save(self, target: str) -> None:
+        shutil.copyfile(self.path, target)
+
+
+def _schema(specs: Sequence[TensorSpec], *, named: bool = True) -> Schema:
+    return Schema(
+        [
+            MlflowTensorSpec(np.dtype(spec.dtype), spec.shape, spec.name if named else None)
+            for spec in specs
+        ]
+    )
+
+
+def _requirements(*distributions: str) -> list[str]:
+    pins = []
+    for name in distributions:
+        try:
+            pins.append(f"{name}=={version(name)}")
+        except PackageNotFoundError:
+            continue
+    return pins
+
+
+def _downloaded(uri: str) -> Path:
+    return Path(mlflow.artifacts.download_artifacts(uri, tracking_uri=tracking_uri()))
+
+
+def _checked_file(path: Path) -> Path:
+    if path.suffix != ".keras":
+        raise ModelError(f"a .keras file or a run id is required. Received: {path}")
+    if not path.is_file():
+        raise ModelError(f"model file {path} does not exist: check the path")
+    return path
+
+
+def _newest_models(client: MlflowClient, experiment: str) -> Iterator[str]:
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return
+    for model in client.search_logged_models([found.experiment_id], order_by=_NEWEST_FIRST):
+        if get_run(client, model.source_run_id).info.status == "FINISHED":
+            yield model.model_id
+
+
+def _models_of_run(client: MlflowClient, run_id: str, name: str) -> Iterator[str]:
+    """The run's models, then its children's, which belong to the same story."""
+    experiments = [get_run(client, run_id).info.experiment_id]
+    children = client.search_runs(experiments, f"tags.`{PARENT_TAG}` = '{run_id}'")
+    for owner in [run_id, *(child.info.run_id for child in children)]:
+        query = f"source_run_id = '{owner}'"
+        for model in client.search_logged_models(experiments, query, order_by=_NEWEST_FIRST):
+            if name in ("", model.name):
+                yield model.model_id
+
+
+def _registered_model_id(client: MlflowClient, model: str) -> str:
+    name = PurePosixPath(model.removeprefix("models:/"))
+    if len(name.parts) == 2:
+        found = client.get_model_version(name.parts[0], name.parts[1])
+    elif "@" in name.name:
+        found = client.get_model_version_by_alias(*name.name.split("@", 1))
+    else:
+        return str(name)
+    return str(found.model_id or PurePosixPath(found.source).name)

@@ -1,0 +1,359 @@
+"""Runs and their children: opened, logged to, ended as their block ends.
+
+Everything goes through ``MlflowClient`` with explicit run ids, so that runs and their children are
+right whether ``mlflow run``, the command line or a notebook with an active run of its own asks.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+import mlflow
+import numpy as np
+from mlflow import MlflowClient, entities
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model as MlflowModel
+from mlflow.tracking.context.registry import resolve_tags
+
+from scenetrack.config import StageConfig, format_value
+from scenetrack.errors import ScenetrackError, Terminated
+from scenetrack.records import (
+    Artifact,
+    DatasetInput,
+    Figure,
+    Metric,
+    Model,
+    Param,
+    Record,
+    Table,
+    Tag,
+    Text,
+)
+from scenetrack.tracking.models import PARENT_TAG, save_model
+from scenetrack.tracking.processes import process_identity, process_tags
+from scenetrack.tracking.settings import same_setting, settings_of
+from scenetrack.tracking.store import connect, experiment_named, get_run, one_line_errors
+
+logger = logging.getLogger(__name__)
+
+INHERITED_TAGS = ("task", "stage", "dataset", "dataset_digest")
+
+_TABLES_TAG = "mlflow.loggedArtifacts"
+# What mlflow names a run that nobody named: adjective-noun-number.
+_RANDOM_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
+# An MLflow server refuses more in one batch: 1000 entities, of them 100 params and 100 tags.
+_METRICS_PER_BATCH, _OTHERS_PER_BATCH = 800, 100
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What is known of a run: id, stage, settings, MLflow status (``FINISHED``, ...) and tags."""
+
+    id: str
+    stage: str
+    params: Mapping[str, str]
+    status: str
+    tags: Mapping[str, str]
+
+
+class MlflowTracker:
+    """Logs records to one MLflow run and opens child runs; implements ``records.Tracker``."""
+
+    def __init__(
+        self,
+        client: MlflowClient,
+        run: entities.Run,
+        tags: Mapping[str, str],
+    ) -> None:
+        self.run_id: str = run.info.run_id
+        self.experiment_id: str = run.info.experiment_id
+        self._client = client
+        self._tags = {name: tags[name] for name in INHERITED_TAGS if name in tags}
+        self._given = settings_of(run)
+        self._tables: list[dict[str, str]] = []
+
+    def log(self, *records: Record) -> None:
+        """Log the records: metrics, params and tags in one batch, files in one upload.
+
+        A param that the run already has with the same value is left alone; one that ``mlflow
+        run`` gave and a preset replaced is logged as ``preset/NAME``.
+
+        Raises:
+            ScenetrackError: the store cannot be reached or refuses a record.
+        """
+        with one_line_errors():
+            self._log_batch(records)
+            self._log_files(records)
+            for record in records:
+                if isinstance(record, Artifact):
+                    self._client.log_artifact(self.run_id, str(record.path), record.folder or None)
+                elif isinstance(record, Model):
+                    self._log_model(record)
+                elif isinstance(record, DatasetInput):
+                    self._client.log_inputs(self.run_id, [_dataset_input(record)])
+
+    @contextmanager
+    def child(self, name: str, tags: Mapping[str, str] | None = None) -> Iterator[MlflowTracker]:
+        """Open a child run, which also carries this run's task, stage and data-set tags.
+
+        It ends FINISHED; FAILED when the block raises; KILLED when it is interrupted.
+        """
+        merged = {**self._tags, **(tags or {})}
+        run = _create_run(
+            self._client, self.experiment_id, name, {PARENT_TAG: self.run_id, **merged}
+        )
+        with _ending(self._client, run.info.run_id):
+            yield MlflowTracker(self._client, run, merged)
+
+    def _log_batch(self, records: Sequence[Record]) -> None:
+        now = int(time.time() * 1000)
+        metrics = [
+            entities.Metric(r.name, float(r.value), now, r.step)
+            for r in records
+            if isinstance(r, Metric)
+        ]
+        params = [p for r in records if isinstance(r, Param) for p in self._new_param(r)]
+        tags = [entities.RunTag(r.name, r.value) for r in records if isinstance(r, Tag)]
+        self._tags.update({t.key: t.value for t in tags if t.key in INHERITED_TAGS})
+        tables = [r for r in records if isinstance(r, Table) and r.name.endswith(".json")]
+        if tables:
+            self._tables += [{"path": table.name, "type": "table"} for table in tables]
+            tags.append(entities.RunTag(_TABLES_TAG, json.dumps(self._tables)))
+        batches = zip_longest(
+            _chunks(metrics, _METRICS_PER_BATCH),
+            _chunks(params, _OTHERS_PER_BATCH),
+            _chunks(tags, _OTHERS_PER_BATCH),
+            fillvalue=(),
+        )
+        for some_metrics, some_params, some_tags in batches:
+            self._client.log_batch(
+                self.run_id, metrics=some_metrics, params=some_params, tags=some_tags
+            )
+
+    def _new_param(self, record: Param) -> Iterator[entities.Param]:
+        value = format_value(record.value)
+        given = self._given.get(record.name)
+        if given is None:
+            yield entities.Param(record.name, value)
+        elif not same_setting(given, value):
+            yield from self._new_param(Param(f"preset/{record.name}", record.value))
+
+    def _log_files(self, records: Sequence[Record]) -> None:
+        files = [r for r in records if isinstance(r, Figure | Table | Text)]
+        if not files:
+            return
+        with TemporaryDirectory() as folder:
+            for record in files:
+                path = Path(folder, record.name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _write_file(record, path)
+            self._client.log_artifacts(self.run_id, folder)
+
+    def _log_model(self, model: Model) -> None:
+        logged = self._client.create_logged_model(
+            self.experiment_id, name=model.name, source_run_id=self.run_id
+        )
+        description = MlflowModel(
+            artifact_path=logged.artifact_location, run_id=self.run_id, model_id=logged.model_id
+        )
+        try:
+            with TemporaryDirectory() as scratch:
+                folder = Path(scratch, "model")
+                save_model(model, folder, description)
+                self._client.log_model_artifacts(logged.model_id, str(folder))
+        except BaseException:
+            self._client.finalize_logged_model(logged.model_id, "FAILED")
+            raise
+        self._client.finalize_logged_model(logged.model_id, "READY")
+        output = entities.LoggedModelOutput(logged.model_id, step=0)
+        self._client.log_outputs(self.run_id, [output])
+
+
+@contextmanager
+def open_run(config: StageConfig, *, name: str, tags: Mapping[str, str]) -> Iterator[MlflowTracker]:
+    """Open the run of a stage: the one that ``mlflow run`` made, else a new one.
+
+    Args:
+        config: its settings are logged as params, its experiment is used.
+        name: name of the run; one that the user gave with ``mlflow run --run-name`` stays.
+        tags: ``task``, ``stage``, ``dataset``, ...; ``status`` and the process are added.
+
+    A new run becomes a child of the run that is active in Python, if that is in the same
+    experiment. The run ends FINISHED; FAILED when the block raises; KILLED when it is interrupted.
+
+    Raises:
+        ScenetrackError: the store cannot be reached, read or written.
+    """
+    with one_line_errors():
+        client = connect()
+        inherited_id = os.environ.pop("MLFLOW_RUN_ID", None)
+        if inherited_id:
+            run = _take_over_run(client, inherited_id, name, tags)
+        else:
+            experiment_id = experiment_named(client, config.experiment)
+            active = mlflow.active_run()
+            nested = active is not None and active.info.experiment_id == experiment_id
+            parent = {PARENT_TAG: active.info.run_id} if nested else {}
+            run = _create_run(client, experiment_id, name, {**parent, **tags})
+    with _ending(client, run.info.run_id):
+        _reconcile(client, run.info.experiment_id)
+        tracker = MlflowTracker(client, run, tags)
+        tracker.log(*(Param(key, value) for key, value in config.as_params().items()))
+        yield tracker
+
+
+def reconcile_stale_runs(experiment: str) -> list[str]:
+    """Mark runs as FAILED that say RUNNING but whose process on this machine has died.
+
+    Returns:
+        The ids of the runs that were marked; runs of other machines are left alone.
+    """
+    with one_line_errors():
+        client = connect()
+        found = client.get_experiment_by_name(experiment)
+        return _reconcile(client, found.experiment_id) if found else []
+
+
+def resolve_run(run_id: str) -> RunInfo:
+    """The run with this id, its params as the stage that logged them really used them.
+
+    Raises:
+        ModelError: there is no such run.
+    """
+    run = get_run(connect(), run_id)
+    settings = settings_of(run)
+    presets = {k.removeprefix("preset/"): v for k, v in settings.items() if k.startswith("preset/")}
+    params = {k: v for k, v in settings.items() if not k.startswith("preset/")} | presets
+    tags = dict(run.data.tags)
+    return RunInfo(run_id, tags.get("stage", ""), params, run.info.status, tags)
+
+
+def end_resumed(run_id: str, resumed_by: str) -> None:
+    """Close a killed run that the run ``resumed_by`` has gone on with: FAILED, with that tag.
+
+    A run that has ended keeps its status.
+    """
+    with one_line_errors():
+        client = connect()
+        client.set_tag(run_id, "resumed_by", resumed_by)
+        if client.get_run(run_id).info.status == "RUNNING":
+            _end(client, run_id, "FAILED", f"the process died; resumed by run {resumed_by}")
+
+
+def _create_run(
+    client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]
+) -> entities.Run:
+    every_tag = resolve_tags({**tags, **process_tags()})
+    with one_line_errors():
+        return client.create_run(experiment_id, tags=every_tag, run_name=name)
+
+
+def _take_over_run(
+    client: MlflowClient, run_id: str, name: str, tags: Mapping[str, str]
+) -> entities.Run:
+    run = client.get_run(run_id)
+    unnamed = _RANDOM_NAME.fullmatch(run.info.run_name or "") is not None
+    client.update_run(run_id, status="RUNNING", name=name if unnamed else None)
+    every_tag = {**tags, **process_tags()}
+    client.log_batch(run_id, tags=[entities.RunTag(k, v) for k, v in every_tag.items()])
+    return run
+
+
+@contextmanager
+def _ending(client: MlflowClient, run_id: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        try:
+            _end(client, run_id, "KILLED" if interrupted else "FAILED", _one_line(error))
+        except MlflowException as refusal:
+            logger.warning("run %s could not be ended: %s", run_id, _one_line(refusal))
+        raise
+    with one_line_errors():
+        _end(client, run_id, "FINISHED")
+
+
+def _end(client: MlflowClient, run_id: str, status: str, error: str = "") -> None:
+    tags = {"status": "failed", "error": error} if error else {"status": "completed"}
+    client.log_batch(run_id, tags=[entities.RunTag(k, v) for k, v in tags.items()])
+    client.set_terminated(run_id, status)
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())[:500]
+    if isinstance(error, KeyboardInterrupt):
+        return "terminated (SIGTERM)" if isinstance(error, Terminated) else "interrupted (Ctrl-C)"
+    if isinstance(error, ScenetrackError) and text:
+        return text
+    return f"{type(error).__name__}: {text}"
+
+
+def _reconcile(client: MlflowClient, experiment_id: str) -> list[str]:
+    own = process_tags()
+    if not own["process"]:
+        return []
+    space = own["process"].rpartition("]")[0]
+    query = f"attributes.status = 'RUNNING' and tags.host = '{own['host']}'"
+    stale = []
+    for run in client.search_runs([experiment_id], query):
+        tags = run.data.tags
+        recorded = tags.get("process", "")
+        if not recorded or recorded.rpartition("]")[0] != space:
+            continue
+        if recorded != process_identity(int(tags["pid"])):
+            logger.info("run %s was left running by a process that died", run.info.run_id)
+            _end(client, run.info.run_id, "FAILED", "process died")
+            stale.append(run.info.run_id)
+    return stale
+
+
+def _chunks(items: Sequence[_T], size: int) -> list[Sequence[_T]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _write_file(record: Figure | Table | Text, path: Path) -> None:
+    if isinstance(record, Figure):
+        path.write_bytes(record.png)
+    elif isinstance(record, Text):
+        path.write_text(record.text, encoding="utf-8")
+    elif path.suffix == ".csv":
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([record.columns, *record.rows])
+    else:
+        # The form that mlflow.load_table and the UI's table viewer read.
+        content = {"columns": list(record.columns), "data": [list(row) for row in record.rows]}
+        path.write_text(json.dumps(content, default=_plain_number), encoding="utf-8")
+
+
+def _plain_number(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a table cell must be a text, number or None. Received: {value!r}")
+
+
+def _dataset_input(record: DatasetInput) -> entities.DatasetInput:
+    dataset = entities.Dataset(
+        # MLflow keeps one input of a run for each name and digest: train and test need their own.
+        name=f"{record.name}/{record.context}",
+        digest=record.digest,
+        source_type="local",
+        source=json.dumps({"uri": record.source}),
+        profile=json.dumps({"images": record.images, "classes": list(record.classes)}),
+    )
+    return entities.DatasetInput(
+        dataset, [entities.InputTag("mlflow.data.context", record.context)]
+    )
