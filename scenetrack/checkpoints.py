@@ -116,9 +116,9 @@ class Checkpoint:
         path = self.folder / "config.json"
         if not path.exists():
             raise ModelError(
-                f"run {self.folder.name} has no checkpoint on this machine: an interrupted training "
-                "is resumed where it ran, with the same SCENETRACK_CACHE; the network of a finished "
-                "one is taken with --model"
+                f"run {self.folder.name} has no checkpoint on this machine: an interrupted "
+                "training is resumed where it ran, with the same SCENETRACK_CACHE; the network of "
+                "a finished one is taken with --model"
             )
         described: dict[str, Any] = json.loads(path.read_text())
         return described

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -130,16 +130,35 @@ def confusion_matrix(
     return to_png(canvas, name)
 
 
+class LayerRow(NamedTuple):
+    """One layer of a drawn network.
+
+    Attributes:
+        name, kind: as in the network.
+        shape: of the output, batch axis first, None for any length.
+        parameters: how many.
+        sources: names of the layers whose outputs it takes; none for an input.
+    """
+
+    name: str
+    kind: str
+    shape: Sequence[int | None]
+    parameters: int
+    sources: Sequence[str]
+
+
 def topology(
-    layers: Sequence[tuple[str, str, Sequence[int | None], int]],
+    layers: Sequence[LayerRow],
     *,
     title: str = "",
     name: str = "figures/topology.png",
 ) -> Figure:
     """The network as boxes from top to bottom, long ones in several columns.
 
+    A layer that takes anything but the output of the one before says what it takes.
+
     Args:
-        layers: name, kind, output shape (batch axis first, None) and parameter count of each.
+        layers: in an order in which each comes after its sources.
         title: above the parameter total.
         name: artifact path of the figure.
     """
@@ -152,9 +171,12 @@ def topology(
     for index, layer in enumerate(layers):
         column, row = divmod(index, rows)
         _layer_box(axes, column, row, layer)
-        if index + 1 < len(layers):
-            _flow_arrow(axes, column, row, turns=row == rows - 1)
-    total = f"{sum(layer[3] for layer in layers):,} parameters in {len(layers)} layers"
+        before = [layers[index - 1].name] if index else []
+        if before and before[0] in layer.sources:
+            _flow_arrow(axes, *divmod(index - 1, rows), turns=row == 0)
+        if list(layer.sources) != before:
+            _name_sources(axes, column, row, layer.sources)
+    total = f"{sum(layer.parameters for layer in layers):,} parameters in {len(layers)} layers"
     heading(axes, f"{title}: {total}" if title else total)
     return to_png(canvas, name)
 
@@ -351,10 +373,8 @@ def _colours(values: np.ndarray) -> dict[str, Any]:
     return {"cmap": "viridis", "vmin": 0.0, "vmax": reach}
 
 
-def _layer_box(
-    axes: Axes, column: int, row: int, layer: tuple[str, str, Sequence[int | None], int]
-) -> None:
-    name, kind, shape, parameters = layer
+def _layer_box(axes: Axes, column: int, row: int, layer: LayerRow) -> None:
+    name, kind, shape, parameters, _ = layer
     colour = next(
         (colour for words, colour in _FAMILIES if any(word in kind for word in words)), GREY
     )
@@ -387,6 +407,11 @@ def _flow_arrow(axes: Axes, column: int, row: int, *, turns: bool) -> None:
         axes.annotate("", (column + 1.03, 0.39), (column + 0.97, row + 0.39), arrowprops=style)
     else:
         axes.annotate("", (column + 0.5, row + 1.06), (column + 0.5, row + 0.72), arrowprops=style)
+
+
+def _name_sources(axes: Axes, column: int, row: int, sources: Sequence[str]) -> None:
+    text = _shortened(f"takes {', '.join(sources)}", 44)
+    axes.text(column + 0.5, row + 0.39, text, ha="center", va="center", fontsize=8.5, color=BLUE)
 
 
 def _shortened(text: str, length: int) -> str:

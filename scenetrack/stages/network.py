@@ -17,7 +17,7 @@ from scenetrack.checkpoints import Checkpoint
 from scenetrack.config import TrainingConfig
 from scenetrack.errors import ModelError
 from scenetrack.export.truncate import export_truncated
-from scenetrack.figures import learning_curves, topology
+from scenetrack.figures import LayerRow, learning_curves, topology
 from scenetrack.records import Metric, Model, Param, Tag, TensorSpec, Text, Tracker, metrics
 from scenetrack.runtime import OnnxModel
 from scenetrack.training import Batches, TrainResult, fit, load_model, save_model
@@ -192,12 +192,25 @@ def _log_network(model: keras.Model, tracker: Tracker) -> None:
     )
 
 
-def layer_rows(model: keras.Model) -> list[tuple[str, str, tuple[int | None, ...], int]]:
-    """Name, kind, output shape and parameter count of each layer, input first."""
+def layer_rows(model: keras.Model) -> list[LayerRow]:
+    """What ``figures.topology`` draws of each layer of a functional model, sources first."""
     return [
-        (layer.name, type(layer).__name__, tuple(layer.output.shape), layer.count_params())
+        LayerRow(
+            layer.name,
+            type(layer).__name__,
+            tuple(layer.output.shape),
+            layer.count_params(),
+            _sources(layer),
+        )
         for layer in model.layers
     ]
+
+
+def _sources(layer: keras.layers.Layer) -> list[str]:
+    """The layers whose outputs ``layer`` takes."""
+    inputs = layer.input if isinstance(layer.input, list) else [layer.input]
+    names = [tensor._keras_history.operation.name for tensor in inputs]
+    return [name for name in names if name != layer.name]
 
 
 def keras_record(model: keras.Model, path: Path) -> Model:

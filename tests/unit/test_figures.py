@@ -13,12 +13,20 @@ from scenetrack import figures
 from scenetrack.errors import ScenetrackError
 from scenetrack.records import Figure
 
-LAYERS = [
-    ("images", "InputLayer", (None, 32, 32, 3), 0),
-    ("flatten", "Flatten", (None, 3072), 0),
-    ("hidden_1", "Dense", (None, 64), 196672),
-    ("probabilities", "Dense", (None, 8), 520),
-]
+
+def chain(copies: int = 1) -> list[figures.LayerRow]:
+    """A network of four layers, one after the other, or of many times as many."""
+    rows: list[figures.LayerRow] = []
+    for copy in range(copies):
+        for name, kind, shape, parameters in (
+            ("images", "InputLayer", (None, 32, 32, 3), 0),
+            ("flatten", "Flatten", (None, 3072), 0),
+            ("hidden_1", "Dense", (None, 64), 196672),
+            ("probabilities", "Dense", (None, 8), 520),
+        ):
+            sources = [rows[-1].name] if rows else []
+            rows.append(figures.LayerRow(f"{name}_{copy}", kind, shape, parameters, sources))
+    return rows
 
 
 def pixels(figure: Figure) -> np.ndarray:
@@ -79,11 +87,18 @@ def test_confusion_matrix_of_a_class_without_images() -> None:
 
 
 def test_topology_has_a_box_per_layer_and_grows() -> None:
-    small = pixels(figures.topology(LAYERS))
-    long = pixels(figures.topology(LAYERS * 10, title="deep"))
+    small = pixels(figures.topology(chain()))
+    long = pixels(figures.topology(chain(10), title="deep"))
     assert share_of(small, figures.BLUE) > 1e-3
     assert long.shape[1] > 2 * small.shape[1]
     assert long.shape[0] < 2000
+
+
+def test_topology_shows_a_layer_that_takes_another_than_the_one_before() -> None:
+    straight = chain()
+    branched = [*straight[:3], straight[3]._replace(sources=["flatten_0", "hidden_1_0"])]
+    plain, marked = (pixels(figures.topology(rows)) for rows in (straight, branched))
+    assert share_of(marked, figures.BLUE) > share_of(plain, figures.BLUE)
 
 
 @given(st.integers(1, 9), st.integers(1, 5), st.booleans())
@@ -123,7 +138,7 @@ def test_activations_of_too_many_axes() -> None:
 
 
 def test_no_global_state_is_touched() -> None:
-    figures.topology(LAYERS)
+    figures.topology(chain())
     assert (
         "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
     )
