@@ -177,7 +177,10 @@ def _check_mit8(root: Path, facts: Mapping[Path, ImageFacts]) -> None:
         logger.warning(
             "%d of %d files in %s differ from the official MIT split, the first is %s: "
             "results may not compare with published ones",
-            len(comparison.different), comparison.expected, root, comparison.different[0],
+            len(comparison.different),
+            comparison.expected,
+            root,
+            comparison.different[0],
         )
 
 

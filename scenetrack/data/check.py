@@ -131,7 +131,12 @@ def _sizes(facts: Sequence[ImageFacts]) -> SizeSummary | None:
     widths, heights = [fact.width for fact in facts], [fact.height for fact in facts]
     modes = Counter(fact.mode for fact in facts)
     return SizeSummary(
-        min(widths), median(widths), max(widths), min(heights), median(heights), max(heights),
+        min(widths),
+        median(widths),
+        max(widths),
+        min(heights),
+        median(heights),
+        max(heights),
         dict(modes.most_common()),
     )
 

@@ -80,7 +80,10 @@ def _fetch(url: str, archive: Path) -> None:
         announced = int(response.headers.get("Content-Length") or 0)
         received = 0
         with tqdm(
-            total=announced or None, desc="MIT 8-scene images", unit="B", unit_scale=True,
+            total=announced or None,
+            desc="MIT 8-scene images",
+            unit="B",
+            unit_scale=True,
             disable=None,
         ) as progress:
             while chunk := response.read(_CHUNK):

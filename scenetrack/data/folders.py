@@ -107,8 +107,7 @@ def list_folder(root: Path) -> FolderListing:
     """
     if not root.is_dir():
         raise DataError(
-            f"a data folder is required, but there is no folder {root}: "
-            "give a folder, demo or mit8"
+            f"a data folder is required, but there is no folder {root}: give a folder, demo or mit8"
         )
     try:
         split = [part for part in (TRAIN, TEST) if (root / part).is_dir()]

@@ -133,8 +133,11 @@ def _flank(canvas: Canvas, outline: list[Point], rock: Colour, snow: bool) -> No
             start, length = y + canvas.rng.random() ** 2 * 0.5, canvas.between(0.03, 0.14)
             lean = canvas.between(0.1, 0.7) * (1 if np.sin(9 * x + outline[0][1] * 40) > 0 else -1)
             end = (x + lean * length, start + length)
-            canvas.line([(x, start), end], shade(rock, canvas.between(0.4, 1.15)),
-                        canvas.between(0.002, 0.007))
+            canvas.line(
+                [(x, start), end],
+                shade(rock, canvas.between(0.4, 1.15)),
+                canvas.between(0.002, 0.007),
+            )
 
 
 def _firs(canvas: Canvas, ground: float) -> None:
@@ -143,8 +146,10 @@ def _firs(canvas: Canvas, ground: float) -> None:
         height = canvas.between(0.04, 0.12)
         base = ground + canvas.between(-0.02, 0.04)
         half = height * 0.28
-        canvas.polygon([(x - half, base), (x, base - height), (x + half, base)],
-                       shade(fir, canvas.between(0.7, 1.3)))
+        canvas.polygon(
+            [(x - half, base), (x, base - height), (x + half, base)],
+            shade(fir, canvas.between(0.7, 1.3)),
+        )
     canvas.box(0.0, ground, 1.0, 1.1, fir)
 
 
@@ -209,8 +214,13 @@ def _hedge(canvas: Canvas, edge: list[Point], nearness: float) -> None:
         for _ in range(3):
             size = (0.008 + 0.03 * nearness) * canvas.between(0.5, 1.2)
             if start < x < end:
-                canvas.disc(x + canvas.between(-0.03, 0.03), y - size * 0.5, size, size * 0.8,
-                            shade(leaf, canvas.between(0.6, 1.2)))
+                canvas.disc(
+                    x + canvas.between(-0.03, 0.03),
+                    y - size * 0.5,
+                    size,
+                    size * 0.8,
+                    shade(leaf, canvas.between(0.6, 1.2)),
+                )
 
 
 def foliage(canvas: Canvas, leaf: Colour, count: int, across: Point, down: Point) -> None:

@@ -10,13 +10,21 @@ from scenetrack.data.canvas import Canvas, Colour, Point, Quad, mix, shade
 from scenetrack.data.nature import GRASS, LEAVES, SAND, far_land, foliage
 
 WALL: tuple[Colour, ...] = (
-    (176, 122, 92), (204, 190, 162), (150, 152, 156), (128, 84, 72), (120, 142, 160),
+    (176, 122, 92),
+    (204, 190, 162),
+    (150, 152, 156),
+    (128, 84, 72),
+    (120, 142, 160),
     (188, 176, 120),
 )
 GLASS: tuple[Colour, ...] = ((52, 66, 84), (84, 108, 134), (36, 40, 48), (168, 184, 196))
 ASPHALT: tuple[Colour, ...] = ((92, 92, 96), (120, 118, 116), (70, 72, 80))
 PAINT: tuple[Colour, ...] = (
-    (170, 40, 40), (40, 70, 150), (220, 220, 220), (40, 44, 48), (200, 170, 60),
+    (170, 40, 40),
+    (40, 70, 150),
+    (220, 220, 220),
+    (40, 44, 48),
+    (200, 170, 60),
 )
 
 
@@ -57,8 +65,10 @@ def _stripe(canvas: Canvas, view: _View, across: float, span: Point, colour: Col
     half = 0.018
     canvas.polygon(
         [
-            view.at(across - half, far), view.at(across + half, far),
-            view.at(across + half, near), view.at(across - half, near),
+            view.at(across - half, far),
+            view.at(across + half, far),
+            view.at(across + half, near),
+            view.at(across - half, near),
         ],
         colour,
     )
@@ -216,12 +226,20 @@ def _shop_floor(canvas: Canvas, x0: float, x1: float, shop: float, street: float
         if canvas.chance(0.35):
             middle, half = (left + right) / 2, min(0.055, width * 0.35)
             canvas.box(middle - half, shop + 0.06, middle + half, street, canvas.pick(PAINT))
-            canvas.box(middle - half * 0.6, shop + 0.08, middle + half * 0.6, shop + 0.13,
-                       canvas.pick(GLASS))
+            canvas.box(
+                middle - half * 0.6,
+                shop + 0.08,
+                middle + half * 0.6,
+                shop + 0.13,
+                canvas.pick(GLASS),
+            )
         else:
             canvas.box(left, shop + 0.06, right, street - 0.04, canvas.pick(GLASS))
-            canvas.line([((left + right) / 2, shop + 0.06), ((left + right) / 2, street - 0.04)],
-                        (210, 206, 196), 0.006)
+            canvas.line(
+                [((left + right) / 2, shop + 0.06), ((left + right) / 2, street - 0.04)],
+                (210, 206, 196),
+                0.006,
+            )
         if canvas.chance(0.6):
             _awning(canvas, left - 0.01, right + 0.01, shop + 0.03)
 
@@ -246,13 +264,18 @@ def _walker(canvas: Canvas, foot: float) -> None:
 
 def _side_car(canvas: Canvas, x: float, ground: float) -> None:
     paint, length = canvas.pick(PAINT), canvas.between(0.3, 0.42)
-    roof = [(x + 0.2 * length, ground - 0.22 * length), (x + 0.32 * length, ground - 0.36 * length),
-            (x + 0.7 * length, ground - 0.36 * length), (x + 0.85 * length, ground - 0.22 * length)]
+    roof = [
+        (x + 0.2 * length, ground - 0.22 * length),
+        (x + 0.32 * length, ground - 0.36 * length),
+        (x + 0.7 * length, ground - 0.36 * length),
+        (x + 0.85 * length, ground - 0.22 * length),
+    ]
     canvas.box(x, ground - 0.24 * length, x + length, ground - 0.06 * length, paint)
     canvas.polygon(roof, shade(paint, 0.5))
     for wheel in (0.2, 0.78):
-        canvas.disc(x + wheel * length, ground - 0.06 * length, 0.08 * length, 0.08 * length,
-                    (24, 24, 26))
+        canvas.disc(
+            x + wheel * length, ground - 0.06 * length, 0.08 * length, 0.08 * length, (24, 24, 26)
+        )
 
 
 def draw_tallbuilding(canvas: Canvas) -> None:
@@ -270,9 +293,7 @@ def draw_tallbuilding(canvas: Canvas) -> None:
         foliage(canvas, canvas.pick(LEAVES), 120, (0.0, 1.0), (canvas.between(0.86, 0.95), 1.05))
 
 
-def _tower(
-    canvas: Canvas, x0: float, x1: float, top: float, lean: float, distance: float
-) -> None:
+def _tower(canvas: Canvas, x0: float, x1: float, top: float, lean: float, distance: float) -> None:
     """A tower whose sides run together upwards by ``lean``, with a darker second face."""
     wall = canvas.distant(canvas.pick(WALL + GLASS), distance)
     panes = [canvas.distant(canvas.pick(GLASS), distance) for _ in range(3)]

@@ -264,12 +264,24 @@ def test_manifest_is_the_published_split() -> None:
     train = {name: count for (split, name), count in counts.items() if split == "train"}
     test = {name: count for (split, name), count in counts.items() if split == "test"}
     assert train == {
-        "coast": 244, "forest": 227, "highway": 184, "inside_city": 214,
-        "mountain": 260, "Opencountry": 292, "street": 212, "tallbuilding": 248,
+        "coast": 244,
+        "forest": 227,
+        "highway": 184,
+        "inside_city": 214,
+        "mountain": 260,
+        "Opencountry": 292,
+        "street": 212,
+        "tallbuilding": 248,
     }
     assert test == {
-        "coast": 116, "forest": 101, "highway": 76, "inside_city": 94,
-        "mountain": 114, "Opencountry": 118, "street": 80, "tallbuilding": 108,
+        "coast": 116,
+        "forest": 101,
+        "highway": 76,
+        "inside_city": 94,
+        "mountain": 114,
+        "Opencountry": 118,
+        "street": 80,
+        "tallbuilding": 108,
     }
     assert len({entry.place for entry in read_manifest()}) == 2688
 
@@ -334,9 +346,7 @@ def test_mit8_with_other_files_is_refused(small_mit8: Path) -> None:
         load_dataset("mit8", seed=0)
 
 
-def test_mit8_with_other_bytes_is_told(
-    small_mit8: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_mit8_with_other_bytes_is_told(small_mit8: Path, caplog: pytest.LogCaptureFixture) -> None:
     digest = load_dataset("mit8", seed=0).digest
     add_images(small_mit8 / "train" / "sea", "b.png", seed=4)
     with caplog.at_level(logging.WARNING):
@@ -350,8 +360,14 @@ def test_real_split() -> None:
     dataset = load_dataset("mit8", seed=0)
     assert (len(dataset.train), len(dataset.test)) == (1881, 807)
     assert dataset.class_names == (
-        "Opencountry", "coast", "forest", "highway",
-        "inside_city", "mountain", "street", "tallbuilding",
+        "Opencountry",
+        "coast",
+        "forest",
+        "highway",
+        "inside_city",
+        "mountain",
+        "street",
+        "tallbuilding",
     )
     assert np.bincount(dataset.test.labels).tolist() == [118, 116, 101, 76, 94, 114, 80, 108]
     assert dataset.digest == "6dc369f338bd7e0d"

@@ -254,9 +254,7 @@ def test_size_bound_holds_without_an_announced_length(
 
 
 @pytest.mark.realdata
-def test_real_split_through_an_archive(
-    publish: Callable[[bytes], str], tmp_path: Path
-) -> None:
+def test_real_split_through_an_archive(publish: Callable[[bytes], str], tmp_path: Path) -> None:
     """The real images, packed flat under other names, end as the official split."""
     source = Path(os.environ["SCENETRACK_DATA"])
     source = source / "MIT_split" if (source / "MIT_split").is_dir() else source
@@ -266,8 +264,7 @@ def test_real_split_through_an_archive(
     target.parent.mkdir()
     download_split(publish(packed(flat, zipfile.ZIP_STORED)), read_manifest(), target)
     found = {
-        place: hashlib.sha256(content).hexdigest()
-        for place, content in files_below(target).items()
+        place: hashlib.sha256(content).hexdigest() for place, content in files_below(target).items()
     }
     assert compare(found.items(), read_manifest()).same
     assert load_dataset(str(target), seed=0).digest == load_dataset("mit8", seed=0).digest

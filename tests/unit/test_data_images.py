@@ -163,9 +163,7 @@ def truncated(content: bytes) -> bytes:
     ],
     ids=["truncated", "empty", "text", "gif"],
 )
-def test_bad_files_give_one_line_with_the_file(
-    tmp_path: Path, content: bytes, reason: str
-) -> None:
+def test_bad_files_give_one_line_with_the_file(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "bad.jpg"
     path.write_bytes(content)
     with pytest.raises(DataError, match="--skip-bad") as caught:
