@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import mlflow
 import numpy as np
@@ -20,7 +22,10 @@ from mlflow.types import TensorSpec as MlflowTensorSpec
 
 from scenetrack.errors import ModelError
 from scenetrack.records import Model, TensorSpec
+from scenetrack.storage import cache_dir, replacing
 from scenetrack.tracking.store import connect, get_run, one_line_errors, tracking_uri
+
+logger = logging.getLogger(__name__)
 
 PARENT_TAG = "mlflow.parentRunId"
 
@@ -56,7 +61,7 @@ def resolve_model(model: str, experiment: str) -> Path:
             for item in client.list_logged_model_artifacts(model_id, "data"):
                 if item.path.endswith(".keras"):
                     location = client.get_logged_model(model_id).artifact_location
-                    return _downloaded(f"{location}/{item.path}")
+                    return _local_file(model_id, f"{location}/{item.path}")
     raise ModelError(
         f"a Keras model is required, but {named}: train one first (scenetrack train_mlp), or name "
         "a .keras file or another run"
@@ -129,8 +134,19 @@ def _requirements(*distributions: str) -> list[str]:
     return pins
 
 
-def _downloaded(uri: str) -> Path:
-    return Path(mlflow.artifacts.download_artifacts(uri, tracking_uri=tracking_uri()))
+def _local_file(model_id: str, uri: str) -> Path:
+    """The file itself where the artifacts are on this machine, else a copy in the cache."""
+    if urlsplit(uri).scheme in ("", "file"):
+        return Path(mlflow.artifacts.download_artifacts(uri))
+    target = cache_dir("models", model_id) / PurePosixPath(uri).name
+    if target.exists():
+        logger.info("reusing %s", target)
+        return target
+    with replacing(target) as temporary:
+        mlflow.artifacts.download_artifacts(
+            uri, dst_path=str(temporary.parent), tracking_uri=tracking_uri()
+        )
+    return target
 
 
 def _checked_file(path: Path) -> Path:

@@ -116,6 +116,8 @@ def _client(uri: str) -> MlflowClient:
     """A client whose store is initialised; two processes doing that at once would corrupt it."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for chatter in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(chatter).setLevel(logging.WARNING)
     with one_line_errors(), _initialising(uri):

@@ -31,6 +31,7 @@ from scenetrack.records import (
     TensorSpec,
     Text,
 )
+from scenetrack.tracking import models
 from scenetrack.tracking.processes import process_tags
 from scenetrack.tracking.settings import same_setting
 
@@ -317,6 +318,24 @@ def test_an_onnx_model_is_logged_whole_twice(client: MlflowClient, tmp_path: Pat
         assert [item.name for item in location.glob("*.onnx*")] == ["model.onnx"]
     with pytest.raises(ModelError, match=r"a Keras model is required, but run \w+ has none"):
         tracking.resolve_model(tracker.run_id, "unit")
+
+
+def test_a_model_on_a_server_is_fetched_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = []
+
+    def fetch(uri: str, dst_path: str, tracking_uri: str) -> None:
+        fetched.append((uri, tracking_uri))
+        Path(dst_path, "model.keras").write_bytes(b"far away")
+
+    monkeypatch.setenv("SCENETRACK_CACHE", str(tmp_path))
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", fetch)
+    uri = "mlflow-artifacts:/1/models/m-1/artifacts/data/model.keras"
+    paths = [models._local_file("m-1", uri) for _ in range(2)]
+    assert paths == [tmp_path / "models" / "m-1" / "model.keras"] * 2
+    assert paths[0].read_bytes() == b"far away"
+    assert fetched == [(uri, tracking.tracking_uri())]
 
 
 @pytest.mark.parametrize(
