@@ -79,7 +79,7 @@ class Whitening(keras.layers.Layer):
 
     def adapt(self, samples: np.ndarray) -> None:
         """Learn the mean and the projection from float [M, D]; float64 inside."""
-        values = np.asarray(samples, np.float64)
+        values = np.array(samples, np.float64)
         center = values.mean(axis=0)
         values -= center
         eigenvalues, vectors = np.linalg.eigh(values.T @ values / len(values))

@@ -5,19 +5,28 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from scenetrack.classifiers import FittedClassifier, fit_by_cross_validation
 from scenetrack.config import LayerSvmConfig
+from scenetrack.errors import ConfigError
 from scenetrack.export.truncate import find_layer
+from scenetrack.kernels import HISTOGRAM_KERNELS
 from scenetrack.models import build_model
 from scenetrack.records import Metric, Tracker
 from scenetrack.runtime import OnnxModel
 from scenetrack.stages.inputs import SceneImages, open_images
-from scenetrack.stages.methods import Comparison, Features
+from scenetrack.stages.methods import Comparison, Features, check_cross_validation
 from scenetrack.stages.network import check_fits, export_descriptor, take
 from scenetrack.stages.result import StageResult
 from scenetrack.stages.train_mlp import train_on_images
+
+if TYPE_CHECKING:
+    import keras
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +39,12 @@ def layer_svm(config: LayerSvmConfig, tracker: Tracker) -> StageResult:
     """
     taken = take(config.model, config.experiment) if config.model else None
     images = open_images(config, tracker, config.image_size)
+    check_cross_validation(images.dataset)
     classes = images.dataset.class_names
     network = taken or build_model(config, len(classes))
     check_fits(network, "image_size", config.image_size, len(classes))
     layer = find_layer(network, config.layer).name
+    _check_kernels(config.kernels, network, layer, images.train[:64])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if taken is None:
@@ -90,3 +101,20 @@ def _best_kernel(
     for one in candidates:
         logger.info("%s kernel: %.1f%% in cross-validation", one.kernel, 100 * one.cv_accuracy)
     return max(candidates, key=lambda one: one.cv_accuracy)
+
+
+def _check_kernels(
+    kernels: Sequence[str], network: keras.Model, layer: str, pixels: np.ndarray
+) -> None:
+    """Raise ConfigError, before any training, for a kernel that the layer's output cannot take."""
+    import keras
+
+    asked = [kernel for kernel in kernels if kernel in HISTOGRAM_KERNELS]
+    if not asked:
+        return
+    part = keras.Model(network.inputs, network.get_layer(layer).output)
+    if part.predict(pixels, verbose=0).min() < 0:
+        raise ConfigError(
+            f"the {asked[0]} kernel takes no negative values, but layer {layer} gives them: "
+            "choose linear or rbf, or a layer with relu"
+        )

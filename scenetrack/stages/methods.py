@@ -12,6 +12,7 @@ import numpy as np
 
 from scenetrack.classifiers import FittedClassifier, refit
 from scenetrack.data.catalog import SceneDataset
+from scenetrack.errors import DataError
 from scenetrack.evaluation import Evaluation, comparison_records, comparison_text, evaluate
 from scenetrack.records import Artifact, Metric, Param, Table, Tag, Tracker, metrics
 from scenetrack.stages.inputs import SceneImages
@@ -161,3 +162,14 @@ def _settings_table(classifier: FittedClassifier) -> Table:
     """Every setting that cross-validation tried."""
     rows = [tuple(float(value) for value in row) for row in classifier.cv_table]
     return Table("cross_validation.json", ("C", "gamma", "accuracy", "std"), rows)
+
+
+def check_cross_validation(dataset: SceneDataset) -> None:
+    """Raise DataError where an SVM's settings could not be cross-validated inside train."""
+    for label, name in enumerate(dataset.class_names):
+        count = int(np.sum(dataset.train.labels == label))
+        if count < 2:
+            raise DataError(
+                "cross-validation needs at least 2 training images of every class. Received: "
+                f"{count} of {name}; add images or remove the class"
+            )

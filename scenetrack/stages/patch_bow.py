@@ -21,7 +21,7 @@ from scenetrack.export.truncate import find_layer
 from scenetrack.models import build_model, learn_whitening
 from scenetrack.records import Artifact, Metric, Tracker
 from scenetrack.stages.inputs import SceneImages, open_images
-from scenetrack.stages.methods import Comparison, Features
+from scenetrack.stages.methods import Comparison, Features, check_cross_validation
 from scenetrack.stages.network import (
     TrainingData,
     check_fits,
@@ -51,6 +51,7 @@ def patch_bow(config: PatchBowConfig, tracker: Tracker) -> StageResult:
     """
     taken = take(config.model, config.experiment) if config.model else None
     images = open_images(config, tracker, config.image_size)
+    check_cross_validation(images.dataset)
     classes = images.dataset.class_names
     network = taken or build_model(config, len(classes))
     check_fits(network, "patch_size", config.patch_size, len(classes))
