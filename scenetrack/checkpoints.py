@@ -92,7 +92,8 @@ class Checkpoint:
         if not path.exists():
             return None
         try:
-            with np.load(path) as arrays:
+            # NumPy would leave a broken archive's file open.
+            with path.open("rb") as file, np.load(file) as arrays:
                 return SavedState(
                     _numbered(arrays, "state") or [],
                     json.loads(str(arrays["history"])),

@@ -1,0 +1,146 @@
+"""The settings: ranges, contradictions, presets and how they are written."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scenetrack.config import (
+    STAGES,
+    ActivationsConfig,
+    LayerSvmConfig,
+    PatchBowConfig,
+    StageConfig,
+    TrainMlpConfig,
+    field_types,
+    format_value,
+)
+from scenetrack.errors import ConfigError
+
+FIELDS = [
+    pytest.param(stage, item, id=f"{stage.stage} {item.name}")
+    for stage in STAGES
+    for item in dataclasses.fields(stage)
+]
+
+
+def values_of(item: dataclasses.Field[object], value: object) -> object:
+    return (value,) if isinstance(item.default, tuple) else value
+
+
+@pytest.mark.parametrize(("stage", "item"), FIELDS)
+def test_each_range_is_kept(stage: type[StageConfig], item: dataclasses.Field[object]) -> None:
+    low, high = item.metadata["low"], item.metadata["high"]
+    if low is not None:
+        with pytest.raises(ConfigError, match=f"{item.name} must be at least"):
+            stage(**{item.name: values_of(item, low - 1)})
+    if high is not None:
+        with pytest.raises(ConfigError, match=f"{item.name} must be at most"):
+            stage(**{item.name: values_of(item, high + 1)})
+    if item.metadata["choices"]:
+        with pytest.raises(ConfigError, match=f"{item.name} must be one of: .*Received: 'other'"):
+            stage(**{item.name: values_of(item, "other")})
+
+
+@pytest.mark.parametrize(("stage", "item"), FIELDS)
+def test_each_number_refuses_what_is_no_number(
+    stage: type[StageConfig], item: dataclasses.Field[object]
+) -> None:
+    if isinstance(item.default, float):
+        with pytest.raises(ConfigError, match=item.name):
+            stage(**{item.name: float("nan")})
+
+
+@pytest.mark.parametrize(("stage", "item"), FIELDS)
+def test_each_default_has_its_declared_type(
+    stage: type[StageConfig], item: dataclasses.Field[object]
+) -> None:
+    kind = field_types(stage)[item.name]
+    if isinstance(item.default, tuple):
+        assert {tuple[type(value), ...] for value in item.default} == {kind}
+    else:
+        assert type(item.default) is kind
+
+
+@pytest.mark.parametrize(
+    ("stage", "values", "said"),
+    [
+        (TrainMlpConfig, {"patience": 3, "validation": 0}, "early stopping needs validation"),
+        (PatchBowConfig, {"patch_size": 129}, "129 is larger than image_size 128"),
+        (PatchBowConfig, {"patch_size": 7, "whitening": 148}, "at most the 147 values of a patch"),
+        (PatchBowConfig, {"kernels": ()}, "kernels needs at least one of"),
+        (LayerSvmConfig, {"kernels": ()}, "kernels needs at least one of"),
+    ],
+)
+def test_contradictions(stage: type[StageConfig], values: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        stage(**values)
+
+
+def test_the_edge_of_a_contradiction_is_allowed() -> None:
+    PatchBowConfig(image_size=16, patch_size=16, stride=16)
+    PatchBowConfig(patch_size=7, whitening=147)
+    TrainMlpConfig(patience=3, validation=0.1)
+
+
+class TestPresets:
+    @pytest.mark.parametrize(
+        ("stage", "preset"), [(stage, name) for stage in STAGES for name in stage.presets]
+    )
+    def test_each_is_a_config_of_its_stage(self, stage: type[StageConfig], preset: str) -> None:
+        config = stage.from_values({}, preset)
+        chosen = {name: getattr(config, name) for name in stage.presets[preset]}
+        assert chosen == dict(stage.presets[preset])
+        assert config.as_params()["preset"] == preset
+
+    def test_values_beat_the_preset(self) -> None:
+        config = TrainMlpConfig.from_values({"epochs": 2}, "course")
+        assert (config.epochs, config.hidden) == (2, (2048,))
+
+    def test_course_is_the_courses_network(self) -> None:
+        config = TrainMlpConfig.from_values({}, "course")
+        assert (config.image_size, config.optimizer, config.epochs) == (32, "sgd", 50)
+        assert (config.augmentation, config.activation) == (("flip",), "relu")
+        assert (config.batch_norm, config.dropout, config.label_smoothing) == (False, 0.0, 0.0)
+
+    def test_without_a_preset_the_defaults_stand(self) -> None:
+        assert PatchBowConfig.from_values({}) == PatchBowConfig()
+
+    def test_unknown_names(self) -> None:
+        with pytest.raises(ConfigError, match="preset must be one of: course"):
+            TrainMlpConfig.from_values({}, "curse")
+        with pytest.raises(ConfigError, match="preset must be one of: none"):
+            ActivationsConfig.from_values({}, "course")
+        with pytest.raises(ConfigError, match="train_mlp has no parameter 'depth'"):
+            TrainMlpConfig.from_values({"depth": 3})
+
+
+class TestWriting:
+    @pytest.mark.parametrize(
+        ("value", "text"),
+        [
+            (True, "true"),
+            (False, "false"),
+            (3, "3"),
+            (0.1, "0.1"),
+            (1e-8, "1e-08"),
+            ("gelu", "gelu"),
+            ("", ""),
+            ((1024, 512), "1024,512"),
+            (("linear",), "linear"),
+        ],
+    )
+    def test_by_hand(self, value: object, text: str) -> None:
+        assert format_value(value) == text
+
+    @given(st.floats(allow_nan=False))
+    def test_no_digit_of_a_number_is_lost(self, value: float) -> None:
+        assert float(format_value(value)) == value
+
+    def test_params_are_all_fields(self) -> None:
+        params = PatchBowConfig(flip=False).as_params()
+        assert set(params) == {item.name for item in dataclasses.fields(PatchBowConfig)}
+        assert (params["flip"], params["kernels"]) == ("false", "linear,rbf,chi2,intersection")
