@@ -195,8 +195,8 @@ class PatchBowConfig(TrainingConfig):
             "learning_rate": 0.01,
             "schedule": "constant",
             "weight_decay": 0.0,
-            "epochs": 50,
-            "batch_size": 32,
+            "epochs": 20,
+            "batch_size": 128,
         }
     }
 
