@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,12 @@ def here(workplace: Workplace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.setenv("SCENETRACK_CACHE", str(workplace.cache))
     monkeypatch.chdir(tmp_path)
     return workplace
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """cli.main gives the package's logger a handler for the stderr of the moment."""
+    logger = logging.getLogger("scenetrack")
+    handlers, level = logger.handlers, logger.level
+    yield
+    logger.handlers, logger.level = handlers, level

@@ -196,6 +196,21 @@ def test_resume_keeps_its_settings(
     assert said in line
 
 
+def test_a_terminated_training_goes_on_too(
+    here: Workplace,
+    stopped: dict[str, Stopped],
+    twins: tuple[entities.Run, ...],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_id = stopped["SIGTERM train_mlp"].run.info.run_id
+    assert cli.main(["train_mlp", "--resume", run_id]) == 0, capsys.readouterr().err
+    terminated, resumed = here.runs("SIGTERM train_mlp")
+    assert terminated.info.status == "KILLED"
+    assert terminated.data.tags["resumed_by"] == resumed.info.run_id
+    assert here.curve(resumed, "val/loss") == here.curve(twins[0], "val/loss")
+    assert here.client.get_run(run_id).data.params["epochs"] == TINY_MLP["epochs"]
+
+
 def test_resume_by_another_stage(
     here: Workplace, stopped: dict[str, Stopped], capsys: pytest.CaptureFixture[str]
 ) -> None:
