@@ -12,6 +12,7 @@ from scenetrack.config import PatchBowConfig, TrainingConfig, TrainMlpConfig
 
 PIXEL_MEAN = 127.5
 PIXEL_SCALE = 64.0
+WHITENING_BYTES = 2**28  # of float32 samples
 
 
 def build_model(config: TrainingConfig, classes: int) -> keras.Model:
@@ -25,6 +26,12 @@ def build_model(config: TrainingConfig, classes: int) -> keras.Model:
             keras.utils.set_random_seed(config.seed)
             return build(config, classes)
     raise TypeError(f"no network is known for {type(config).__name__}")
+
+
+def whitening_samples(config: PatchBowConfig) -> int:
+    """How many patches the whitening is learnt from: fewer where they are large."""
+    within_memory = WHITENING_BYTES // (4 * 3 * config.patch_size**2)
+    return max(min(50_000, within_memory), 2 * config.whitening)
 
 
 def learn_whitening(network: keras.Model, patches: np.ndarray) -> None:

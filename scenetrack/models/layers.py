@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 from keras import ops
+from sklearn.decomposition import PCA
 
 if TYPE_CHECKING:
     from scenetrack.graph import GraphBuilder
@@ -78,19 +79,18 @@ class Whitening(keras.layers.Layer):
         )
 
     def adapt(self, samples: np.ndarray) -> None:
-        """Learn the mean and the projection from float [M, D]; float64 inside."""
-        values = np.array(samples, np.float64)
-        center = values.mean(axis=0)
-        values -= center
-        eigenvalues, vectors = np.linalg.eigh(values.T @ values / len(values))
-        leading = slice(None, -self.dimensions - 1, -1)
-        scale = np.sqrt(np.maximum(eigenvalues, 0) + self.epsilon * eigenvalues.mean() + 1e-12)
-        # An eigenvector's sign is arbitrary and may differ between machines: its largest entry
-        # is made positive, so that the same seed gives the same network.
-        largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=0)[None], axis=0)
-        vectors = vectors * np.sign(largest)
-        self.center.assign(center)
-        self.projection.assign((vectors / scale)[:, leading])
+        """Learn the mean and the projection from float [M, D], M at least ``dimensions``.
+
+        The same samples give the same projection, signs included.
+        """
+        # Exact for the usual patches; for wide ones the leading directions only, so that a
+        # D x D matrix of many gigabytes is never made.
+        with np.errstate(invalid="ignore"):  # the unused variance ratios of constant samples
+            pca = PCA(self.dimensions, random_state=0).fit(np.asarray(samples, np.float32))
+        mean_variance = float(samples.var(axis=0, dtype=np.float64).mean())
+        scale = np.sqrt(pca.explained_variance_ + self.epsilon * mean_variance + 1e-12)
+        self.center.assign(pca.mean_)
+        self.projection.assign(pca.components_.T / scale)
 
     def call(self, inputs: Any) -> Any:
         return ops.matmul(inputs - self.center, self.projection)

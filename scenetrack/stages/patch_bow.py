@@ -18,7 +18,7 @@ from scenetrack.descriptors import LayerDescriptor, aggregate
 from scenetrack.encoders import BagOfWords, DescriptorPca
 from scenetrack.errors import ConfigError
 from scenetrack.export.truncate import find_layer
-from scenetrack.models import build_model, learn_whitening
+from scenetrack.models import build_model, learn_whitening, whitening_samples
 from scenetrack.records import Artifact, Metric, Tracker
 from scenetrack.stages.inputs import SceneImages, open_images
 from scenetrack.stages.methods import Comparison, Features, check_cross_validation
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-WHITENING_SAMPLES = 50_000
 PCA_SAMPLES = 50_000
 CODEBOOK_SAMPLES_PER_WORD = 100
 VALIDATION_PATCHES = 20  # of each held-out image
@@ -133,7 +132,11 @@ def _learn_whitening(network: keras.Model, images: SceneImages, config: PatchBow
     if not config.whitening:
         return
     patches = sample_patches(
-        images.train, config.patch_size, WHITENING_SAMPLES, seed=config.seed, owners=images.fitted
+        images.train,
+        config.patch_size,
+        whitening_samples(config),
+        seed=config.seed,
+        owners=images.fitted,
     )
     learn_whitening(network, patches)
 
