@@ -225,4 +225,4 @@ def test_resume_of_a_finished_run(
 ) -> None:
     assert cli.main(["train_mlp", "--resume", twins[0].info.run_id]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "only an interrupted training can be resumed" in line
+    assert "has no checkpoint on this machine" in line
