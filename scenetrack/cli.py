@@ -250,11 +250,13 @@ def _help(item: dataclasses.Field[Any], kind: Any) -> str:
 def _stage_callback(config: type[StageConfig]) -> Callable[..., None]:
     def run_stage(**texts: str | None) -> None:
         given = {name: text for name, text in texts.items() if text is not None}
-        settings = build_config(config, given, from_mlflow="MLFLOW_RUN_ID" in os.environ)
+        from_mlflow = "MLFLOW_RUN_ID" in os.environ
+        settings = build_config(config, given, from_mlflow=from_mlflow)
         _prepare_process()
         from scenetrack import stages
 
-        stages.run(settings)
+        chosen = () if from_mlflow else [name for name, text in given.items() if text]
+        stages.run(settings, given=chosen)
 
     return run_stage
 

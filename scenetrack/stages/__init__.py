@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,8 +19,13 @@ from scenetrack.stages.result import StageResult
 TASKS = {"train_mlp": "1", "activations": "2", "layer_svm": "4", "patch_bow": "5", "main": "all"}
 
 
-def run(config: StageConfig) -> StageResult:
+def run(config: StageConfig, *, given: Collection[str] = ()) -> StageResult:
     """Run the stage of ``config`` in an MLflow run of its own and print its summary.
+
+    Args:
+        config: the settings.
+        given: names of settings that were chosen even where they equal the default, so that a
+            resumed training can refuse those that are not its own.
 
     Raises:
         ScenetrackError: the input cannot be used, or the work failed; the run is marked failed.
@@ -35,7 +40,7 @@ def run(config: StageConfig) -> StageResult:
     resumed = getattr(config, "resume", "")
     if isinstance(config, TrainingConfig) and resumed:
         tracking.resolve_run(resumed)
-        config = resumed_config(config)
+        config = resumed_config(config, given)
     stage = stage_function(config.stage)
     tags = {"stage": config.stage, "task": TASKS[config.stage]}
     with tracking.open_run(config, name=run_name(config), tags=tags) as tracker:
@@ -78,8 +83,10 @@ def run_name(config: StageConfig) -> str:
     return " ".join([config.stage, *shown])
 
 
-def resumed_config(config: TrainingConfig) -> TrainingConfig:
+def resumed_config(config: TrainingConfig, given: Collection[str] = ()) -> TrainingConfig:
     """The settings of the run that ``config.resume`` names.
+
+    What ``config`` leaves at its default counts as not chosen, unless it is among ``given``.
 
     Raises:
         ConfigError: ``config`` sets something else than that run did.
@@ -87,11 +94,12 @@ def resumed_config(config: TrainingConfig) -> TrainingConfig:
     """
     saved = Checkpoint.of_run(config.resume).config(type(config))
     for item in dataclasses.fields(config):
-        given, kept = getattr(config, item.name), getattr(saved, item.name)
-        if item.name not in ("resume", "preset") and given not in (item.default, kept):
+        value, kept = getattr(config, item.name), getattr(saved, item.name)
+        chosen = item.name in given or value != item.default
+        if item.name not in ("resume", "preset") and chosen and value != kept:
             raise ConfigError(
                 f"a resumed training keeps its settings: {item.name} is {format_value(kept)} in "
-                f"run {config.resume}. Received: {format_value(given)}; leave it out"
+                f"run {config.resume}. Received: {format_value(value)}; leave it out"
             )
     return dataclasses.replace(saved, resume=config.resume)
 

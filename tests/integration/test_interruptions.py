@@ -14,6 +14,7 @@ from workplace import TINY_MLP, TINY_PATCHES, Workplace, finished
 
 from scenetrack import cli
 from scenetrack.checkpoints import Checkpoint
+from scenetrack.config import TrainMlpConfig
 
 SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGKILL": -9}
 FINAL = ("test/accuracy", "test/accuracy_low", "test/accuracy_high", "test/macro_f1")
@@ -179,6 +180,7 @@ def _untimed(run: entities.Run) -> dict[str, float]:
         (["--epochs", "7"], "epochs is 60 in run"),
         (["--hidden", "25"], "hidden is 24,12 in run"),
         (["--seed", "1"], "seed is 0 in run"),
+        (["--dropout", str(TrainMlpConfig().dropout)], "dropout is 0.3 in run"),
     ],
 )
 def test_resume_keeps_its_settings(

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -26,9 +26,11 @@ class _Stages:
 
     error: BaseException | None = None
     configs: list[config.StageConfig] = field(default_factory=list)
+    given: Collection[str] = ()
 
-    def run(self, settings: config.StageConfig) -> None:
+    def run(self, settings: config.StageConfig, *, given: Collection[str]) -> None:
         self.configs.append(settings)
+        self.given = given
         if self.error is not None:
             raise self.error
 
@@ -64,6 +66,17 @@ class TestValues:
     def test_defaults_are_the_dataclass_defaults(self, stages: _Stages) -> None:
         assert cli.main(["patch_bow"]) == 0
         assert stages.only == config.PatchBowConfig()
+
+    def test_names_of_the_flags_are_handed_on(
+        self, stages: _Stages, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        words = ["patch_bow", "--epochs", "", "--hidden", "1024,512", "--seed", "0"]
+        assert cli.main(words) == 0
+        assert set(stages.given) == {"hidden", "seed"}
+        # mlflow run gives every parameter, so that none says what the user chose.
+        monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+        assert cli.main(words) == 0
+        assert not stages.given
 
     def test_each_type(self, stages: _Stages) -> None:
         words = "--epochs 3 --dropout 0.25 --hidden 64,32 --kernels rbf --data photos --flip false"
@@ -224,7 +237,7 @@ class TestEndings:
         monkeypatch.setattr(
             sys.modules["scenetrack.stages"],
             "run",
-            lambda settings: os.kill(os.getpid(), signal.SIGTERM),
+            lambda settings, given: os.kill(os.getpid(), signal.SIGTERM),
         )
         assert cli.main(["main"]) == 143
         assert signal.getsignal(signal.SIGTERM) is before
@@ -238,7 +251,7 @@ class TestEndings:
         words: list[str],
         level: int,
     ) -> None:
-        def run(settings: config.StageConfig) -> None:
+        def run(settings: config.StageConfig, given: Collection[str]) -> None:
             logging.getLogger("scenetrack.data").log(level, "reusing the cache")
             logging.getLogger("scenetrack.data").log(level - 1, "unheard")
 
