@@ -24,7 +24,7 @@ def test_whitened_patches_are_centred_and_uncorrelated() -> None:
     values = part.predict(PATCHES, verbose=0)
     np.testing.assert_allclose(values.mean(axis=0), 0, atol=1e-4)
     # The regularisation shortens every direction a little.
-    np.testing.assert_allclose(np.cov(values.T, bias=True), np.eye(5), atol=2e-3)
+    np.testing.assert_allclose(np.cov(values.T), np.eye(5), atol=2e-3)
 
 
 def test_a_network_without_whitening_stays_as_it_is() -> None:
