@@ -11,7 +11,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from scenetrack.checkpoints import Checkpoint
-from scenetrack.config import ActivationsConfig, StageConfig, TrainingConfig, format_value
+from scenetrack.config import (
+    ActivationsConfig,
+    DataConfig,
+    StageConfig,
+    TrainingConfig,
+    format_value,
+)
 from scenetrack.errors import ConfigError
 from scenetrack.records import Tag, Tracker
 from scenetrack.stages.result import StageResult
@@ -49,6 +55,9 @@ def run(config: StageConfig, *, given: Collection[str] = ()) -> StageResult:
         result = stage(config, tracker)
     if resumed:
         tracking.end_resumed(resumed, tracker.run_id)
+    if isinstance(config, DataConfig) and config.data == "demo":
+        note = "demo data: drawn scenes, so these figures are no results"
+        result = dataclasses.replace(result, summary=f"{result.summary}\n{note}")
     return _printed(result)
 
 

@@ -35,14 +35,21 @@ def open_dataset(config: DataConfig, tracker: Tracker) -> SceneDataset:
         Tag("dataset", dataset.name),
         Tag("dataset_digest", dataset.digest),
         Tag("demo_data", str(dataset.name == "demo").lower()),
-        _input_record(dataset, dataset.train, "train"),
-        _input_record(dataset, dataset.test, "test"),
+        *dataset_inputs(dataset),
     )
     if dataset.bad_files:
         logger.warning("%d unreadable images are left out", len(dataset.bad_files))
         rows = [(str(path), reason) for path, reason in dataset.bad_files]
         tracker.log(Table("skipped_files.csv", ("file", "reason"), rows))
     return dataset
+
+
+def dataset_inputs(dataset: SceneDataset) -> list[DatasetInput]:
+    """Both splits as a run's inputs."""
+    return [
+        _input_record(dataset, dataset.train, "train"),
+        _input_record(dataset, dataset.test, "test"),
+    ]
 
 
 def _input_record(dataset: SceneDataset, split: Split, context: str) -> DatasetInput:

@@ -68,7 +68,7 @@ def _compare(
     train, test = (onnx.predict(pixels) for pixels in (images.train, images.test))
     rate = (len(images.train) + len(images.test)) / (time.perf_counter() - started)
     tracker.log(Metric("time/descriptors_images_per_s", rate))
-    comparison = Comparison(images, tracker, unseen)
+    comparison = Comparison(config, images, tracker, unseen)
     tags = {"descriptor": f"mlp {layer}"}
     comparison.add_end_to_end(test["logits"], train["logits"], tags)
     features = Features(

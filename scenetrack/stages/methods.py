@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from scenetrack.classifiers import FittedClassifier, refit
+from scenetrack.config import StageConfig
 from scenetrack.data.catalog import SceneDataset
 from scenetrack.errors import DataError
 from scenetrack.evaluation import Evaluation, comparison_records, comparison_text, evaluate
-from scenetrack.records import Artifact, Metric, Param, Table, Tag, Tracker, metrics
-from scenetrack.stages.inputs import SceneImages
+from scenetrack.records import Artifact, Metric, Param, Record, Table, Tag, Tracker, metrics
+from scenetrack.stages.inputs import SceneImages, dataset_inputs
 from scenetrack.stages.result import StageResult
 
 logger = logging.getLogger(__name__)
@@ -44,12 +45,14 @@ class Comparison:
     """The finished methods of a stage on the same test images, one child run each.
 
     Args:
+        config: the stage's settings, which every child carries too.
         images: the data, with labels and held-out images.
         tracker: the parent run.
         unseen: whether the held-out images were kept from the network, so that accuracy on them
             may be called validation accuracy.
     """
 
+    config: StageConfig
     images: SceneImages
     tracker: Tracker
     unseen: bool
@@ -71,8 +74,8 @@ class Comparison:
         if self.unseen and len(self.images.held_out):
             figures["val/accuracy"] = right[self.images.held_out].mean()
         tags = {**tags, "encoder": "none", "classifier": "network"}
-        with self.tracker.child(END_TO_END, self._tags(tags)) as child:
-            child.log(*metrics(figures))
+        with self.tracker.child(END_TO_END, tags) as child:
+            child.log(*metrics(figures), *self._circumstances())
             self._note(END_TO_END, figures)
             self._finish_method(child, END_TO_END, test_scores)
 
@@ -96,9 +99,10 @@ class Comparison:
             predicted = without.predict(features.train[held_out])
             figures["val/accuracy"] = np.mean(predicted == labels[held_out])
         tags = {**features.tags, "classifier": f"svm {classifier.kernel}"}
-        with self.tracker.child(name, self._tags(tags)) as child:
+        with self.tracker.child(name, tags) as child:
             child.log(
                 *metrics(figures),
+                *self._circumstances(),
                 *(Param(key, f"{value:.6g}") for key, value in classifier.best_params.items()),
                 _settings_table(classifier),
             )
@@ -141,9 +145,10 @@ class Comparison:
         )
         self.chosen_by[name] = (validated, cross_validated)
 
-    def _tags(self, tags: Mapping[str, str]) -> dict[str, str]:
-        dataset = self.images.dataset
-        return {"dataset": dataset.name, "dataset_digest": dataset.digest, **tags}
+    def _circumstances(self) -> list[Record]:
+        """What a child needs to be compared with the children of other runs."""
+        params = [Param(name, value) for name, value in self.config.as_params().items()]
+        return [*params, *dataset_inputs(self.images.dataset)]
 
     def _finish_method(self, child: Tracker, name: str, scores: np.ndarray) -> None:
         dataset = self.images.dataset

@@ -228,7 +228,7 @@ def _compare(
     *,
     unseen: bool,
 ) -> StageResult:
-    comparison = Comparison(images, tracker, unseen)
+    comparison = Comparison(config, images, tracker, unseen)
     tags = {"descriptor": f"patch mlp {layer}", "aggregation": config.aggregation}
     comparison.add_end_to_end(test.scores, train.scores, tags)
     tags = {"descriptor": tags["descriptor"], "encoder": "bag of words"}

@@ -48,7 +48,7 @@ from scenetrack.tracking.store import connect, experiment_named, get_run, one_li
 
 logger = logging.getLogger(__name__)
 
-INHERITED_TAGS = ("task", "stage", "dataset", "dataset_digest")
+INHERITED_TAGS = ("task", "stage", "dataset", "dataset_digest", "demo_data")
 
 _TABLES_TAG = "mlflow.loggedArtifacts"
 # What mlflow names a run that nobody named: adjective-noun-number.
