@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,9 @@ def twins(workplace: Workplace) -> tuple[entities.Run, entities.Run]:
     processes = [workplace.start_training("train_mlp", "twins") for _ in range(2)]
     for process in processes:
         finished(process)
+    # mlflow keeps its store for the process, with artifacts below the folder of that moment.
+    with contextlib.chdir(workplace.root):
+        assert workplace.client
     first, second = workplace.runs("twins")
     return first, second
 
