@@ -100,9 +100,13 @@ class Checkpoint:
                     _numbered(arrays, "best"),
                 )
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise ModelError(
-                f"the checkpoint {path} is damaged ({error}): delete it and start a new training"
-            ) from error
+            raise self.damaged() from error
+
+    def damaged(self) -> ModelError:
+        """The error for a checkpoint whose files are not what a training wrote."""
+        return ModelError(
+            f"the checkpoint {self.folder} is damaged: delete that folder and start a new training"
+        )
 
     def copy_to(self, other: Checkpoint) -> None:
         """Make ``other`` a checkpoint of the same settings and state."""
@@ -121,7 +125,12 @@ class Checkpoint:
                 "training is resumed where it ran, with the same SCENETRACK_CACHE; the network of "
                 "a finished one is taken with --model"
             )
-        described: dict[str, Any] = json.loads(path.read_text())
+        try:
+            described: dict[str, Any] = json.loads(path.read_text())
+            if set(described) != {"config", "dataset_digest"}:
+                raise ValueError(f"unexpected entries {sorted(described)}")
+        except (ValueError, TypeError, OSError) as error:
+            raise self.damaged() from error
         return described
 
 

@@ -104,6 +104,8 @@ def parse_value(name: str, text: str, kind: Any) -> Any:
             raise ConfigError(f"{flag_name(name)} must be true or false. Received: {text!r}")
         return _TRUTH[text.lower()]
     try:
+        if kind is not str and ("_" in text or not text.isascii()):
+            raise ValueError(text)  # Python reads 1_0 and other alphabets' digits as numbers
         return kind(text)
     except ValueError:
         raise ConfigError(f"{flag_name(name)} must be {_KINDS[kind]}. Received: {text!r}") from None

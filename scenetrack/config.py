@@ -21,6 +21,8 @@ AGGREGATIONS = ("mean", "max", "vote")
 KERNELS = ("linear", "rbf", "chi2", "intersection")
 SAMPLINGS = ("random", "grid")
 
+MOST_WEIGHTS = 500_000_000  # 6 GB while training with adamw
+
 
 def param(
     default: Any,
@@ -154,6 +156,10 @@ class TrainMlpConfig(TrainingConfig):
         ("flip", "shift"), "Random changes of training images.", choices=AUGMENTATIONS
     )
 
+    def validate(self) -> None:
+        super().validate()
+        _check_weights(3 * self.image_size**2, self.hidden)
+
 
 @dataclass(frozen=True)
 class LayerSvmConfig(TrainMlpConfig):
@@ -251,6 +257,7 @@ class PatchBowConfig(TrainingConfig):
                 f"whitening keeps at most the {pixels} values of a patch of "
                 f"{self.patch_size} px. Received: whitening={self.whitening}"
             )
+        _check_weights((self.whitening or pixels) + 3 * self.mean_colour, self.hidden)
         _need_kernel(self.kernels)
 
 
@@ -299,6 +306,16 @@ def format_value(value: object) -> str:
     return str(value)
 
 
+def _check_weights(inputs: int, hidden: tuple[int, ...]) -> None:
+    widths = (inputs, *hidden)
+    weights = sum(before * after for before, after in zip(widths, hidden, strict=False))
+    if weights > MOST_WEIGHTS:
+        raise ConfigError(
+            f"the hidden layers may have at most {MOST_WEIGHTS:,} weights. Received: {weights:,}; "
+            "choose smaller hidden layers or smaller images"
+        )
+
+
 def _need_kernel(kernels: tuple[str, ...]) -> None:
     if not kernels:
         raise ConfigError(f"kernels needs at least one of: {', '.join(KERNELS)}. Received: none")
@@ -306,6 +323,8 @@ def _need_kernel(kernels: tuple[str, ...]) -> None:
 
 def _check_value(item: dataclasses.Field[Any], value: Any) -> None:
     low, high, choices = (item.metadata[key] for key in ("low", "high", "choices"))
+    if choices and isinstance(value, tuple) and len(set(value)) < len(value):
+        raise ConfigError(f"{item.name} must name each choice once. Received: {','.join(value)}")
     for single in value if isinstance(value, tuple) else (value,):
         if choices and single not in choices:
             raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from scenetrack.checkpoints import Checkpoint
 from scenetrack.config import TrainingConfig
+from scenetrack.errors import ModelError, ScenetrackError
 
 OnEpoch = Callable[[int, Mapping[str, float]], None]
 
@@ -70,6 +72,10 @@ def fit(
         checkpoint: where every epoch's state goes; what it holds already is gone on from.
         on_epoch: called after each epoch, and for each epoch taken over, with its figures.
 
+    Raises:
+        ScenetrackError: the loss is no finite number any more.
+        ModelError: the checkpoint is damaged.
+
     With early stopping the model ends with the weights of the best validation loss, otherwise
     with those of the last epoch.
     """
@@ -90,6 +96,7 @@ def fit(
             if _patience_spent(history, config.patience):
                 break
             figures = _train_epoch(model, batches.epoch(epoch))
+            _check_finite(figures["train/loss"], epoch, config)
             if validation is not None:
                 figures |= _validate(model, *validation, config.batch_size)
             for name, value in figures.items():
@@ -181,6 +188,14 @@ def _mean_figures(
     return {f"{prefix}/{name}": total / seen for name, total in totals.items()}
 
 
+def _check_finite(loss: float, epoch: int, config: TrainingConfig) -> None:
+    if not np.isfinite(loss):
+        raise ScenetrackError(
+            f"the training diverged in epoch {epoch + 1} (loss {loss}): choose a learning_rate "
+            f"below {config.learning_rate:g}, or batch_norm true"
+        )
+
+
 def _best_epoch(history: Mapping[str, list[float]]) -> int:
     return int(np.argmin(history["val/loss"]))
 
@@ -205,9 +220,12 @@ def _restore(
     model: keras.Model, checkpoint: Checkpoint | None
 ) -> tuple[dict[str, list[float]], list[np.ndarray] | None]:
     saved = checkpoint.load() if checkpoint is not None else None
-    if saved is None:
+    if checkpoint is None or saved is None:
         return {}, None
-    for variable, value in zip(_variables(model), saved.state, strict=True):
+    variables = _variables(model)
+    if [tuple(variable.shape) for variable in variables] != [v.shape for v in saved.state]:
+        raise checkpoint.damaged()
+    for variable, value in zip(variables, saved.state, strict=True):
         variable.assign(value)
     return saved.history, saved.best_weights
 
@@ -227,12 +245,13 @@ def load_model(path: Path) -> keras.Model:
         ModelError: the file cannot be read as a Keras model.
     """
     import scenetrack.models.layers  # noqa: F401  (registers the package's layers)
-    from scenetrack.errors import ModelError
 
+    if not zipfile.is_zipfile(path):
+        raise ModelError(f"a .keras file saved by Keras 3 is required, but {path} is none")
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, OSError, TypeError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # a damaged file can fail anywhere in Keras, h5py or zipfile
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"a .keras file saved by Keras 3 is required, but {path} cannot be read: {reason}"
         ) from error

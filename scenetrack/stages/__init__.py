@@ -101,7 +101,9 @@ def resumed_config(config: TrainingConfig, given: Collection[str] = ()) -> Train
         ConfigError: ``config`` sets something else than that run did.
         ModelError: the run has no checkpoint here, or is of another stage.
     """
-    saved = Checkpoint.of_run(config.resume).config(type(config))
+    checkpoint = Checkpoint.of_run(config.resume)
+    saved = checkpoint.config(type(config))
+    checkpoint.load()  # a damaged one is refused before a run is opened
     for item in dataclasses.fields(config):
         value, kept = getattr(config, item.name), getattr(saved, item.name)
         chosen = item.name in given or value != item.default

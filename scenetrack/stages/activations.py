@@ -32,7 +32,7 @@ def activations(config: ActivationsConfig, tracker: Tracker) -> StageResult:
     Raises:
         InputError: no such image, model or layer, or the folder is not writable.
     """
-    path, folder = Path(config.image), Path(config.output)
+    path, folder = Path(config.image).expanduser(), Path(config.output).expanduser()
     if not path.is_file():
         raise InputError(f"an image file is required. Received: {config.image or 'none'}")
     ensure_writable(folder)

@@ -21,7 +21,7 @@ from scenetrack.records import Metric, Tracker
 from scenetrack.runtime import OnnxModel
 from scenetrack.stages.inputs import SceneImages, open_images
 from scenetrack.stages.methods import Comparison, Features, check_cross_validation
-from scenetrack.stages.network import check_fits, export_descriptor, take
+from scenetrack.stages.network import check_classes, check_fits, export_descriptor, take
 from scenetrack.stages.result import StageResult
 from scenetrack.stages.train_mlp import train_on_images
 
@@ -38,12 +38,14 @@ def layer_svm(config: LayerSvmConfig, tracker: Tracker) -> StageResult:
         InputError: the data, the model or the layer cannot be used.
     """
     taken = take(config.model, config.experiment) if config.model else None
+    planned = taken or build_model(config, classes=2)
+    check_fits(planned, "image_size", config.image_size)
+    layer = find_layer(planned, config.layer).name
     images = open_images(config, tracker, config.image_size)
     check_cross_validation(images.dataset)
     classes = images.dataset.class_names
     network = taken or build_model(config, len(classes))
-    check_fits(network, "image_size", config.image_size, len(classes))
-    layer = find_layer(network, config.layer).name
+    check_classes(network, len(classes))
     _check_kernels(config.kernels, network, layer, images.train[:64])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

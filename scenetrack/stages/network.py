@@ -66,9 +66,13 @@ def train(
     def log_epoch(epoch: int, values: Mapping[str, float]) -> None:
         tracker.log(*metrics({data.prefix + name: v for name, v in values.items()}, epoch))
 
-    result = fit(
-        model, data.batches, data.validation, config, checkpoint=checkpoint, on_epoch=log_epoch
-    )
+    try:
+        result = fit(
+            model, data.batches, data.validation, config, checkpoint=checkpoint, on_epoch=log_epoch
+        )
+    except ModelError:
+        checkpoint.delete()  # a damaged state is of no use to anyone
+        raise
     if result.best_epoch != result.epochs - 1:
         # The last value of a curve is what MLflow's table shows: it has to be the kept model's.
         kept = {name: values[result.best_epoch] for name, values in result.history.items()}
@@ -106,15 +110,31 @@ def take(model: str, experiment: str) -> keras.Model:
     """The Keras network of a run or file.
 
     Raises:
-        ModelError: there is no such model.
+        ModelError: there is no such model, or it is no classifier of square RGB images.
     """
     from scenetrack.tracking import resolve_model
 
-    return load_model(resolve_model(model, experiment))
+    path = resolve_model(model, experiment)
+    network = load_model(path)
+    inputs = [tuple(tensor.shape) for tensor in network.inputs]
+    outputs = [tuple(tensor.shape) for tensor in network.outputs]
+    shape = inputs[0]
+    is_square = len(shape) == 4 and shape[1] is not None and shape[1:] == (shape[1], shape[1], 3)
+    if len(inputs) > 1 or not is_square:
+        raise ModelError(
+            "a network that takes RGB images of one fixed square size is required, but "
+            f"{path.name} takes {' and '.join(map(str, inputs))}"
+        )
+    if len(outputs) > 1 or len(outputs[0]) != 2:
+        raise ModelError(
+            "a network that gives one probability for each class is required, but "
+            f"{path.name} gives {' and '.join(map(str, outputs))}"
+        )
+    return network
 
 
-def check_fits(network: keras.Model, name: str, size: int, classes: int) -> None:
-    """Raise ModelError unless the network takes ``size`` px and knows ``classes`` classes.
+def check_fits(network: keras.Model, name: str, size: int) -> None:
+    """Raise ModelError unless the network takes ``size`` px and has the layer ``logits``.
 
     ``name`` is the parameter that sets the size.
     """
@@ -124,6 +144,15 @@ def check_fits(network: keras.Model, name: str, size: int, classes: int) -> None
             f"the network takes {expected} px, but {name} is {size}: "
             f"add --{name.replace('_', '-')} {expected}"
         )
+    if "logits" not in {layer.name for layer in network.layers}:
+        raise ModelError(
+            "a network with a layer named logits before its softmax is required, as scenetrack "
+            f"trains them. Received layers: {', '.join(layer.name for layer in network.layers)}"
+        )
+
+
+def check_classes(network: keras.Model, classes: int) -> None:
+    """Raise ModelError unless the network tells ``classes`` classes apart."""
     if network.output_shape[-1] != classes:
         raise ModelError(
             f"a network for the data set's {classes} classes is required, but this one tells "

@@ -24,6 +24,7 @@ from scenetrack.stages.inputs import SceneImages, open_images
 from scenetrack.stages.methods import Comparison, Features, check_cross_validation
 from scenetrack.stages.network import (
     TrainingData,
+    check_classes,
     check_fits,
     descriptor_width,
     export_descriptor,
@@ -49,13 +50,15 @@ def patch_bow(config: PatchBowConfig, tracker: Tracker) -> StageResult:
         InputError: the data, the model or the layer cannot be used.
     """
     taken = take(config.model, config.experiment) if config.model else None
+    planned = taken or build_model(config, classes=2)
+    check_fits(planned, "patch_size", config.patch_size)
+    layer = find_layer(planned, config.layer).name
+    _check_pca(config.pca, descriptor_width(planned, layer), layer)
     images = open_images(config, tracker, config.image_size)
     check_cross_validation(images.dataset)
     classes = images.dataset.class_names
     network = taken or build_model(config, len(classes))
-    check_fits(network, "patch_size", config.patch_size, len(classes))
-    layer = find_layer(network, config.layer).name
-    _check_pca(config.pca, descriptor_width(network, layer), layer)
+    check_classes(network, len(classes))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if taken is None:

@@ -87,7 +87,35 @@ def test_file_that_is_no_model(
 ) -> None:
     Path("broken.keras").write_text("not a zip file")
     line = refusal(capsys, *tiny(here, "patch_bow", model="broken.keras"))
-    assert "broken.keras cannot be read" in line
+    assert "a .keras file saved by Keras 3 is required, but broken.keras is none" in line
+
+
+@pytest.mark.parametrize(
+    ("shape", "outputs", "said"),
+    [
+        ((None, None, 3), 1, "RGB images of one fixed square size"),
+        ((8, 9, 3), 1, "RGB images of one fixed square size"),
+        ((8, 8, 1), 1, "RGB images of one fixed square size"),
+        ((10,), 1, "RGB images of one fixed square size"),
+        ((8, 8, 3), 2, "one probability for each class"),
+        ((8, 8, 3), 1, "a layer named logits"),
+    ],
+)
+def test_network_of_another_kind(
+    here: Workplace,
+    twins: object,
+    capsys: pytest.CaptureFixture[str],
+    shape: tuple[int | None, ...],
+    outputs: int,
+    said: str,
+) -> None:
+    keras = pytest.importorskip("keras")
+    images = keras.Input(shape)
+    flat = keras.layers.GlobalAveragePooling2D()(images) if len(shape) == 3 else images
+    heads = [keras.layers.Dense(3)(flat) for _ in range(outputs)]
+    keras.Model(images, heads).save("foreign.keras")
+    words = tiny(here, "layer_svm", model="foreign.keras", image_size="8")
+    assert said in refusal(capsys, *words)
 
 
 def test_model_for_other_classes(

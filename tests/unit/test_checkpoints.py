@@ -83,7 +83,7 @@ class TestState:
     def test_damaged(self, checkpoint: Checkpoint, content: bytes) -> None:
         checkpoint.folder.mkdir(parents=True)
         (checkpoint.folder / "state.npz").write_bytes(content)
-        with pytest.raises(ModelError, match=r"state\.npz is damaged .*delete it"):
+        with pytest.raises(ModelError, match="is damaged: delete that folder"):
             checkpoint.load()
 
     def test_objects_are_not_unpickled(self, checkpoint: Checkpoint) -> None:
@@ -95,6 +95,13 @@ class TestState:
 
 
 class TestSettings:
+    @pytest.mark.parametrize("content", ["{", "{}", "[]", '{"config": {}}'])
+    def test_damaged(self, checkpoint: Checkpoint, content: str) -> None:
+        checkpoint.folder.mkdir(parents=True)
+        (checkpoint.folder / "config.json").write_text(content)
+        with pytest.raises(ModelError, match="is damaged: delete that folder"):
+            checkpoint.config(TrainMlpConfig)
+
     @pytest.mark.parametrize(
         "config",
         [

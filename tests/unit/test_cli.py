@@ -186,9 +186,10 @@ class TestRefusals:
         refuse(capsys, "patch_bow", "--epochs", "0")
         assert stages.configs == []
 
-    def test_parse_value_names_the_flag(self) -> None:
+    @pytest.mark.parametrize("text", ["x", "1_0", "\u0663", "1.5"])
+    def test_parse_value_names_the_flag(self, text: str) -> None:
         with pytest.raises(ConfigError, match="--batch-size must be a whole number"):
-            cli.parse_value("batch_size", "x", int)
+            cli.parse_value("batch_size", text, int)
 
 
 class TestEndings:

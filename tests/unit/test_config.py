@@ -73,6 +73,9 @@ def test_each_default_has_its_declared_type(
         (PatchBowConfig, {"patch_size": 7, "whitening": 148}, "at most the 147 values of a patch"),
         (PatchBowConfig, {"kernels": ()}, "kernels needs at least one of"),
         (LayerSvmConfig, {"kernels": ()}, "kernels needs at least one of"),
+        (LayerSvmConfig, {"kernels": ("rbf", "rbf")}, "kernels must name each choice once"),
+        (TrainMlpConfig, {"hidden": (65536, 65536)}, "at most 500,000,000 weights"),
+        (PatchBowConfig, {"hidden": (65536, 65536)}, "at most 500,000,000 weights"),
     ],
 )
 def test_contradictions(stage: type[StageConfig], values: dict[str, object], said: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 from scenetrack.checkpoints import Checkpoint
 from scenetrack.config import TrainMlpConfig
 from scenetrack.data.augment import ImageBatches
-from scenetrack.errors import ModelError
+from scenetrack.errors import ModelError, ScenetrackError
 from scenetrack.models import build_model
 from scenetrack.training import TrainResult, fit, learning_rate, load_model, save_model
 
@@ -75,6 +75,35 @@ def train(
         on_epoch=on_epoch,
     )
     return model, result, seen
+
+
+def test_a_training_that_diverges_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config(
+        optimizer="sgd", learning_rate=10.0, hidden=(64, 64, 64), batch_norm=False, epochs=50,
+        schedule="constant", activation="relu", dropout=0.0,
+    )  # fmt: skip
+    seen: list[int] = []
+    with pytest.raises(ScenetrackError, match=r"diverged in epoch \d+ .*learning_rate below 10"):
+        fit(
+            build_model(settings, CLASSES),
+            batches(settings),
+            None,
+            settings,
+            on_epoch=lambda epoch, _: seen.append(epoch),
+        )
+    assert len(seen) < 49
+
+
+@pytest.mark.parametrize("damage", ["missing", "wrong shape"])
+def test_a_state_of_another_network_is_damaged(tmp_path: Path, damage: str) -> None:
+    checkpoint = Checkpoint(tmp_path / "abc")
+    train(config(epochs=1), checkpoint)
+    saved = checkpoint.load()
+    assert saved is not None
+    state = saved.state[:-1] if damage == "missing" else [np.zeros(3), *saved.state[1:]]
+    checkpoint.save(state, saved.history, None)
+    with pytest.raises(ModelError, match="is damaged"):
+        train(config(epochs=2), checkpoint)
 
 
 # A large rate without decay makes the validation loss rise and fall.
