@@ -272,6 +272,12 @@ class ActivationsConfig(StageConfig):
         "", "Run id or .keras file; empty: the newest finished training of the experiment."
     )
     layer: str = param("list", "Layer name, or list to print the layers and their shapes.")
+    image_size: int = param(
+        PatchBowConfig.image_size,
+        "Side in pixels that the image is resized to for a patch network.",
+        low=8,
+        high=2048,
+    )
     output: str = param(".", "Folder to write the .npz file and the picture to.")
 
 

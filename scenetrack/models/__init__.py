@@ -10,6 +10,7 @@ import numpy as np
 
 from scenetrack.config import PatchBowConfig, TrainingConfig, TrainMlpConfig
 
+PATCH_NETWORK = "patch_mlp"  # name of the networks that take patches of an image
 PIXEL_MEAN = 127.5
 PIXEL_SCALE = 64.0
 WHITENING_BYTES = 2**28  # of float32 samples
@@ -75,7 +76,7 @@ def _patch_mlp(config: Any, classes: int) -> keras.Model:
     if config.mean_colour:
         colour = keras.layers.GlobalAveragePooling2D(name="mean_colour")(scaled)
         values = keras.layers.Concatenate(name="descriptor")([values, colour])
-    return keras.Model(images, _head(values, config, classes), name="patch_mlp")
+    return keras.Model(images, _head(values, config, classes), name=PATCH_NETWORK)
 
 
 def _image_input(size: int) -> Any:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scenetrack.config import ActivationsConfig, PatchBowConfig
+from scenetrack.config import ActivationsConfig
 from scenetrack.data.images import load_images
 from scenetrack.data.patches import PatchGrid
 from scenetrack.errors import InputError
 from scenetrack.export.truncate import find_layer, layer_names
 from scenetrack.figures import activations as draw_activations
+from scenetrack.models import PATCH_NETWORK
 from scenetrack.records import Artifact, Tracker
 from scenetrack.stages.network import take
 from scenetrack.stages.result import StageResult
@@ -38,7 +39,9 @@ def activations(config: ActivationsConfig, tracker: Tracker) -> StageResult:
     ensure_writable(folder)
     network = take(config.model, config.experiment)
     layer = find_layer(network, config.layer).name
-    pixels = load_images([path], _image_size(network))[0]
+    takes_patches = network.name == PATCH_NETWORK
+    size = config.image_size if takes_patches else network.input_shape[1]
+    pixels = load_images([path], size)[0]
     values = _layer_output(network, layer, pixels)
     stem = f"{path.stem}-{layer}"
     arrays, picture = folder / f"{stem}.npz", folder / f"{stem}.png"
@@ -68,11 +71,6 @@ def layer_list(config: ActivationsConfig) -> str:
     return "\n".join(
         f"{name.ljust(widths[0])}  {kind.ljust(widths[1])}  {shape}" for name, kind, shape in rows
     )
-
-
-def _image_size(network: keras.Model) -> int:
-    """What the image is resized to: the network's input, or a patch network's usual image."""
-    return PatchBowConfig().image_size if network.name == "patch_mlp" else network.input_shape[1]
 
 
 def _layer_output(network: keras.Model, layer: str, pixels: np.ndarray) -> np.ndarray:
