@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 from mlflow import MlflowClient, entities
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+from sqlalchemy.exc import SQLAlchemyError
 
 from scenetrack.errors import InputError, ModelError, ScenetrackError
 from scenetrack.storage import ensure_writable, lock
 
 logger = logging.getLogger(__name__)
+
+# https://www.sqlite.org/fileformat.html#the_database_header
+_SQLITE_HEADER = b"SQLite format 3\0"
+_DRIVERS = {
+    "psycopg": "psycopg[binary]",
+    "psycopg2": "psycopg2-binary",
+    "MySQLdb": "mysqlclient",
+}
 
 
 def tracking_uri() -> str:
@@ -41,6 +52,13 @@ def open_ui(host: str = "127.0.0.1", port: int = 5000) -> None:
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     words = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--host", host]
     words += ["--port", str(port), "--backend-store-uri", uri]
+    if host != "localhost" and not host.startswith("127."):
+        logger.warning(
+            "the server at %s:%d is open to the network without a password: whoever reaches it "
+            "can read and change the runs",
+            host,
+            port,
+        )
     logger.info("opening http://%s:%d for %s", host, port, uri)
     sys.stdout.flush()
     os.execv(sys.executable, words)
@@ -50,6 +68,7 @@ def connect() -> MlflowClient:
     """A client of the store in use, which is made and ready.
 
     Raises:
+        InputError: it is no store, or lacks its driver.
         ScenetrackError: it cannot be reached, read or written.
     """
     return _client(tracking_uri())
@@ -82,18 +101,29 @@ def get_run(client: MlflowClient, run_id: str) -> entities.Run:
     """The run with this id.
 
     Raises:
-        ModelError: there is no such run.
+        ModelError: there is no such run, or it is deleted.
     """
     try:
-        return client.get_run(run_id)
+        run = client.get_run(run_id)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             with one_line_errors():
                 raise
         raise ModelError(
             f"a run id of {tracking_uri()} or a .keras file is required, but there is no run "
-            f"{run_id!r}: copy the id from the MLflow UI (scenetrack ui)"
+            f"{shortened(run_id)!r}: copy the id from the MLflow UI (scenetrack ui)"
         ) from error
+    if run.info.lifecycle_stage == "deleted":
+        raise ModelError(
+            f"run {run_id} is deleted: name another one, or restore it with: "
+            f"mlflow runs restore --run-id {run_id}"
+        )
+    return run
+
+
+def shortened(text: str) -> str:
+    """``text`` as a message of one line can show it."""
+    return text if len(text) <= 100 else f"{text[:60]}...{text[-20:]}"
 
 
 @contextmanager
@@ -120,20 +150,104 @@ def _client(uri: str) -> MlflowClient:
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for chatter in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(chatter).setLevel(logging.WARNING)
-    with one_line_errors(), _initialising(uri):
-        # The constructor already makes the store's tables.
+    with _one_line_refusals(uri), _initialised(uri):
+        # The constructor also brings the tables of an older MLflow up to date.
         client = MlflowClient(uri, registry_uri=uri)
         client.search_experiments(max_results=1)
     return client
 
 
-def _initialising(uri: str) -> AbstractContextManager[object]:
-    """A lock between processes where the store is an SQLite file, otherwise none."""
-    if not uri.startswith("sqlite:///"):
-        return nullcontext()
-    database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
-    ensure_writable(database.absolute().parent)
-    return lock(database)
+@contextmanager
+def _one_line_refusals(uri: str) -> Iterator[None]:
+    """Raise in one line what the opening of a store meets; MLflow passes much of it on raw."""
+    try:
+        with one_line_errors():
+            try:
+                yield
+            except MlflowException as error:
+                if error.error_code != "INVALID_PARAMETER_VALUE" or uri.startswith("http"):
+                    raise
+                raise InputError(
+                    "MLFLOW_TRACKING_URI must be sqlite:///FILE, postgresql+psycopg://HOST/NAME "
+                    f"or http://SERVER. Received: {uri}"
+                ) from error
+    except ModuleNotFoundError as error:
+        name = error.name or ""
+        raise InputError(
+            f"the store {uri} needs the database driver {name}: install it with "
+            f"pip install '{_DRIVERS.get(name, name)}', or change MLFLOW_TRACKING_URI"
+        ) from error
+    except SQLAlchemyError as error:
+        text = " ".join(str(getattr(error, "orig", None) or error).split())
+        if uri.startswith("sqlite") and ("already exists" in text or "duplicate column" in text):
+            raise _damaged(_sqlite_file(uri) or Path(uri), "was left half made") from error
+        raise InputError(
+            f"the MLflow store {uri} cannot be opened ({text[:300]}): check it, or change "
+            "MLFLOW_TRACKING_URI"
+        ) from error
+
+
+@contextmanager
+def _initialised(uri: str) -> Iterator[None]:
+    """Where the store is an SQLite file: a lock between processes, and a whole file.
+
+    Two processes that make or migrate the tables at once would corrupt them for good.
+    """
+    database = _sqlite_file(uri)
+    if database is None:
+        yield
+        return
+    _check_database(database)
+    ensure_writable(database.parent)
+    with lock(database):
+        if not database.exists() or not database.stat().st_size:
+            _make_database(database)
+        yield
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    name = uri.removeprefix("sqlite:///").partition("?")[0]
+    return None if name in (uri, "", ":memory:") else Path(name).absolute()
+
+
+def _check_database(database: Path) -> None:
+    # SQLAlchemy itself would try such a file again for a minute.
+    if database.is_dir():
+        raise _damaged(database, "is a folder")
+    if database.is_file():
+        with database.open("rb") as file:
+            start = file.read(len(_SQLITE_HEADER))
+        if start not in (b"", _SQLITE_HEADER):
+            raise _damaged(database, "is no SQLite file")
+
+
+def _damaged(database: Path, reason: str) -> InputError:
+    return InputError(
+        f"an MLflow store is required, but {database} {reason}: move it away to start a new one "
+        f"(mv {database.name} {database.name}.old), or set MLFLOW_TRACKING_URI"
+    )
+
+
+def _make_database(database: Path) -> None:
+    """Make the store beside its place and move it there whole; the caller holds the lock.
+
+    MLflow's migrations commit one by one: a process killed among them leaves tables that no later
+    start can complete.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    scratch = database.with_name(f".{database.name}.making")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    try:
+        made = scratch / database.name
+        store = SqlAlchemyStore(f"sqlite:///{made}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
+        store.engine.dispose()
+        # SQLite would roll the journal of an earlier start back into the new file.
+        database.with_name(f"{database.name}-journal").unlink(missing_ok=True)
+        os.replace(made, database)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _check_port(host: str, port: int) -> None:
