@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import mlflow
 import numpy as np
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModel
 from mlflow.models import Model as MlflowModel
 from mlflow.models import ModelSignature
 from mlflow.types import Schema
@@ -23,7 +24,13 @@ from mlflow.types import TensorSpec as MlflowTensorSpec
 from scenetrack.errors import ModelError
 from scenetrack.records import Model, TensorSpec
 from scenetrack.storage import cache_dir, replacing
-from scenetrack.tracking.store import connect, get_run, one_line_errors, tracking_uri
+from scenetrack.tracking.store import (
+    connect,
+    get_run,
+    one_line_errors,
+    shortened,
+    tracking_uri,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -38,33 +45,33 @@ def resolve_model(model: str, experiment: str) -> Path:
     Args:
         model: a ``.keras`` file, a run id (its newest Keras model, or its children's),
             ``runs:/ID/NAME``, ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``; empty for the
-            newest Keras model of a finished run of ``experiment``.
+            newest Keras model of a finished run of ``experiment``, else of any experiment.
 
     Raises:
         ModelError: it does not exist, or is no Keras model.
     """
-    if model.endswith(".keras") or Path(model).is_file():
-        return _checked_file(Path(model).expanduser())
+    path = _expanded(model)
+    if model.endswith(".keras") or _is_file(path):
+        return _checked_file(path)
+    gone = ""
     with one_line_errors(ModelError):
         client = connect()
-        if not model:
-            candidates = _newest_models(client, experiment)
-            named = f"no finished run of experiment {experiment!r} has one"
-        elif model.startswith("models:/"):
-            candidates = iter([_registered_model_id(client, model)])
-            named = f"{model} is another kind of model"
-        else:
-            run_id, _, name = model.removeprefix("runs:/").partition("/")
-            candidates = _models_of_run(client, run_id, name)
-            named = f"run {run_id} has none" + (f" named {name!r}" if name else "")
-        for model_id in candidates:
-            for item in client.list_logged_model_artifacts(model_id, "data"):
+        for found in _candidates(client, model, experiment):
+            for item in client.list_logged_model_artifacts(found.model_id, "data"):
                 if item.path.endswith(".keras"):
-                    location = client.get_logged_model(model_id).artifact_location
-                    return _local_file(model_id, f"{location}/{item.path}")
+                    if not model:
+                        _tell_other_experiment(client, found, experiment)
+                    return _local_file(found.model_id, f"{found.artifact_location}/{item.path}")
+            if not client.list_logged_model_artifacts(found.model_id):
+                gone = gone or found.artifact_location
+    if gone:
+        raise ModelError(
+            f"a Keras model is required, but its files at {gone} are missing: put them back, or "
+            "name a .keras file or another run"
+        )
     raise ModelError(
-        f"a Keras model is required, but {named}: train one first (scenetrack train_mlp), or name "
-        "a .keras file or another run"
+        f"a Keras model is required, but {_lack(model, experiment)}: train one first (scenetrack "
+        "train_mlp), or name a .keras file or another run"
     )
 
 
@@ -149,32 +156,101 @@ def _local_file(model_id: str, uri: str) -> Path:
     return target
 
 
+def _expanded(model: str) -> Path:
+    try:
+        return Path(model).expanduser()
+    except RuntimeError:  # It begins with ~ but names no user.
+        return Path(model)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # The name is longer than file systems allow.
+        return False
+
+
 def _checked_file(path: Path) -> Path:
     if path.suffix != ".keras":
         raise ModelError(f"a .keras file or a run id is required. Received: {path}")
-    if not path.is_file():
-        raise ModelError(f"model file {path} does not exist: check the path")
+    if not _is_file(path):
+        raise ModelError(f"model file {shortened(str(path))} does not exist: check the path")
     return path
 
 
-def _newest_models(client: MlflowClient, experiment: str) -> Iterator[str]:
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
-        return
-    for model in client.search_logged_models([found.experiment_id], order_by=_NEWEST_FIRST):
-        if get_run(client, model.source_run_id).info.status == "FINISHED":
-            yield model.model_id
+def _candidates(client: MlflowClient, model: str, experiment: str) -> Iterator[LoggedModel]:
+    if not model:
+        return _newest_models(client, experiment)
+    if model.startswith("models:/"):
+        return iter([client.get_logged_model(_registered_model_id(client, model))])
+    run_id, _, name = model.removeprefix("runs:/").partition("/")
+    return _models_of_run(client, run_id, name)
 
 
-def _models_of_run(client: MlflowClient, run_id: str, name: str) -> Iterator[str]:
+def _lack(model: str, experiment: str) -> str:
+    if not model:
+        return f"no finished run of experiment {experiment!r} has one, nor has any other"
+    if model.startswith("models:/"):
+        return f"{model} is another kind of model"
+    run_id, _, name = model.removeprefix("runs:/").partition("/")
+    return f"run {run_id} has none" + (f" named {name!r}" if name else "")
+
+
+def _newest_models(client: MlflowClient, experiment: str) -> Iterator[LoggedModel]:
+    """Those of finished runs of the experiment, then of the others that are not deleted."""
+    named: list[str] = []
+    others: list[str] = []
+    for item in client.search_experiments():
+        (named if item.name == experiment else others).append(item.experiment_id)
+    for experiments in (named, others):
+        for model in _search_models(client, experiments):
+            if _is_of_finished_run(client, model):
+                yield model
+
+
+def _is_of_finished_run(client: MlflowClient, model: LoggedModel) -> bool:
+    try:
+        run = get_run(client, model.source_run_id or "")
+    except ModelError:  # Its run is deleted, or it was logged outside of any.
+        return False
+    return bool(run.info.status == "FINISHED")
+
+
+def _tell_other_experiment(client: MlflowClient, model: LoggedModel, experiment: str) -> None:
+    run = get_run(client, model.source_run_id)
+    name = client.get_experiment(run.info.experiment_id).name
+    if name != experiment:
+        logger.info(
+            "experiment %r has no Keras model: taking the newest, of run %s (%s) of experiment %r",
+            experiment,
+            run.info.run_id,
+            run.info.run_name,
+            name,
+        )
+
+
+def _models_of_run(client: MlflowClient, run_id: str, name: str) -> Iterator[LoggedModel]:
     """The run's models, then its children's, which belong to the same story."""
     experiments = [get_run(client, run_id).info.experiment_id]
     children = client.search_runs(experiments, f"tags.`{PARENT_TAG}` = '{run_id}'")
     for owner in [run_id, *(child.info.run_id for child in children)]:
-        query = f"source_run_id = '{owner}'"
-        for model in client.search_logged_models(experiments, query, order_by=_NEWEST_FIRST):
+        for model in _search_models(client, experiments, f"source_run_id = '{owner}'"):
             if name in ("", model.name):
-                yield model.model_id
+                yield model
+
+
+def _search_models(
+    client: MlflowClient, experiments: list[str], query: str | None = None
+) -> Iterator[LoggedModel]:
+    token = None
+    while experiments:
+        page = client.search_logged_models(
+            experiments, query, order_by=_NEWEST_FIRST, page_token=token
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def _registered_model_id(client: MlflowClient, model: str) -> str:

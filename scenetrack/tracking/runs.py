@@ -28,7 +28,7 @@ from mlflow.models import Model as MlflowModel
 from mlflow.tracking.context.registry import resolve_tags
 
 from scenetrack.config import StageConfig, format_value
-from scenetrack.errors import ScenetrackError, Terminated
+from scenetrack.errors import InputError, ModelError, ScenetrackError, Terminated
 from scenetrack.records import (
     Artifact,
     DatasetInput,
@@ -44,11 +44,17 @@ from scenetrack.records import (
 from scenetrack.tracking.models import PARENT_TAG, save_model
 from scenetrack.tracking.processes import process_identity, process_tags
 from scenetrack.tracking.settings import same_setting, settings_of
-from scenetrack.tracking.store import connect, experiment_named, get_run, one_line_errors
+from scenetrack.tracking.store import (
+    connect,
+    experiment_named,
+    get_run,
+    one_line_errors,
+    tracking_uri,
+)
 
 logger = logging.getLogger(__name__)
 
-INHERITED_TAGS = ("task", "stage", "dataset", "dataset_digest", "demo_data")
+INHERITED_TAGS = ("task", "stage", "dataset", "dataset_digest", "demo_data", "experiment")
 
 _TABLES_TAG = "mlflow.loggedArtifacts"
 # What mlflow names a run that nobody named: adjective-noun-number.
@@ -187,7 +193,8 @@ def open_run(config: StageConfig, *, name: str, tags: Mapping[str, str]) -> Iter
     """Open the run of a stage: the one that ``mlflow run`` made, else a new one.
 
     Args:
-        config: its settings are logged as params, its experiment is used.
+        config: its settings are logged as params, its experiment is used; a run of ``mlflow run``
+            stays in the experiment that was chosen there, which a tag then names.
         name: name of the run; one that the user gave with ``mlflow run --run-name`` stays.
         tags: ``task``, ``stage``, ``dataset``, ...; ``status`` and the process are added.
 
@@ -195,6 +202,7 @@ def open_run(config: StageConfig, *, name: str, tags: Mapping[str, str]) -> Iter
     experiment. The run ends FINISHED; FAILED when the block raises; KILLED when it is interrupted.
 
     Raises:
+        InputError: the store, or the run that ``MLFLOW_RUN_ID`` names, is not there.
         ScenetrackError: the store cannot be reached, read or written.
     """
     with one_line_errors():
@@ -211,7 +219,14 @@ def open_run(config: StageConfig, *, name: str, tags: Mapping[str, str]) -> Iter
     with _ending(client, run.info.run_id):
         _reconcile(client, run.info.experiment_id)
         tracker = MlflowTracker(client, run, tags)
-        tracker.log(*(Param(key, value) for key, value in config.as_params().items()))
+        params = config.as_params()
+        chosen = client.get_experiment(run.info.experiment_id).name
+        if chosen != config.experiment:
+            logger.info("runs go to experiment %r, as mlflow run was told", chosen)
+            tracker.log(Tag("experiment", chosen))
+            # A param that mlflow run logged cannot be corrected any more: the tag has to do.
+            params["experiment"] = settings_of(run).get("experiment", chosen)
+        tracker.log(*(Param(key, value) for key, value in params.items()))
         yield tracker
 
 
@@ -264,7 +279,13 @@ def _create_run(
 def _take_over_run(
     client: MlflowClient, run_id: str, name: str, tags: Mapping[str, str]
 ) -> entities.Run:
-    run = client.get_run(run_id)
+    try:
+        run = get_run(client, run_id)
+    except ModelError as error:
+        raise InputError(
+            f"MLFLOW_RUN_ID must name a run of the store {tracking_uri()} that is not deleted: "
+            f"unset it. Received: {run_id}"
+        ) from error
     unnamed = _RANDOM_NAME.fullmatch(run.info.run_name or "") is not None
     client.update_run(run_id, status="RUNNING", name=name if unnamed else None)
     every_tag = {**tags, **process_tags()}

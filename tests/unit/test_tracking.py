@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -196,7 +195,7 @@ def test_a_notebooks_active_run_becomes_the_parent_and_stays_open(client: Mlflow
 
 
 def test_under_mlflow_run_its_run_and_experiment_are_taken(
-    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     experiment = tracking.experiment_named(client, "of mlflow")
     given = client.create_run(experiment, tags={"mlflow.project.entryPoint": "train_mlp"})
@@ -209,9 +208,12 @@ def test_under_mlflow_run_its_run_and_experiment_are_taken(
     config = TrainMlpConfig(
         experiment="unit", data="my images", dropout=0.4, hidden=(1024, 512), epochs=50
     )
-    with start(config) as tracker:
+    with caplog.at_level("INFO", "scenetrack"), start(config) as tracker, tracker.child("kid") as k:
         pass
     run = run_of(client, tracker)
+    assert caplog.messages == ["runs go to experiment 'of mlflow', as mlflow run was told"]
+    assert run.data.tags["experiment"] == "of mlflow"
+    assert run_of(client, k).data.tags["experiment"] == "of mlflow"
     assert tracker.run_id == given.info.run_id
     assert (run.info.experiment_id, run.info.status) == (experiment, "FINISHED")
     assert run.info.run_name == "train_mlp 1024,512"
@@ -220,11 +222,38 @@ def test_under_mlflow_run_its_run_and_experiment_are_taken(
     assert run.data.params["learning_rate"] == config.as_params()["learning_rate"]
     settings = tracking.resolve_run(tracker.run_id).params
     assert settings == {
-        **config.as_params(), "dropout": ".4", "batch_norm": "True", "hidden": "1024, 512"
+        **config.as_params(), "dropout": ".4", "batch_norm": "True", "hidden": "1024, 512",
+        "experiment": "of mlflow",
     }  # fmt: skip
     with start() as second:
         pass
     assert second.run_id != given.info.run_id
+
+
+def test_an_experiment_that_mlflow_run_logged_is_put_right_by_a_tag(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = client.create_run("0")
+    client.log_param(given.info.run_id, "experiment", "unit")
+    monkeypatch.setenv("MLFLOW_RUN_ID", given.info.run_id)
+    with start() as tracker:
+        pass
+    data = run_of(client, tracker).data
+    assert (data.params["experiment"], data.tags["experiment"]) == ("unit", "Default")
+    assert not [name for name in data.params if name.startswith("preset/")]
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_run_of_the_environment_that_is_not_there(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch, deleted: bool
+) -> None:
+    run_id = "0123"
+    if deleted:
+        run_id = client.create_run("0").info.run_id
+        client.delete_run(run_id)
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    with pytest.raises(InputError, match=f"MLFLOW_RUN_ID .* unset it. Received: {run_id}"), start():
+        pass
 
 
 def test_a_name_given_to_mlflow_run_stays(
@@ -265,7 +294,7 @@ def test_a_keras_model_is_logged_as_it_is_and_found_again(
     config = TrainMlpConfig(experiment="models")
     with start(config) as tracker, tracker.child("end to end") as child:
         child.log(keras_model(keras_file))
-        with pytest.raises(ModelError, match="no finished run of experiment 'models'"):
+        with pytest.raises(ModelError, match="no finished run of experiment 'models' has one"):
             tracking.resolve_model("", "models")
     alias = client.search_logged_models([child.experiment_id])[0]
     client.create_registered_model("scene")
@@ -284,6 +313,71 @@ def test_a_keras_model_is_logged_as_it_is_and_found_again(
     files = [item.name for item in path.parents[1].rglob("*") if item.is_file()]
     assert not [name for name in files if "pickle" in name or name.endswith(".pkl")]
     assert "mlflow==" in (path.parents[1] / "requirements.txt").read_text()
+
+
+def test_without_a_name_the_newest_model_of_all_experiments_is_the_last_resort(
+    client: MlflowClient, keras_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for experiment, content in (("first", b"1"), ("second", b"2"), ("third", b"3")):
+        keras_file.write_bytes(content)
+        with start(TrainMlpConfig(experiment=experiment)) as tracker:
+            tracker.log(keras_model(keras_file))
+    with start(TrainMlpConfig(experiment="trains nothing")):
+        pass
+    with caplog.at_level("INFO", "scenetrack"):
+        assert tracking.resolve_model("", "first").read_bytes() == b"1"
+        assert caplog.messages == []
+        for experiment in ("trains nothing", "never made"):
+            caplog.clear()
+            assert tracking.resolve_model("", experiment).read_bytes() == b"3"
+            assert caplog.messages == [
+                f"experiment {experiment!r} has no Keras model: taking the newest, of run "
+                f"{tracker.run_id} (train_mlp 1024,512) of experiment 'third'"
+            ]
+    client.delete_experiment(tracker.experiment_id)
+    assert tracking.resolve_model("", "third").read_bytes() == b"2"
+
+
+def test_a_deleted_run_gives_no_model(client: MlflowClient, keras_file: Path) -> None:
+    config = TrainMlpConfig(experiment="deleted")
+    with start(config) as older:
+        older.log(keras_model(keras_file))
+    keras_file.write_bytes(b"of the deleted run")
+    with start(config) as newer:
+        newer.log(keras_model(keras_file))
+    client.delete_run(newer.run_id)
+    restore = f"is deleted: .* mlflow runs restore --run-id {newer.run_id}"
+    with pytest.raises(ModelError, match=restore):
+        tracking.resolve_model(newer.run_id, "deleted")
+    with pytest.raises(ModelError, match=restore):
+        tracking.resolve_run(newer.run_id)
+    assert tracking.resolve_model("", "deleted").read_bytes() == b"stands for a network"
+
+
+def test_more_models_than_one_page_of_the_store(
+    client: MlflowClient, keras_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = MlflowClient.search_logged_models
+
+    def one_a_page(self: MlflowClient, *args: object, **kwargs: object) -> object:
+        return real(self, *args, max_results=1, **kwargs)
+
+    config = TrainMlpConfig(experiment="pages")
+    with start(config) as tracker:
+        tracker.log(keras_model(keras_file, "wanted"))
+        for _ in range(2):
+            client.create_logged_model(tracker.experiment_id, "empty", tracker.run_id)
+    monkeypatch.setattr(MlflowClient, "search_logged_models", one_a_page)
+    assert tracking.resolve_model("", "pages").read_bytes() == keras_file.read_bytes()
+
+
+def test_files_that_are_gone_are_named(client: MlflowClient, keras_file: Path) -> None:
+    with start(TrainMlpConfig(experiment="gone files")) as tracker:
+        tracker.log(keras_model(keras_file))
+    location = tracking.resolve_model(tracker.run_id, "").parents[1]
+    shutil.rmtree(location)
+    with pytest.raises(ModelError, match=f"its files at {location} are missing"):
+        tracking.resolve_model(tracker.run_id, "")
 
 
 def test_an_onnx_model_is_logged_whole_twice(client: MlflowClient, tmp_path: Path) -> None:
@@ -346,6 +440,10 @@ def test_a_model_on_a_server_is_fetched_once(
         ("models:/nothing@champion", "nothing"),
         ("models:/nothing", "nothing"),
         ("gone.keras", r"gone\.keras does not exist"),
+        ("~nobody-of-this-name/x.keras", r"file ~nobody-of-this-name/x\.keras does not exist"),
+        ("~nobody-of-this-name/x", "there is no run '~nobody-of-this-name'"),
+        ("x" * 5000 + ".keras", r"file x{60}\.\.\.x{14}\.keras does not exist"),
+        ("x" * 5000, r"there is no run 'x{60}\.\.\.x{20}'"),
     ],
 )
 def test_a_model_that_is_not_there_is_one_line(model: str, message: str) -> None:
@@ -457,16 +555,6 @@ def test_four_processes_may_meet_a_fresh_store(tmp_path: Path) -> None:
     assert runs[0].info.artifact_uri.startswith(str(tmp_path / "mlruns"))
 
 
-def test_a_server_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        uri = f"http://127.0.0.1:{probe.getsockname()[1]}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(ScenetrackError, match=f"{uri} does not answer"), start():
-        pass
-
-
 def test_a_deleted_experiment_is_one_line(client: MlflowClient) -> None:
     client.delete_experiment(client.create_experiment("gone"))
     with (
@@ -474,26 +562,3 @@ def test_a_deleted_experiment_is_one_line(client: MlflowClient) -> None:
         start(TrainMlpConfig(experiment="gone")),
     ):
         pass
-
-
-def test_ui_opens_the_store_in_use_with_one_worker(
-    monkeypatch: pytest.MonkeyPatch, client: MlflowClient
-) -> None:
-    started: list[list[str]] = []
-    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "true")
-    record: Callable[[str, list[str]], None] = lambda _, words: started.append(words)  # noqa: E731
-    monkeypatch.setattr(os, "execv", record)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        probe.listen()
-        port = probe.getsockname()[1]
-        with pytest.raises(InputError, match=f"127.0.0.1:{port} cannot be used"):
-            tracking.open_ui(port=port)
-    tracking.open_ui(port=port)
-    words = started[0]
-    assert words[words.index("--workers") + 1] == "1"
-    assert words[words.index("--backend-store-uri") + 1] == os.environ["MLFLOW_TRACKING_URI"]
-    assert os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking.example")
-    with pytest.raises(InputError, match=r"open http://tracking\.example"):
-        tracking.open_ui()
