@@ -206,9 +206,21 @@ class TestActivations:
         line = refusal(capsys, "activations", self.picture(here), *words)
         assert "hidden_1, " in line
 
-    def test_experiment_without_a_model(
+    def test_experiment_without_a_model_takes_the_newest_of_the_store(
         self, here: Workplace, twins: object, capsys: pytest.CaptureFixture[str]
     ) -> None:
+        words = ["--experiment", "nothing yet", "--layer", "list"]
+        assert cli.main(["activations", self.picture(here), *words]) == 0
+        assert "hidden_1" in capsys.readouterr().out
+
+    def test_store_without_a_model(
+        self,
+        here: Workplace,
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/empty.db")
         words = ["--experiment", "nothing yet", "--layer", "list"]
         line = refusal(capsys, "activations", self.picture(here), *words)
         assert "no finished run of experiment 'nothing yet' has one" in line
