@@ -13,6 +13,8 @@ from filelock import FileLock
 
 from scenetrack.errors import InputError
 
+_LONGEST_SHOWN = 300
+
 
 def cache_dir(*parts: str) -> Path:
     """A folder of the cache, created: ``SCENETRACK_CACHE``, else the user's cache folder.
@@ -22,7 +24,7 @@ def cache_dir(*parts: str) -> Path:
     """
     root = os.environ.get("SCENETRACK_CACHE")
     if root:
-        base = Path(root).expanduser()
+        base = user_path(root)
     else:
         from platformdirs import user_cache_dir
 
@@ -30,6 +32,40 @@ def cache_dir(*parts: str) -> Path:
     folder = base.joinpath(*parts)
     ensure_writable(folder)
     return folder
+
+
+def user_path(text: str) -> Path:
+    """The path that a user means by ``text``, with ~ and ~name as home folders.
+
+    Raises:
+        InputError: there is no such home folder.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise InputError(
+            f"the home folder in {printable(text)} is not known: give the whole path"
+        ) from error
+
+
+def printable(name: str | Path) -> str:
+    """``name`` as a message shows it: cut in the middle where it is long.
+
+    Bytes that are no UTF-8 are shown as ``\\udcXX``.
+    """
+    text = str(name).encode("utf-8", "backslashreplace").decode()
+    if len(text) <= _LONGEST_SHOWN:
+        return text
+    half = _LONGEST_SHOWN // 2
+    return f"{text[:half]}…{text[-half:]}"
+
+
+def discard(path: Path) -> None:
+    """Delete what is at ``path``, file or folder, if anything."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def ensure_writable(folder: Path) -> None:
@@ -40,7 +76,7 @@ def ensure_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise InputError(
-            f"a writable folder is required, but {folder} is not ({error.strerror}): "
+            f"a writable folder is required, but {printable(folder)} is not ({error.strerror}): "
             "choose another folder or change its permissions"
         ) from error
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from scenetrack.data.canvas import Canvas
 from scenetrack.data.nature import draw_coast, draw_forest, draw_mountain, draw_open_country
 from scenetrack.data.town import draw_highway, draw_inside_city, draw_street, draw_tallbuilding
-from scenetrack.storage import cache_dir, lock, replacing
+from scenetrack.storage import cache_dir, discard, lock, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -46,27 +46,40 @@ def draw_scene(class_name: str, index: int) -> Image.Image:
 
 
 def demo_folder() -> Path:
-    """The folder of the demo data (train/CLASS/*.jpg, test/CLASS/*.jpg), drawn on first use.
+    """The folder of the demo data (train/CLASS/*.jpg, test/CLASS/*.jpg), drawn on first use
+    and anew where a file of it is gone.
 
     Raises:
         InputError: the cache cannot be written.
     """
     target = cache_dir("demo") / f"v{_VERSION}"
-    if target.is_dir():
+    if _is_whole(target):
         return target
     with lock(target):
-        if not target.is_dir():
+        if not _is_whole(target):
             logger.info("drawing the demo data into %s", target)
             with replacing(target) as folder:
                 _draw_all(folder)
+                discard(target)
     return target
 
 
+def _is_whole(folder: Path) -> bool:
+    return all((folder / _place(name, index)).is_file() for name, index in _scenes())
+
+
+def _scenes() -> list[tuple[str, int]]:
+    """(class name, index) of every scene of the data set."""
+    return [(name, index) for name in SCENES for index in range(TRAIN_PER_CLASS + TEST_PER_CLASS)]
+
+
+def _place(name: str, index: int) -> Path:
+    part = "train" if index < TRAIN_PER_CLASS else "test"
+    return Path(part, name, f"{name}_{index:03d}.jpg")
+
+
 def _draw_all(folder: Path) -> None:
-    per_class = TRAIN_PER_CLASS + TEST_PER_CLASS
-    scenes = [(name, index) for name in SCENES for index in range(per_class)]
-    for name, index in tqdm(scenes, desc="drawing the demo data", unit="img", disable=None):
-        part = "train" if index < TRAIN_PER_CLASS else "test"
-        place = folder / part / name / f"{name}_{index:03d}.jpg"
+    for name, index in tqdm(_scenes(), desc="drawing the demo data", unit="img", disable=None):
+        place = folder / _place(name, index)
         place.parent.mkdir(parents=True, exist_ok=True)
         draw_scene(name, index).save(place, quality=_JPEG_QUALITY)

@@ -22,7 +22,7 @@ from PIL import ExifTags, Image
 from tqdm import tqdm
 
 from scenetrack.errors import DataError, InputError
-from scenetrack.storage import cache_dir, lock, replacing
+from scenetrack.storage import cache_dir, discard, lock, printable, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 # Pillow reads many more formats; the fewer decoders strange bytes can reach, the better.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 _MAX_PIXELS = 80_000_000
+_LIMIT = f"the limit is {_MAX_PIXELS // 10**6} megapixels"
 # Part of the key of cached pixels: to be raised whenever decoding or resizing changes.
 _PIXELS_VERSION = 1
 _BATCH = 1024
@@ -84,8 +85,8 @@ def decode_image(path: Path) -> np.ndarray:
 def unreadable(path: Path, reason: str) -> str:
     """The line that tells of an image file that cannot be used."""
     return (
-        f"a readable image is required, but {path} cannot be used ({reason}): "
-        "replace or remove it, or go on without it with --skip-bad"
+        f"a readable image is required, but {printable(path)} cannot be used ({reason}): "
+        "replace or remove it"
     )
 
 
@@ -142,7 +143,7 @@ def _decode(file: IO[bytes]) -> tuple[Image.Image, str]:
     """The upright RGB image in ``file`` and the mode it is stored in."""
     image: Image.Image = Image.open(file, formats=_FORMATS)
     if image.width * image.height > _MAX_PIXELS:
-        raise ValueError(f"{image.width} x {image.height} px, the limit is 80 megapixels")
+        raise ValueError(f"{image.width} x {image.height} px, {_LIMIT}")
     image.load()
     return _upright(_to_rgb(image), image.getexif()), image.mode
 
@@ -169,6 +170,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _reason(error: Exception) -> str:
     if isinstance(error, PIL.UnidentifiedImageError):
         return "no JPEG, PNG, WebP or BMP image"
+    if isinstance(error, Image.DecompressionBombError):
+        # Pillow's own bound is higher than ours and comes before it.
+        return f"too many pixels, {_LIMIT}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__
@@ -243,6 +247,8 @@ class _FactsFile:
     def save(self) -> None:
         # Another Pillow may read what this one could not, so its version is part of the file.
         content = {"pillow": PIL.__version__, "files": self.entries}
+        if self.path.is_dir():
+            discard(self.path)
         with replacing(self.path) as temporary:
             temporary.write_text(json.dumps(content), encoding="utf-8")
 
@@ -276,15 +282,17 @@ def _hash_lines(lines: Iterable[str]) -> str:
 def _read_pixels(target: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     """The cached array, or None where there is none or not a whole one."""
     try:
-        images = np.load(target, mmap_mode="r", allow_pickle=False)
+        images = np.lib.format.open_memmap(target, mode="r")
         whole = images.offset + images.nbytes == target.stat().st_size
     except FileNotFoundError:
         return None
-    except (AttributeError, EOFError, OSError, ValueError):
+    except (EOFError, OSError, OverflowError, ValueError):
         whole = False
     if whole and images.shape == shape and images.dtype == np.uint8:
         return np.asarray(images)
     logger.info("%s is damaged and made again", target)
+    if target.is_dir():
+        discard(target)
     return None
 
 

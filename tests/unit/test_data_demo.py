@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,26 @@ def test_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(1 for _ in folder.rglob("*.jpg")) == 24
     monkeypatch.setattr(demo, "_draw_all", lambda _: pytest.fail("drawn again"))
     assert demo_folder() == folder
+
+
+@pytest.mark.parametrize("harm", ["one file", "all", "no folder"])
+def test_incomplete_folder_is_drawn_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    monkeypatch.setenv("SCENETRACK_CACHE", str(tmp_path))
+    monkeypatch.setattr(demo, "TRAIN_PER_CLASS", 1)
+    monkeypatch.setattr(demo, "TEST_PER_CLASS", 1)
+    folder = demo_folder()
+    if harm == "one file":
+        next(folder.rglob("*.jpg")).unlink()
+    else:
+        shutil.rmtree(folder)
+    if harm == "all":
+        folder.mkdir()
+    elif harm == "no folder":
+        folder.write_text("")
+    assert demo_folder() == folder
+    assert sum(1 for _ in folder.rglob("*.jpg")) == 16
 
 
 def test_interrupted_drawing_leaves_no_half_set(

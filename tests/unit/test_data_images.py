@@ -166,9 +166,10 @@ def truncated(content: bytes) -> bytes:
 def test_bad_files_give_one_line_with_the_file(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "bad.jpg"
     path.write_bytes(content)
-    with pytest.raises(DataError, match="--skip-bad") as caught:
+    with pytest.raises(DataError, match="replace or remove it") as caught:
         decode_image(path)
     message = str(caught.value)
+    assert "--skip-bad" not in message  # not every command has it
     assert str(path) in message
     assert reason in message
     assert "\n" not in message
@@ -190,17 +191,16 @@ def test_missing_file(tmp_path: Path) -> None:
         decode_image(tmp_path / "gone.jpg")
 
 
-@pytest.mark.parametrize(
-    ("side", "reason"), [(9500, "the limit is 80 megapixels"), (60000, "decompression bomb")]
-)
-def test_decompression_bombs_are_refused(tmp_path: Path, side: int, reason: str) -> None:
+# Pillow has a bound of its own, which the larger one is beyond.
+@pytest.mark.parametrize("side", [9500, 60000])
+def test_decompression_bombs_are_refused(tmp_path: Path, side: int) -> None:
     # A few hundred bytes that claim to be huge: refused by the header, before any decoding.
     path = write_png(tmp_path / "huge.png", np.zeros((1, 1, 1), np.uint16), 0)
     content = bytearray(path.read_bytes())
     content[16:24] = struct.pack(">II", side, side)
     content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
     path.write_bytes(content)
-    with pytest.raises(DataError, match=reason):
+    with pytest.raises(DataError, match="the limit is 80 megapixels"):
         decode_image(path)
 
 
@@ -251,6 +251,15 @@ def test_damaged_facts_are_found_anew(tmp_path: Path, own_cache: Path, content: 
     (cached,) = (own_cache / "facts").glob("*.json")
     cached.write_text(content)
     assert examine_images(paths) == first
+
+
+def test_facts_that_are_a_folder_are_found_anew(tmp_path: Path, own_cache: Path) -> None:
+    paths = save_scenes(tmp_path / "a")
+    first = examine_images(paths)
+    (cached,) = (own_cache / "facts").glob("*.json")
+    folder(cached)
+    assert examine_images(paths) == first
+    assert cached.is_file()
 
 
 def test_facts_of_another_shape_are_found_anew(tmp_path: Path, own_cache: Path) -> None:
@@ -340,7 +349,18 @@ def archive(path: Path) -> None:
         np.savez(file, images=np.zeros(3))
 
 
-@pytest.mark.parametrize("damage", [cut, lengthen, empty, reshape, retype, objects, archive])
+def half_archive(path: Path) -> None:
+    path.write_bytes(b"PK\x03\x04 and no more")
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    (path / "below").mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    "damage", [cut, lengthen, empty, reshape, retype, objects, archive, half_archive, folder]
+)
 def test_damaged_pixels_are_made_again(tmp_path: Path, own_cache: Path, damage) -> None:
     paths = save_scenes(tmp_path / "a")
     first = np.array(load_images(paths, 16))

@@ -1,0 +1,67 @@
+"""Where things are kept: refused in one short line where it cannot be, shown as it can be read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scenetrack.errors import InputError
+from scenetrack.storage import cache_dir, discard, ensure_writable, printable, user_path
+
+
+def test_cache_is_where_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SCENETRACK_CACHE", "~/kept")
+    assert cache_dir("a", "b") == tmp_path / "kept" / "a" / "b"
+    assert (tmp_path / "kept" / "a" / "b").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("cache", "says"),
+    [
+        ("~no-such-user/x", "home folder in ~no-such-user/x is not known: give the whole path"),
+        ("/" + "x" * 5000, "xxx…xxx+ is not"),
+        (__file__, "test_storage.py is not"),
+    ],
+)
+def test_cache_that_cannot_be(cache: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCENETRACK_CACHE", cache)
+    with pytest.raises(InputError, match=says) as caught:
+        cache_dir()
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def test_user_path_leaves_other_paths_alone() -> None:
+    assert user_path("photos/~x") == Path("photos/~x")
+
+
+@given(st.binary(min_size=1, max_size=400).map(os.fsdecode))
+def test_printable_is_short_and_always_utf_8(name: str) -> None:
+    shown = printable(name)
+    shown.encode()
+    assert len(shown) <= 301
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return
+    if len(name) <= 300:
+        assert shown == name
+
+
+def test_discard_takes_files_folders_and_links_only_themselves(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    ensure_writable(kept / "below")
+    (tmp_path / "link").symlink_to(kept)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder" / "below").mkdir(parents=True)
+    for name in ("link", "file", "folder", "nothing"):
+        discard(tmp_path / name)
+    assert list(tmp_path.iterdir()) == [kept]
+    assert (kept / "below").is_dir()
