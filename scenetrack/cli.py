@@ -14,7 +14,6 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import Any, get_args
 
@@ -274,8 +273,9 @@ def _data_group() -> click.Group:
     check = click.Command(
         name="check",
         help=(
-            "Count FOLDER's images by class and split and report sizes, unreadable files, "
-            "duplicates, and whether it is the official MIT 8-scene split."
+            "Count the images of FOLDER (or demo, or mit8) by class and split and report sizes, "
+            "unreadable files, duplicates, what is passed over, and whether it is the official "
+            "MIT 8-scene split."
         ),
         epilog=_example("scenetrack data check photos"),
         params=[click.Argument(["folder"]), *_voice_options()],
@@ -287,9 +287,10 @@ def _data_group() -> click.Group:
 
 def _check_data(folder: str) -> None:
     _prepare_process()
+    from scenetrack.data.catalog import find_data
     from scenetrack.data.check import check_folder, format_report
 
-    report = check_folder(Path(folder))
+    report = check_folder(find_data(folder)[1])
     click.echo(format_report(report))
     if report.problems:
         raise click.exceptions.Exit(InputError.exit_code)

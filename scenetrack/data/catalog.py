@@ -17,7 +17,7 @@ from scenetrack.data.folders import TEST, TRAIN, UNSPLIT, FolderListing, list_fo
 from scenetrack.data.images import ImageFacts, examine_images, unreadable
 from scenetrack.data.manifest import compare, read_manifest
 from scenetrack.errors import ConfigError, DataError
-from scenetrack.storage import cache_dir
+from scenetrack.storage import cache_dir, printable, user_path
 
 logger = logging.getLogger(__name__)
 
@@ -68,22 +68,27 @@ def load_dataset(data: str, *, seed: int, skip_bad: bool = False) -> SceneDatase
         skip_bad: leave out images that cannot be decoded instead of raising.
 
     Raises:
-        DataError: no such folder, nothing to learn from in it, or an unreadable image.
+        DataError: no name, no such folder, nothing to learn from in it, or an unreadable image.
     """
-    name, root = _find(data)
+    name, root = find_data(data)
     listing = list_folder(root)
+    if name == MIT8:
+        _check_places(root, listing)
     _raise_first(listing.problems())
     facts = _examine(listing)
     bad = tuple((path, found.problem) for path, found in facts.items() if found.problem)
     if bad and not skip_bad:
         more = f" ({len(bad) - 1} more like it)" if len(bad) > 1 else ""
-        raise DataError(unreadable(*bad[0]) + more)
+        raise DataError(f"{unreadable(*bad[0])}, or go on without it with --skip-bad{more}")
     if bad:
-        logger.warning("leaving out %d unreadable images, the first is %s", len(bad), bad[0][0])
+        images = "1 unreadable image" if len(bad) == 1 else f"{len(bad)} unreadable images, first"
+        logger.warning("leaving out %s %s", images, bad[0][0])
         listing = listing.without([path for path, _ in bad])
         _raise_first(listing.problems())
     if name == MIT8:
-        _check_mit8(root, facts)
+        _warn_of_other_bytes(root, facts)
+    if untested := listing.untested():
+        logger.warning("classes without test images, trained on only: %s", ", ".join(untested))
     train, test = _splits(listing, seed)
     lines = [*_digest_lines(TRAIN, train, facts), *_digest_lines(TEST, test, facts)]
     content = "\n".join(sorted(lines)).encode(errors="surrogateescape")
@@ -122,13 +127,22 @@ def stratified_split(
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def _find(data: str) -> tuple[str, Path]:
+def find_data(data: str) -> tuple[str, Path]:
+    """The name and the folder of what ``--data`` says, made or fetched where needed.
+
+    Raises:
+        DataError: nothing is named, or mit8 can be neither found nor fetched.
+        InputError: the cache cannot be written, or no such home folder.
+    """
+    if not data.strip():
+        raise DataError(f"a data set is required: name a folder, demo or mit8. Received: {data!r}")
     if data == DEMO:
         return DEMO, demo_folder()
     if data == MIT8:
         return MIT8, _find_mit8()
-    root = Path(data).expanduser()
-    return root.resolve().name, root
+    root = user_path(data)
+    # Not Path.resolve, which raises for a loop of links.
+    return os.path.basename(os.path.realpath(root)), root
 
 
 def _find_mit8() -> Path:
@@ -136,11 +150,11 @@ def _find_mit8() -> Path:
     if not named:
         folder = download_split(MIT8_URL, read_manifest(), cache_dir() / MIT8)
         return _holder_of_splits(folder) or folder
-    root = _holder_of_splits(Path(named).expanduser())
+    root = _holder_of_splits(user_path(named))
     if root is None:
         raise DataError(
             f"SCENETRACK_DATA must name the folder that holds the MIT split's {TRAIN}/ and "
-            f"{TEST}/, or the one above it. Received: {named}"
+            f"{TEST}/, or the one above it. Received: {printable(named)}"
         )
     return root
 
@@ -148,7 +162,8 @@ def _find_mit8() -> Path:
 def _holder_of_splits(folder: Path) -> Path | None:
     """``folder``, or its MIT_split, whichever holds train/ and test/."""
     for root in (folder, folder / "MIT_split"):
-        if (root / TRAIN).is_dir() and (root / TEST).is_dir():
+        # Not Path.is_dir, which raises for a name that is too long.
+        if os.path.isdir(root / TRAIN) and os.path.isdir(root / TEST):
             return root
     return None
 
@@ -163,16 +178,25 @@ def _raise_first(problems: Sequence[str]) -> None:
         raise DataError(problems[0])
 
 
-def _check_mit8(root: Path, facts: Mapping[Path, ImageFacts]) -> None:
-    found = ((path.relative_to(root).as_posix(), fact.digest) for path, fact in facts.items())
+def _check_places(root: Path, listing: FolderListing) -> None:
+    """Raise DataError unless the files of the official split are there, whatever their bytes."""
+    found = ((path.relative_to(root).as_posix(), "") for _, _, path in listing.entries())
     comparison = compare(found, read_manifest())
+    if os.environ.get("SCENETRACK_DATA"):
+        remedy = f"complete it, or use it under its own name with --data {root}"
+    else:
+        remedy = f"delete {cache_dir() / MIT8} to fetch it anew"
     for places, what in ((comparison.missing, "lacks"), (comparison.extra, "has besides")):
         if places:
             raise DataError(
                 f"{root} is not the official MIT split: it {what} {len(places)} files of its "
-                f"{comparison.expected}, the first is {places[0]}; complete it, or use it under "
-                f"its own name with --data {root}"
+                f"{comparison.expected}, the first is {printable(places[0])}: {remedy}"
             )
+
+
+def _warn_of_other_bytes(root: Path, facts: Mapping[Path, ImageFacts]) -> None:
+    found = ((path.relative_to(root).as_posix(), fact.digest) for path, fact in facts.items())
+    comparison = compare(found, read_manifest())
     if comparison.different:
         logger.warning(
             "%d of %d files in %s differ from the official MIT split, the first is %s: "

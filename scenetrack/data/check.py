@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -49,7 +49,8 @@ class CheckReport:
 
     ``counts`` maps split -> class -> images, readable or not; the split is ``all`` where the
     folder has none yet. ``problems`` are the lines that loading the folder would stop at.
-    ``mit8`` compares with the official MIT 8-scene split.
+    ``remarks`` are the lines worth knowing that it does not stop at. ``mit8`` compares with the
+    official MIT 8-scene split.
     """
 
     root: Path
@@ -58,6 +59,7 @@ class CheckReport:
     unreadable: tuple[tuple[Path, str], ...]
     duplicates: tuple[DuplicateGroup, ...]
     problems: tuple[str, ...]
+    remarks: tuple[str, ...]
     mit8: ManifestComparison
 
     @property
@@ -87,6 +89,7 @@ def check_folder(path: Path) -> CheckReport:
         unreadable=bad,
         duplicates=tuple(_duplicates(entries, facts)),
         problems=tuple(_problems(listing, [file for file, _ in bad])),
+        remarks=tuple(_remarks(listing)),
         mit8=compare(found, read_manifest()),
     )
 
@@ -108,17 +111,32 @@ def format_report(report: CheckReport) -> str:
             ],
         ),
         _listed("problems", report.problems),
+        "\n".join(report.remarks),
         "\n".join(_mit8_lines(report.mit8)),
     ]
-    return "\n\n".join(part for part in parts if part)
+    text = "\n\n".join(part for part in parts if part)
+    # A terminal does not take names that are no UTF-8.
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _remarks(listing: FolderListing) -> Iterator[str]:
+    untested = listing.untested()
+    if untested and any(True for _ in listing.entries()):
+        yield f"classes without test images: {', '.join(untested)}"
+    if listing.passed_over:
+        kinds = sorted(listing.passed_over.items(), key=lambda item: (-item[1], item[0]))
+        shown = [f"{count} {kind}" for kind, count in kinds[:_SHOWN]]
+        more = [f"{len(kinds) - _SHOWN} more kinds"] if len(kinds) > _SHOWN else []
+        total = sum(listing.passed_over.values())
+        yield f"entries passed over: {total} ({', '.join(shown + more)})"
 
 
 def _problems(listing: FolderListing, bad: Sequence[Path]) -> list[str]:
     lines = listing.problems()
     if bad:
         lines.append(
-            f"{len(bad)} files cannot be read: replace or remove them, or go on without them "
-            "with --skip-bad"
+            f"{len(bad)} {'file' if len(bad) == 1 else 'files'} cannot be read: replace or remove "
+            "what is listed, or go on without it with --skip-bad"
         )
         # Without its bad files the folder may lack more than it does now.
         lines += [line for line in listing.without(bad).problems() if line not in lines]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from scenetrack.data.images import IMAGE_SUFFIXES
 from scenetrack.errors import DataError
+from scenetrack.storage import printable
 
 TRAIN, TEST = "train", "test"
 # The one part of a folder that has classes at its top and is yet to be split.
@@ -19,10 +21,14 @@ class FolderListing:
     """Image files below ``root``: ``parts`` maps split -> class name -> files sorted by name.
 
     The splits are ``train`` and ``test``, or ``all`` where the class folders lie at the top.
+    ``passed_over`` counts by kind what is there besides. ``miswritten`` are folders that would be
+    splits if their names had no capitals.
     """
 
     root: Path
     parts: Mapping[str, Mapping[str, tuple[Path, ...]]]
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    miswritten: tuple[str, ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -39,23 +45,51 @@ class FolderListing:
     def without(self, paths: Collection[Path]) -> FolderListing:
         """The same folder as if ``paths`` were not there; classes stay, even emptied ones."""
         drop = set(paths)
-        return FolderListing(
-            self.root,
-            {
-                part: {name: tuple(p for p in kept if p not in drop) for name, kept in c.items()}
-                for part, c in self.parts.items()
-            },
-        )
+        parts = {
+            part: {name: tuple(p for p in kept if p not in drop) for name, kept in c.items()}
+            for part, c in self.parts.items()
+        }
+        return replace(self, parts=parts)
+
+    def untested(self) -> tuple[str, ...]:
+        """The classes that no test image will have."""
+        if UNSPLIT in self.parts:
+            # The one image of a class goes to training.
+            return tuple(name for name, paths in self.parts[UNSPLIT].items() if len(paths) < 2)
+        tested = self.parts.get(TEST, {})
+        return tuple(name for name in self.class_names if not tested.get(name))
 
     def problems(self) -> list[str]:
         """One line for each reason why nothing can be learned from this folder."""
+        return [*self._undecodable(), *self._lacks()]
+
+    def _undecodable(self) -> Iterator[str]:
+        """Names that cannot be written into a run, a table or a figure."""
+        named: list[Path] = [self.root]
+        for part, classes in self.parts.items():
+            for name, paths in classes.items():
+                named += [self.root / part / name if part != UNSPLIT else self.root / name, *paths]
+        for path in named:
+            # Only the last part, lest a folder's name be told once more for each of its files.
+            text = str(path) if path == self.root else path.name
+            if not _is_utf8(text):
+                yield f"names in UTF-8 are required, but {printable(path)} is not: rename it"
+
+    def _lacks(self) -> list[str]:
+        capitals = " and ".join(f"{name}/" for name in self.miswritten)
         for part, other in ((TRAIN, TEST), (TEST, TRAIN)):
             if part in self.parts and other not in self.parts:
+                remedy = f"rename {capitals}" if capitals else f"add {other}/CLASS/*"
                 return [
-                    f"{self.root} has {part}/ but no {other}/: add {other}/CLASS/*, or give "
+                    f"{self.root} has {part}/ but no {other}/: {remedy}, or give "
                     f"{self.root / part} itself, which is then split with the seed"
                 ]
         found = sum(1 for _ in self.entries())
+        if not found and capitals:
+            return [
+                f"no images in {self.root}: {capitals} must be written {TRAIN}/ and {TEST}/, "
+                "without capitals: rename them"
+            ]
         if not found:
             return [
                 f"no images in {self.root}: expected train/CLASS/* and test/CLASS/*, or CLASS/*, "
@@ -79,6 +113,11 @@ class FolderListing:
             yield (
                 f"at least one training image a class is required, but {self.root} has "
                 f"{len(learned)} for {classes} classes: add images or remove classes"
+            )
+        if UNSPLIT in self.parts and len(self.untested()) == classes:
+            yield (
+                "a class of two images or more is required to draw test images from, but "
+                f"{self.root} has none: add images"
             )
         if TEST in self.parts and not any(self.parts[TEST].values()):
             yield f"no images in {self.root / TEST}: add test images to {TEST}/CLASS/*"
@@ -105,27 +144,70 @@ def list_folder(root: Path) -> FolderListing:
     Raises:
         DataError: there is no such folder, or it cannot be read.
     """
-    if not root.is_dir():
-        raise DataError(
-            f"a data folder is required, but there is no folder {root}: give a folder, demo or mit8"
-        )
     try:
-        split = [part for part in (TRAIN, TEST) if (root / part).is_dir()]
-        if split:
-            return FolderListing(root, {part: _list_classes(root / part) for part in split})
-        return FolderListing(root, {UNSPLIT: _list_classes(root)})
+        if not root.is_dir():
+            raise DataError(
+                f"a data folder is required, but there is no folder {printable(root)}: "
+                "give a folder, demo or mit8"
+            )
+        return _listing(root)
     except OSError as error:
         raise DataError(
-            f"cannot read {error.filename} ({error.strerror}): change its permissions"
+            f"a data folder is required, but {printable(error.filename)} cannot be read "
+            f"({error.strerror}): give another folder or change its permissions"
         ) from error
 
 
-def _list_classes(folder: Path) -> dict[str, tuple[Path, ...]]:
-    return {
-        entry.name: tuple(sorted(path for path in entry.iterdir() if _is_image(path)))
-        for entry in sorted(folder.iterdir())
-        if entry.is_dir() and not entry.name.startswith(".")
-    }
+def _listing(root: Path) -> FolderListing:
+    passed_over: Counter[str] = Counter()
+    miswritten = tuple(
+        entry.name
+        for entry in sorted(root.iterdir())
+        if entry.name.lower() in (TRAIN, TEST) and entry.name not in (TRAIN, TEST)
+        if entry.is_dir()
+    )
+    split = [part for part in (TRAIN, TEST) if (root / part).is_dir()]
+    if not split:
+        parts = {UNSPLIT: _list_classes(root, passed_over)}
+        return FolderListing(root, parts, passed_over, miswritten)
+    beside = [entry for entry in root.iterdir() if entry.name not in split]
+    passed_over.update(_kind(entry, f"beside {TRAIN}/ and {TEST}/") for entry in beside)
+    parts = {part: _list_classes(root / part, passed_over) for part in split}
+    return FolderListing(root, parts, passed_over, miswritten)
+
+
+def _list_classes(folder: Path, passed_over: Counter[str]) -> dict[str, tuple[Path, ...]]:
+    """Images by class below ``folder``; all else is counted in ``passed_over``."""
+    classes = {}
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir() and not entry.name.startswith("."):
+            files = sorted(entry.iterdir())
+            classes[entry.name] = tuple(path for path in files if _is_image(path))
+            others = set(files).difference(classes[entry.name])
+            passed_over.update(_kind(path, "inside class folders") for path in others)
+        else:
+            passed_over[_kind(entry, "beside class folders")] += 1
+    return classes
+
+
+def _kind(path: Path, place: str) -> str:
+    """What an entry that is passed over is called in a count."""
+    if path.name.startswith("."):
+        return "hidden"
+    if path.is_dir():
+        return f"folders {place}"
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return f"{suffix} {place}"
+    return suffix or "files without suffix"
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # Python keeps other bytes of a name as lone surrogates
+        return False
+    return True
 
 
 def _is_image(path: Path) -> bool:

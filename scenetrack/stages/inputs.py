@@ -38,7 +38,6 @@ def open_dataset(config: DataConfig, tracker: Tracker) -> SceneDataset:
         *dataset_inputs(dataset),
     )
     if dataset.bad_files:
-        logger.warning("%d unreadable images are left out", len(dataset.bad_files))
         rows = [(str(path), reason) for path, reason in dataset.bad_files]
         tracker.log(Table("skipped_files.csv", ("file", "reason"), rows))
     return dataset

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections import Counter
 from hashlib import sha256
@@ -18,7 +19,7 @@ from scenetrack.data import catalog
 from scenetrack.data.catalog import Split, load_dataset, stratified_split
 from scenetrack.data.images import load_images
 from scenetrack.data.manifest import ManifestEntry, compare, read_manifest
-from scenetrack.errors import ConfigError, DataError
+from scenetrack.errors import ConfigError, DataError, InputError
 
 
 def add_images(folder: Path, *names: str, seed: int = 0) -> None:
@@ -147,6 +148,22 @@ def few_images(root: Path) -> None:
         path.unlink()
 
 
+def all_single(root: Path) -> None:
+    shutil.rmtree(root / "test")
+    for name in ("sea", "Hill"):
+        add_images(root / name, "only.png")
+    shutil.rmtree(root / "train")
+
+
+def capitals(root: Path) -> None:
+    (root / "train").rename(root / "Train")
+    (root / "test").rename(root / "Test")
+
+
+def other_encoding(root: Path) -> None:
+    (root / "train" / "sea" / "b.png").rename(root / "train" / "sea" / os.fsdecode(b"\xe9.png"))
+
+
 def no_test(root: Path) -> None:
     shutil.rmtree(root / "test")
 
@@ -166,6 +183,9 @@ def nothing_in_test(root: Path) -> None:
         (class_in_test_only, "test/lake", "is in test but not in train"),
         (one_class, "photos", "at least two classes"),
         (few_images, "photos", "has 1 for 2 classes"),
+        (all_single, "photos", "two images or more"),
+        (capitals, "photos", "must be written train/ and test/"),
+        (other_encoding, r"train/sea/\udce9.png", "names in UTF-8 are required"),
         (no_test, "photos/train", "but no test/"),
         (nothing_in_test, "photos/test", "no images in"),
     ],
@@ -179,9 +199,33 @@ def test_bad_folders_give_one_line(split_folder: Path, spoil, named: str, says: 
     assert ": " in str(caught.value)  # what is wrong: what to do
 
 
-def test_class_in_train_only_is_allowed(split_folder: Path) -> None:
+@pytest.mark.parametrize("data", ["", "  ", "x" * 5000, "~no-such-user/photos"])
+def test_names_that_can_be_no_data_set(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError) as caught:
+        load_dataset(data, seed=0)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+    if data.strip():
+        monkeypatch.setenv("SCENETRACK_DATA", data)
+        with pytest.raises(InputError) as caught:
+            load_dataset("mit8", seed=0)
+        assert len(str(caught.value)) < 600
+
+
+def test_a_loop_of_links_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(DataError, match="data folder is required"):
+        load_dataset(str(tmp_path / "loop"), seed=0)
+
+
+def test_class_in_train_only_is_allowed_and_told(
+    split_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_dataset(str(split_folder), seed=0)
+    assert caplog.text == ""
     add_images(split_folder / "train" / "lake", "a.png")
     dataset = load_dataset(str(split_folder), seed=0)
+    assert "classes without test images, trained on only: lake" in caplog.text
     assert dataset.class_names == ("Hill", "lake", "sea")
     assert set(dataset.test.labels.tolist()) == {0, 2}
 
@@ -213,7 +257,7 @@ def test_skip_bad_goes_on_and_lists(split_folder: Path, caplog: pytest.LogCaptur
     assert dataset.bad_files[0][1]
     assert bad not in dataset.train.paths
     assert len(dataset.train) == 5
-    assert str(bad) in caplog.text
+    assert [r.getMessage() for r in caplog.records] == [f"leaving out 1 unreadable image {bad}"]
     assert load_images(dataset.train.paths, 4).shape == (5, 4, 4, 3)
 
 
@@ -317,6 +361,25 @@ def test_mit8_by_environment(small_mit8: Path, monkeypatch: pytest.MonkeyPatch) 
     above = load_dataset("mit8", seed=0)
     assert above.root.name == "MIT_split"
     assert above.digest == dataset.digest
+
+
+@pytest.mark.parametrize("left", ["nothing", "a part"])
+def test_incomplete_mit8_in_the_cache_says_what_to_delete(
+    small_mit8: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    monkeypatch.delenv("SCENETRACK_DATA")
+    monkeypatch.setenv("SCENETRACK_CACHE", str(tmp_path / "cache"))
+    cached = tmp_path / "cache" / "mit8"
+    if left == "nothing":
+        cached.mkdir(parents=True)
+    else:
+        shutil.copytree(small_mit8, cached)
+        shutil.rmtree(cached / "train" / "sea")
+        (cached / "train" / "sea").mkdir()
+    with pytest.raises(DataError, match=f"delete {cached} to fetch it anew") as caught:
+        load_dataset("mit8", seed=0)
+    lacking = 10 if left == "nothing" else 3
+    assert f"it lacks {lacking} files of its 10" in str(caught.value)
 
 
 @pytest.mark.parametrize("below", ["", "MIT_split"])

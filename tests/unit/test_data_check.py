@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def test_bad_files_are_reported_and_not_raised(folder: Path) -> None:
     bad.write_bytes(bad.read_bytes()[:60])
     report = check_folder(folder)
     assert [path for path, _ in report.unreadable] == [bad]
-    assert "1 files cannot be read" in report.problems[0]
+    assert "1 file cannot be read" in report.problems[0]
     # Without it the class is empty, which is told as well.
     assert "test/sea has no usable image" in report.problems[1]
     assert len(report.problems) == 2
@@ -84,6 +85,55 @@ def test_all_problems_are_listed(folder: Path) -> None:
     assert "3 for 4 classes" in problems[0]
     assert "train/lake has no usable image" in problems[1]
     assert "class 'town' is in test but not in train" in problems[2]
+
+
+def test_what_is_passed_over_is_counted_by_kind(folder: Path) -> None:
+    assert check_folder(folder).remarks == ()
+    sea = folder / "train" / "sea"
+    save(sea / "deeper" / "a.png", 5)
+    (sea / "a.GIF").write_bytes(b"")
+    (sea / "b.gif").write_bytes(b"")
+    (sea / "README").write_text("")
+    (folder / "train" / ".DS_Store").write_text("")
+    save(folder / "test" / "loose.png", 6)
+    (folder / "val").mkdir()
+    assert check_folder(folder).remarks == (
+        "entries passed over: 7 (2 .gif, 1 .png beside class folders, 1 files without suffix, "
+        "1 folders beside train/ and test/, 1 folders inside class folders, 1 hidden)",
+    )
+    assert "entries passed over: 7" in format_report(check_folder(folder))
+
+
+def test_classes_without_test_images_are_told(folder: Path) -> None:
+    save(folder / "train" / "lake" / "a.png", 7)
+    save(folder / "train" / "moor" / "a.png", 8)
+    report = check_folder(folder)
+    assert report.remarks == ("classes without test images: lake, moor",)
+    assert report.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ({"train": "Train", "test": "Test"}, "Test/ and Train/ must be written train/ and test/"),
+        ({"test": "TEST"}, "has train/ but no test/: rename TEST/"),
+    ],
+)
+def test_capitals_are_named_as_the_cause(folder: Path, names: dict[str, str], says: str) -> None:
+    for old, new in names.items():
+        (folder / old).rename(folder / new)
+    (problem,) = check_folder(folder).problems
+    assert says in problem
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take UTF-8 names only")
+@pytest.mark.parametrize("old", ["train/sea", "train/sea/b.png"])
+def test_names_in_other_encodings_are_a_problem(folder: Path, old: str) -> None:
+    (folder / old).rename((folder / old).with_name(os.fsdecode(b"caf\xe9.png")))
+    report = check_folder(folder)
+    assert "names in UTF-8 are required" in report.problems[0]
+    assert r"caf\udce9.png is not: rename it" in report.problems[0]
+    assert "rename it" in format_report(report).encode().decode()
 
 
 def test_empty_folder_and_no_folder(tmp_path: Path) -> None:
