@@ -49,7 +49,7 @@ from scenetrack.tracking.store import (
     experiment_named,
     get_run,
     one_line_errors,
-    tracking_uri,
+    shown_uri,
 )
 
 logger = logging.getLogger(__name__)
@@ -283,7 +283,7 @@ def _take_over_run(
         run = get_run(client, run_id)
     except ModelError as error:
         raise InputError(
-            f"MLFLOW_RUN_ID must name a run of the store {tracking_uri()} that is not deleted: "
+            f"MLFLOW_RUN_ID must name a run of the store {shown_uri()} that is not deleted: "
             f"unset it. Received: {run_id}"
         ) from error
     unnamed = _RANDOM_NAME.fullmatch(run.info.run_name or "") is not None

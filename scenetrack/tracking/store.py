@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import socket
 import sys
@@ -36,6 +37,11 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').absolute()}"
 
 
+def shown_uri() -> str:
+    """The tracking URI as messages may show it: without the password that it may hold."""
+    return re.sub(r"(//[^:/@]*):[^@/]*@", r"\1:***@", tracking_uri())
+
+
 def open_ui(host: str = "127.0.0.1", port: int = 5000) -> None:
     """Replace this process by the MLflow UI of the store in use, with one light worker.
 
@@ -44,7 +50,9 @@ def open_ui(host: str = "127.0.0.1", port: int = 5000) -> None:
     """
     uri = tracking_uri()
     if uri.startswith("http"):
-        raise InputError(f"the runs are on a tracking server with a page of its own: open {uri}")
+        raise InputError(
+            f"the runs are on a tracking server with a page of its own: open {shown_uri()}"
+        )
     _check_port(host, port)
     with one_line_errors():
         connect()
@@ -59,7 +67,7 @@ def open_ui(host: str = "127.0.0.1", port: int = 5000) -> None:
             host,
             port,
         )
-    logger.info("opening http://%s:%d for %s", host, port, uri)
+    logger.info("opening http://%s:%d for %s", host, port, shown_uri())
     sys.stdout.flush()
     os.execv(sys.executable, words)
 
@@ -110,7 +118,7 @@ def get_run(client: MlflowClient, run_id: str) -> entities.Run:
             with one_line_errors():
                 raise
         raise ModelError(
-            f"a run id of {tracking_uri()} or a .keras file is required, but there is no run "
+            f"a run id of {shown_uri()} or a .keras file is required, but there is no run "
             f"{shortened(run_id)!r}: copy the id from the MLflow UI (scenetrack ui)"
         ) from error
     if run.info.lifecycle_stage == "deleted":
@@ -135,10 +143,10 @@ def one_line_errors(kind: type[ScenetrackError] = ScenetrackError) -> Iterator[N
         text = " ".join(str(error).split())
         if "Max retries" in text or "Connection" in text:
             raise ScenetrackError(
-                f"the MLflow server {tracking_uri()} does not answer: start it, or change or "
+                f"the MLflow server {shown_uri()} does not answer: start it, or change or "
                 "unset MLFLOW_TRACKING_URI"
             ) from error
-        raise kind(f"MLflow refused: {text[:400]} (store {tracking_uri()})") from error
+        raise kind(f"MLflow refused: {text[:400]} (store {shown_uri()})") from error
 
 
 @cache
@@ -169,12 +177,12 @@ def _one_line_refusals(uri: str) -> Iterator[None]:
                     raise
                 raise InputError(
                     "MLFLOW_TRACKING_URI must be sqlite:///FILE, postgresql+psycopg://HOST/NAME "
-                    f"or http://SERVER. Received: {uri}"
+                    f"or http://SERVER. Received: {shown_uri()}"
                 ) from error
     except ModuleNotFoundError as error:
         name = error.name or ""
         raise InputError(
-            f"the store {uri} needs the database driver {name}: install it with "
+            f"the store {shown_uri()} needs the database driver {name}: install it with "
             f"pip install '{_DRIVERS.get(name, name)}', or change MLFLOW_TRACKING_URI"
         ) from error
     except SQLAlchemyError as error:
@@ -182,7 +190,7 @@ def _one_line_refusals(uri: str) -> Iterator[None]:
         if uri.startswith("sqlite") and ("already exists" in text or "duplicate column" in text):
             raise _damaged(_sqlite_file(uri) or Path(uri), "was left half made") from error
         raise InputError(
-            f"the MLflow store {uri} cannot be opened ({text[:300]}): check it, or change "
+            f"the MLflow store {shown_uri()} cannot be opened ({text[:300]}): check it, or change "
             "MLFLOW_TRACKING_URI"
         ) from error
 

@@ -33,6 +33,7 @@ from scenetrack.records import (
 from scenetrack.tracking import models
 from scenetrack.tracking.processes import process_tags
 from scenetrack.tracking.settings import same_setting
+from scenetrack.tracking.store import shown_uri
 
 CONFIG = TrainMlpConfig(experiment="unit")
 TAGS = {"task": "1", "stage": "train_mlp", "dataset": "demo"}
@@ -562,3 +563,10 @@ def test_a_deleted_experiment_is_one_line(client: MlflowClient) -> None:
         start(TrainMlpConfig(experiment="gone")),
     ):
         pass
+
+
+def test_messages_hold_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@localhost:5432/runs")
+    assert shown_uri() == "postgresql://me:***@localhost:5432/runs"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000/a@b")
+    assert shown_uri() == "http://127.0.0.1:5000/a@b"
