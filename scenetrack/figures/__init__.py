@@ -1,39 +1,50 @@
-"""Pictures of results as PNG: drawn on matplotlib figures of their own, never on global state.
-
-Colours are those of Okabe and Ito, which colour-blind readers can tell apart.
-"""
+"""Pictures of results as PNG: drawn on matplotlib figures of their own, never on global state."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure as Canvas
 from matplotlib.gridspec import GridSpec, SubplotSpec
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from scenetrack.errors import ScenetrackError
+from scenetrack.figures.network import LayerRow, topology
+from scenetrack.figures.style import (
+    BLUE,
+    DPI,
+    GREY,
+    ORANGE,
+    RED,
+    fit,
+    heading,
+    plain,
+    shortened,
+    to_png,
+)
 from scenetrack.records import Figure
 
-BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#595959"
-DPI = 110
-# Kinds of layers by what they do, as drawn by topology().
-_FAMILIES = (
-    (("Dense", "Conv"), BLUE),
-    (("Norm", "Whiten", "Contrast", "Rescal"), ORANGE),
-    (("Activation", "ReLU", "Softmax"), GREEN),
-    (("Dropout", "Noise"), RED),
-)
-_LAYERS_PER_COLUMN = 16
+__all__ = [
+    "LayerRow",
+    "activations",
+    "comparison",
+    "confusion_matrix",
+    "learning_curves",
+    "montage",
+    "topology",
+]
+
 _STRIP = 64
 _MAPS = 16
+_CELL = 1.5  # inches, the width of an image in a montage
+# Confusion matrices: up to so many classes have their counts and every name written.
+_COUNTED_CLASSES, _NAMED_CLASSES = 40, 80
+_LONGEST_NAME = 32
 
 
 def learning_curves(
@@ -65,17 +76,35 @@ def learning_curves(
                 continue
             epochs = np.arange(1, len(values) + 1)
             marker = "o" if len(values) < 3 else None
-            label = f"{label}, {values[best_epoch]:.3f}"
+            value = values[best_epoch]
+            label += f", {value:.1%}" if quantity == "accuracy" else f", {value:.3f}"
             axes.plot(epochs, values, dashes, color=colour, lw=1.8, marker=marker, label=label)
             axes.plot(best_epoch + 1, values[best_epoch], "o", color=colour, ms=6)
         axes.axvline(best_epoch + 1, color=GREY, lw=0.9, ls=":")
         axes.set_xlabel("epoch")
         heading(axes, quantity.capitalize())
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        _widen(axes, *((0.12, 1.0) if quantity == "accuracy" else (0.2, math.inf)))
         axes.legend(frameon=False, title=f"at the {verb} epoch, {best_epoch + 1}")
         plain(axes)
     canvas.axes[0].yaxis.set_major_formatter(PercentFormatter(1))
     return to_png(canvas, name)
+
+
+def _widen(axes: Axes, height: float, most: float) -> None:
+    """Make room where one epoch or a flat curve would be blown up: at least ``height`` high.
+
+    There is nothing to show below 0 or above ``most``, but the room of half a line.
+    """
+    left, right = axes.get_xlim()
+    middle = (left + right) / 2
+    axes.set_xlim(min(left, middle - 0.9), max(right, middle + 0.9))
+    low, high = axes.get_ylim()
+    if high - low < height:
+        edge = 0.04 * height
+        low = max((low + high - height) / 2, -edge)
+        low = min(low, most + edge - height)
+        axes.set_ylim(low, low + height)
 
 
 def confusion_matrix(
@@ -88,97 +117,52 @@ def confusion_matrix(
     """Counts of images by true class (rows) and predicted class (columns).
 
     Args:
-        confusion: int [C, C]; a cell's colour is its share of the row.
-        class_names: C names.
+        confusion: int [C, C]; a cell's colour is its share of the row. Above 40 classes its count
+            is not written.
+        class_names: C names; above 80 classes not every one is written.
         title: what the matrix is of; the accuracy is added.
         name: artifact path of the figure.
     """
     classes = len(class_names)
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     side = max(5.2, 3.0 + 0.52 * classes if classes <= 16 else 5.2 + 0.3 * classes)
-    text_size = 10 if classes <= 10 else 8.5 if classes <= 20 else 6.5
+    side = min(side, 5.2 + 0.3 * _COUNTED_CLASSES)
+    text_size = 10 if classes <= 10 else 8.5
     canvas = Canvas(figsize=(side + 0.8, side), dpi=DPI, layout="constrained")
     axes = canvas.subplots()
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row, column in zip(*np.nonzero(confusion), strict=True):
-        colour = "white" if shares[row, column] > 0.55 else "black"
-        axes.text(
-            column,
-            row,
-            str(confusion[row, column]),
-            color=colour,
-            ha="center",
-            va="center",
-            fontsize=text_size,
-        )
-    ticks = np.arange(classes)
-    axes.set_xticks(ticks, class_names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(ticks, class_names)
-    axes.tick_params(length=0, labelsize=max(text_size, 7.5))
-    axes.set_xticks(ticks[:-1] + 0.5, minor=True)
-    axes.set_yticks(ticks[:-1] + 0.5, minor=True)
-    axes.grid(which="minor", color="#DDDDDD", lw=0.6)
-    axes.tick_params(which="minor", length=0)
-    axes.set_xlabel("predicted class")
-    axes.set_ylabel("true class")
+    if classes <= _COUNTED_CLASSES:
+        for row, column in zip(*np.nonzero(confusion), strict=True):
+            colour = "white" if shares[row, column] > 0.55 else "black"
+            text = str(confusion[row, column])
+            axes.text(column, row, text, color=colour, ha="center", va="center", fontsize=text_size)
+    _name_classes(axes, class_names, text_size)
     accuracy = np.trace(confusion) / max(confusion.sum(), 1)
     verdict = f"{accuracy:.1%} of {confusion.sum()} right"
     heading(axes, f"{title}: {verdict}" if title else verdict)
     bar = canvas.colorbar(picture, ax=axes, shrink=0.7, pad=0.02, label="share of the true class")
     bar.ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     bar.outline.set_visible(False)
-    return to_png(canvas, name)
+    # Long names leave the square of the matrix less than the canvas; the rest would stay blank.
+    return to_png(canvas, name, cut=True)
 
 
-class LayerRow(NamedTuple):
-    """One layer of a drawn network.
-
-    Attributes:
-        name, kind: as in the network.
-        shape: of the output, batch axis first, None for any length.
-        parameters: how many.
-        sources: names of the layers whose outputs it takes; none for an input.
-    """
-
-    name: str
-    kind: str
-    shape: Sequence[int | None]
-    parameters: int
-    sources: Sequence[str]
-
-
-def topology(
-    layers: Sequence[LayerRow],
-    *,
-    title: str = "",
-    name: str = "figures/topology.png",
-) -> Figure:
-    """The network as boxes from top to bottom, long ones in several columns.
-
-    A layer that takes anything but the output of the one before says what it takes.
-
-    Args:
-        layers: in an order in which each comes after its sources.
-        title: above the parameter total.
-        name: artifact path of the figure.
-    """
-    columns = math.ceil(len(layers) / _LAYERS_PER_COLUMN)
-    rows = math.ceil(len(layers) / columns)
-    canvas = Canvas(figsize=(6.2 * columns, 0.72 * rows + 0.8), dpi=DPI, layout="constrained")
-    axes = canvas.subplots()
-    axes.set(xlim=(0, columns), ylim=(rows, -0.1))
-    axes.axis("off")
-    for index, layer in enumerate(layers):
-        column, row = divmod(index, rows)
-        _layer_box(axes, column, row, layer)
-        before = [layers[index - 1].name] if index else []
-        if before and before[0] in layer.sources:
-            _flow_arrow(axes, *divmod(index - 1, rows), turns=row == 0)
-        if list(layer.sources) != before:
-            _name_sources(axes, column, row, layer.sources)
-    total = f"{sum(layer.parameters for layer in layers):,} parameters in {len(layers)} layers"
-    heading(axes, f"{title}: {total}" if title else total)
-    return to_png(canvas, name)
+def _name_classes(axes: Axes, class_names: Sequence[str], text_size: float) -> None:
+    """Label rows and columns, and rule lines between them where there is room."""
+    classes = len(class_names)
+    ticks = range(0, classes, math.ceil(classes / _NAMED_CLASSES))
+    labels = [shortened(class_names[k], _LONGEST_NAME) for k in ticks]
+    axes.set_xticks(ticks, labels, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, labels)
+    axes.tick_params(length=0, labelsize=text_size)
+    if classes <= _COUNTED_CLASSES:
+        between = np.arange(classes - 1) + 0.5
+        axes.set_xticks(between, minor=True)
+        axes.set_yticks(between, minor=True)
+        axes.grid(which="minor", color="#DDDDDD", lw=0.6)
+        axes.tick_params(which="minor", length=0)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
 
 
 def montage(
@@ -193,7 +177,7 @@ def montage(
 
     Args:
         images: uint8 [N, H, W, 3].
-        titles: N texts; empty ones take no space when all are.
+        titles: N texts, cut to the width of an image; empty ones take no space when all are.
         columns: images in a row.
         title: of the whole picture.
         name: artifact path of the figure.
@@ -201,9 +185,8 @@ def montage(
     rows = math.ceil(len(images) / columns)
     height, width = images.shape[1:3]
     room = 0.19 if any(titles) else 0.06
-    cell = 1.5
     canvas = Canvas(
-        figsize=(cell * columns, (cell * height / width + room) * rows + 0.4 * bool(title)),
+        figsize=(_CELL * columns, (_CELL * height / width + room) * rows + 0.4 * bool(title)),
         dpi=DPI,
         layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01),
     )
@@ -212,7 +195,7 @@ def montage(
         axes.axis("off")
     for axes, image, text in zip(panels, images, titles, strict=False):
         axes.imshow(image)
-        axes.set_title(text, fontsize=8.5, pad=2)
+        fit(axes.set_title(text, fontsize=8.5, pad=2), 0.95 * _CELL)
     if title:
         canvas.suptitle(title, fontsize=12, fontweight="bold", x=0.02, ha="left")
     return to_png(canvas, name)
@@ -232,7 +215,7 @@ def comparison(
         name: artifact path of the figure.
     """
     ordered = sorted(rows, key=lambda row: -row[1])
-    names = [row[0] for row in ordered]
+    names = [shortened(row[0], _LONGEST_NAME) for row in ordered]
     accuracy, low, high = np.array([row[1:] for row in ordered], dtype=float).T
     canvas = Canvas(figsize=(9, 1.3 + 0.46 * len(rows)), dpi=DPI, layout="constrained")
     axes = canvas.subplots()
@@ -371,67 +354,3 @@ def _colours(values: np.ndarray) -> dict[str, Any]:
     if values.min() < 0:
         return {"cmap": "RdBu_r", "vmin": -reach, "vmax": reach}
     return {"cmap": "viridis", "vmin": 0.0, "vmax": reach}
-
-
-def _layer_box(axes: Axes, column: int, row: int, layer: LayerRow) -> None:
-    name, kind, shape, parameters, _ = layer
-    colour = next(
-        (colour for words, colour in _FAMILIES if any(word in kind for word in words)), GREY
-    )
-    left, width = column + 0.03, 0.94
-    style = "round,pad=0,rounding_size=0.01"
-    axes.add_patch(
-        FancyBboxPatch(
-            (left, row + 0.06),
-            width,
-            0.66,
-            boxstyle=style,
-            mutation_aspect=8,
-            lw=1.2,
-            edgecolor=colour,
-            facecolor=to_rgba(colour, 0.12),
-        )
-    )
-    right = left + width - 0.02
-    axes.text(left + 0.02, row + 0.27, _shortened(name, 30), fontweight="bold", va="center")
-    axes.text(left + 0.02, row + 0.53, _shortened(kind, 34), color=GREY, va="center", fontsize=9)
-    size = " x ".join("any" if n is None else str(n) for n in shape[1:]) or "scalar"
-    axes.text(right, row + 0.27, size, ha="right", va="center")
-    count = f"{parameters:,} parameters" if parameters else "no parameters"
-    axes.text(right, row + 0.53, count, color=GREY, ha="right", va="center", fontsize=9)
-
-
-def _flow_arrow(axes: Axes, column: int, row: int, *, turns: bool) -> None:
-    style = {"arrowstyle": "-|>", "color": GREY, "lw": 1.1, "shrinkA": 0, "shrinkB": 0}
-    if turns:
-        axes.annotate("", (column + 1.03, 0.39), (column + 0.97, row + 0.39), arrowprops=style)
-    else:
-        axes.annotate("", (column + 0.5, row + 1.06), (column + 0.5, row + 0.72), arrowprops=style)
-
-
-def _name_sources(axes: Axes, column: int, row: int, sources: Sequence[str]) -> None:
-    text = _shortened(f"takes {', '.join(sources)}", 44)
-    axes.text(column + 0.5, row + 0.39, text, ha="center", va="center", fontsize=8.5, color=BLUE)
-
-
-def _shortened(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def heading(axes: Axes, text: str) -> None:
-    """Title a panel as all figures do."""
-    axes.set_title(text, fontsize=12, fontweight="bold", loc="left")
-
-
-def plain(axes: Axes) -> None:
-    """A frame of two sides and a light grid."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#E5E5E5", lw=0.7)
-    axes.set_axisbelow(True)
-
-
-def to_png(canvas: Canvas, name: str) -> Figure:
-    """The drawn canvas as the record ``name``."""
-    buffer = io.BytesIO()
-    canvas.savefig(buffer, format="png")
-    return Figure(name, buffer.getvalue())

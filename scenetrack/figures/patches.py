@@ -9,7 +9,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from scenetrack.data.patches import PatchGrid
 from scenetrack.errors import ScenetrackError
-from scenetrack.figures import BLUE, DPI, GREEN, GREY, ORANGE, RED, heading, plain, to_png
+from scenetrack.figures.style import BLUE, DPI, GREEN, GREY, ORANGE, RED, heading, plain, to_png
 from scenetrack.records import Figure
 
 PURPLE = "#CC79A7"

@@ -15,6 +15,9 @@ from scenetrack.records import DatasetInput, Figure, Table, Tag, Tracker
 
 logger = logging.getLogger(__name__)
 
+# Classes in the montage of samples: how many at most, and how many have a row of their own.
+_MOST_SHOWN, _MOST_IN_ROWS = 12, 8
+
 
 def open_dataset(config: DataConfig, tracker: Tracker) -> SceneDataset:
     """The data set that ``config`` names, described in the run.
@@ -90,9 +93,13 @@ def open_images(config: TrainingConfig, tracker: Tracker, size: int) -> SceneIma
     return SceneImages(dataset, train, test, fitted, held_out)
 
 
-def _samples(dataset: SceneDataset, per_class: int = 4) -> Figure:
-    labels, classes = dataset.train.labels, range(len(dataset.class_names))
-    chosen = np.concatenate([np.flatnonzero(labels == k)[:per_class] for k in classes])
+def _samples(dataset: SceneDataset) -> Figure:
+    """A row for each class, or for two where there are many; of very many only some."""
+    labels, classes = dataset.train.labels, len(dataset.class_names)
+    shown = np.linspace(0, classes - 1, min(classes, _MOST_SHOWN)).round().astype(int)
+    per_class, columns = (4, 4) if classes <= _MOST_IN_ROWS else (3, 6)
+    chosen = np.concatenate([np.flatnonzero(labels == k)[:per_class] for k in shown])
     images = load_images([dataset.train.paths[i] for i in chosen], 128)
-    titles = [dataset.class_names[dataset.train.labels[i]] for i in chosen]
-    return montage(images, titles, per_class, name="figures/samples.png")
+    titles = [dataset.class_names[labels[i]] for i in chosen]
+    title = f"{len(shown)} of {classes} classes" if len(shown) < classes else ""
+    return montage(images, titles, columns, title=title, name="figures/samples.png")

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
 from scenetrack import figures
 from scenetrack.errors import ScenetrackError
+from scenetrack.figures import style
 from scenetrack.records import Figure
 
 
@@ -49,14 +51,85 @@ def history(epochs: int, *, validation: bool = True) -> dict[str, list[float]]:
 def test_learning_curves_show_validation_where_there_is_one() -> None:
     figure = figures.learning_curves(history(10), best_epoch=6)
     assert figure.name == "figures/learning_curves.png"
-    assert share_of(pixels(figure), figures.RED) > 1e-4
+    assert share_of(pixels(figure), style.RED) > 1e-4
     alone = pixels(figures.learning_curves(history(10, validation=False)))
-    assert share_of(alone, figures.RED) == 0
-    assert share_of(alone, figures.BLUE) > 1e-4
+    assert share_of(alone, style.RED) == 0
+    assert share_of(alone, style.BLUE) > 1e-4
 
 
-def test_learning_curves_of_one_epoch() -> None:
-    assert pixels(figures.learning_curves(history(1))).std() > 0
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Canvas]:
+    """The canvases of the figures that are made."""
+    canvases: list[Canvas] = []
+
+    def keep(canvas: Canvas, name: str, **options: bool) -> Figure:
+        canvases.append(canvas)
+        return style.to_png(canvas, name, **options)
+
+    monkeypatch.setattr(figures, "to_png", keep)
+    return canvases
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 0.31, 1.0])
+@pytest.mark.parametrize("epochs", [1, 5])
+def test_flat_curves_are_not_blown_up(drawn: list[Canvas], accuracy: float, epochs: int) -> None:
+    figures.learning_curves({"train/accuracy": [accuracy] * epochs, "train/loss": [0.5] * epochs})
+    left, right = (axes.get_ylim() for axes in drawn[0].axes)
+    assert left[1] - left[0] == pytest.approx(0.12)
+    assert -0.01 < left[0] <= accuracy <= left[1] < 1.01
+    assert right == pytest.approx((0.4, 0.6))
+    first, last = drawn[0].axes[0].get_xlim()
+    ticks = [tick for tick in drawn[0].axes[0].get_xticks() if first <= tick <= last]
+    assert ticks == list(range(1, epochs + 1))
+
+
+def test_legend_and_axis_of_the_accuracy_have_one_unit(drawn: list[Canvas]) -> None:
+    figures.learning_curves(history(4))
+    accuracy, loss = ([t.get_text() for t in a.get_legend().get_texts()] for a in drawn[0].axes)
+    assert accuracy == ["training, 90.0%", "validation, 90.0%"]
+    assert loss == ["training, 0.200", "validation, 0.200"]
+
+
+ODD_NAMES = ("$\\nope{$", "a$b$c", "森林", "नमस्ते", "w" * 200)
+
+
+def test_names_of_any_script_are_drawn_as_they_are() -> None:
+    confusion = np.eye(len(ODD_NAMES), dtype=int)
+    images = np.zeros((len(ODD_NAMES), 8, 8, 3), np.uint8)
+    assert pixels(figures.confusion_matrix(confusion, ODD_NAMES, "$x^")).std() > 0
+    assert pixels(figures.montage(images, ODD_NAMES, 2, title="$\\frac{$")).std() > 0
+    assert pixels(figures.activations(np.ones(4), "$\\nope{$")).std() > 0
+    assert pixels(figures.comparison([(name, 0.5, 0.4, 0.6) for name in ODD_NAMES])).std() > 0
+
+
+def test_titles_of_a_montage_are_cut_to_the_cell(drawn: list[Canvas]) -> None:
+    names = ("short", "W" * 60, "i" * 60)
+    figures.montage(np.zeros((3, 8, 8, 3), np.uint8), names, 3)
+    short, wide, narrow = (axes.get_title() for axes in drawn[0].axes)
+    assert short == "short"
+    assert wide[-1] == narrow[-1] == "…"
+    assert 5 < len(wide) < len(narrow) < 60
+    for axes in drawn[0].axes:
+        assert axes.title.get_window_extent().width <= 1.5 * style.DPI
+
+
+def test_large_confusion_matrices_leave_counts_and_some_names_out(drawn: list[Canvas]) -> None:
+    for classes in (40, 41, 200):
+        confusion = np.eye(classes, dtype=int)
+        figures.confusion_matrix(confusion, [f"class {k}" for k in range(classes)])
+    texts = [len(canvas.axes[0].texts) for canvas in drawn]
+    names = [len(canvas.axes[0].get_xticks()) for canvas in drawn]
+    assert texts == [40, 0, 0]
+    assert names == [40, 41, 67]  # of 200 every third
+    assert drawn[2].get_size_inches().max() == drawn[0].get_size_inches().max()
+
+
+def test_confusion_matrix_has_no_blank_bands() -> None:
+    names = [f"a_rather_long_class_{k}" for k in range(40)]
+    picture = pixels(figures.confusion_matrix(np.eye(40, dtype=int), names))
+    rows, columns = (np.flatnonzero((picture < 255).any(axis=(axis, 2))) for axis in (1, 0))
+    height, width = picture.shape[:2]
+    assert max(rows[0], columns[0], height - rows[-1], width - columns[-1]) < 0.02 * height
 
 
 def test_the_kept_epoch_is_marked() -> None:
@@ -89,7 +162,7 @@ def test_confusion_matrix_of_a_class_without_images() -> None:
 def test_topology_has_a_box_per_layer_and_grows() -> None:
     small = pixels(figures.topology(chain()))
     long = pixels(figures.topology(chain(10), title="deep"))
-    assert share_of(small, figures.BLUE) > 1e-3
+    assert share_of(small, style.BLUE) > 1e-3
     assert long.shape[1] > 2 * small.shape[1]
     assert long.shape[0] < 2000
 
@@ -98,7 +171,7 @@ def test_topology_shows_a_layer_that_takes_another_than_the_one_before() -> None
     straight = chain()
     branched = [*straight[:3], straight[3]._replace(sources=["flatten_0", "hidden_1_0"])]
     plain, marked = (pixels(figures.topology(rows)) for rows in (straight, branched))
-    assert share_of(marked, figures.BLUE) > share_of(plain, figures.BLUE)
+    assert share_of(marked, style.BLUE) > share_of(plain, style.BLUE)
 
 
 @given(st.integers(1, 9), st.integers(1, 5), st.booleans())
