@@ -14,14 +14,12 @@ import numpy as np
 from scenetrack.classifiers import FittedClassifier, fit_by_cross_validation
 from scenetrack.config import LayerSvmConfig
 from scenetrack.errors import ConfigError
-from scenetrack.export.truncate import find_layer
 from scenetrack.kernels import HISTOGRAM_KERNELS
-from scenetrack.models import build_model
 from scenetrack.records import Metric, Tracker
 from scenetrack.runtime import OnnxModel
-from scenetrack.stages.inputs import SceneImages, open_images
-from scenetrack.stages.methods import Comparison, Features, check_cross_validation
-from scenetrack.stages.network import check_classes, check_fits, export_descriptor, take
+from scenetrack.stages.inputs import SceneImages
+from scenetrack.stages.methods import Comparison, Features
+from scenetrack.stages.network import choose_network, export_descriptor
 from scenetrack.stages.result import StageResult
 from scenetrack.stages.train_mlp import train_on_images
 
@@ -37,24 +35,18 @@ def layer_svm(config: LayerSvmConfig, tracker: Tracker) -> StageResult:
     Raises:
         InputError: the data, the model or the layer cannot be used.
     """
-    taken = take(config.model, config.experiment) if config.model else None
-    planned = taken or build_model(config, classes=2)
-    check_fits(planned, "image_size", config.image_size)
-    layer = find_layer(planned, config.layer).name
-    images = open_images(config, tracker, config.image_size)
-    check_cross_validation(images.dataset)
-    classes = images.dataset.class_names
-    network = taken or build_model(config, len(classes))
-    check_classes(network, len(classes))
+    chosen = choose_network(config, tracker, "image_size")
+    network, layer, images = chosen.network, chosen.layer, chosen.images
     _check_kernels(config.kernels, network, layer, images.train[:64])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if taken is None:
+        if chosen.is_new:
             train_on_images(network, images, config, tracker, folder, "network/")
+        classes = images.dataset.class_names
         onnx = export_descriptor(
             network, layer, images.train[:64], config, classes, tracker, folder
         )
-        return _compare(config, tracker, images, onnx, layer, unseen=taken is None)
+        return _compare(config, tracker, images, onnx, layer, unseen=chosen.is_new)
 
 
 def _compare(

@@ -14,12 +14,15 @@ import numpy as np
 
 from scenetrack import __version__
 from scenetrack.checkpoints import Checkpoint
-from scenetrack.config import TrainingConfig
+from scenetrack.config import LayerSvmConfig, PatchBowConfig, TrainingConfig
 from scenetrack.errors import ModelError
-from scenetrack.export.truncate import export_truncated
+from scenetrack.export.truncate import export_truncated, find_layer
 from scenetrack.figures import LayerRow, learning_curves, topology
+from scenetrack.models import build_model
 from scenetrack.records import Metric, Model, Param, Tag, TensorSpec, Text, Tracker, metrics
 from scenetrack.runtime import OnnxModel
+from scenetrack.stages.inputs import SceneImages, open_images
+from scenetrack.stages.methods import check_cross_validation
 from scenetrack.training import Batches, TrainResult, fit, load_model, save_model
 
 if TYPE_CHECKING:
@@ -131,6 +134,48 @@ def take(model: str, experiment: str) -> keras.Model:
             f"{path.name} gives {' and '.join(map(str, outputs))}"
         )
     return network
+
+
+@dataclass(frozen=True)
+class ChosenNetwork:
+    """The network of a stage that cuts it at a layer, and the images to use it on.
+
+    Attributes:
+        network: a taken one, or a new one that is still to be trained.
+        is_new: whether it is still to be trained.
+        layer: name of the layer to cut at.
+        images: the data set at the size that the stage asked for.
+    """
+
+    network: keras.Model
+    is_new: bool
+    layer: str
+    images: SceneImages
+
+
+def choose_network(
+    config: LayerSvmConfig | PatchBowConfig, tracker: Tracker, size_parameter: str
+) -> ChosenNetwork:
+    """Take or build the network; what does not fit is refused before the data are read.
+
+    Args:
+        config: of the stage.
+        tracker: of the stage's run.
+        size_parameter: name of the parameter that is the side of the network's input.
+
+    Raises:
+        InputError: the model, the layer or the data cannot be used.
+    """
+    taken = take(config.model, config.experiment) if config.model else None
+    planned = taken or build_model(config, classes=2)
+    check_fits(planned, size_parameter, getattr(config, size_parameter))
+    layer = find_layer(planned, config.layer).name
+    images = open_images(config, tracker, config.image_size)
+    check_cross_validation(images.dataset)
+    classes = len(images.dataset.class_names)
+    network = taken or build_model(config, classes)
+    check_classes(network, classes)
+    return ChosenNetwork(network, taken is None, layer, images)
 
 
 def check_fits(network: keras.Model, name: str, size: int) -> None:

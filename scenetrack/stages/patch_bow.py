@@ -17,18 +17,15 @@ from scenetrack.data.patches import PatchBatches, PatchGrid, sample_patches
 from scenetrack.descriptors import LayerDescriptor, aggregate
 from scenetrack.encoders import BagOfWords, DescriptorPca
 from scenetrack.errors import ConfigError
-from scenetrack.export.truncate import find_layer
-from scenetrack.models import build_model, learn_whitening, whitening_samples
+from scenetrack.models import learn_whitening, whitening_samples
 from scenetrack.records import Artifact, Metric, Tracker
-from scenetrack.stages.inputs import SceneImages, open_images
-from scenetrack.stages.methods import Comparison, Features, check_cross_validation
+from scenetrack.stages.inputs import SceneImages
+from scenetrack.stages.methods import Comparison, Features
 from scenetrack.stages.network import (
     TrainingData,
-    check_classes,
-    check_fits,
+    choose_network,
     descriptor_width,
     export_descriptor,
-    take,
     train,
 )
 from scenetrack.stages.result import StageResult
@@ -49,21 +46,15 @@ def patch_bow(config: PatchBowConfig, tracker: Tracker) -> StageResult:
     Raises:
         InputError: the data, the model or the layer cannot be used.
     """
-    taken = take(config.model, config.experiment) if config.model else None
-    planned = taken or build_model(config, classes=2)
-    check_fits(planned, "patch_size", config.patch_size)
-    layer = find_layer(planned, config.layer).name
-    _check_pca(config.pca, descriptor_width(planned, layer), layer)
-    images = open_images(config, tracker, config.image_size)
-    check_cross_validation(images.dataset)
-    classes = images.dataset.class_names
-    network = taken or build_model(config, len(classes))
-    check_classes(network, len(classes))
+    chosen = choose_network(config, tracker, "patch_size")
+    network, layer, images = chosen.network, chosen.layer, chosen.images
+    _check_pca(config.pca, descriptor_width(network, layer), layer)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if taken is None:
+        if chosen.is_new:
             _train(network, images, config, tracker, folder)
         real = sample_patches(images.train, config.patch_size, 64, seed=config.seed)
+        classes = images.dataset.class_names
         onnx = export_descriptor(network, layer, real, config, classes, tracker, folder)
         grid = PatchGrid(config.image_size, config.patch_size, config.stride)
         descriptor = LayerDescriptor(onnx, grid)
@@ -73,7 +64,7 @@ def patch_bow(config: PatchBowConfig, tracker: Tracker) -> StageResult:
             for pixels, split in ((images.train, "train"), (images.test, "test"))
         )
     tracker.log(Metric("time/descriptors_images_per_s", descriptor.images_per_second))
-    return _compare(config, tracker, images, layer, train, test, unseen=taken is None)
+    return _compare(config, tracker, images, layer, train, test, unseen=chosen.is_new)
 
 
 def _train(
