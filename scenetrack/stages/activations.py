@@ -17,7 +17,7 @@ from scenetrack.models import PATCH_NETWORK
 from scenetrack.records import Artifact, Tracker
 from scenetrack.stages.network import take
 from scenetrack.stages.result import StageResult
-from scenetrack.storage import ensure_writable, replacing
+from scenetrack.storage import ensure_writable, replacing, user_path
 
 if TYPE_CHECKING:
     import keras
@@ -33,7 +33,7 @@ def activations(config: ActivationsConfig, tracker: Tracker) -> StageResult:
     Raises:
         InputError: no such image, model or layer, or the folder is not writable.
     """
-    path, folder = Path(config.image).expanduser(), Path(config.output).expanduser()
+    path, folder = user_path(config.image), user_path(config.output)
     if not path.is_file():
         raise InputError(f"an image file is required. Received: {config.image or 'none'}")
     ensure_writable(folder)
