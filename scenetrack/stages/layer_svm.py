@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scenetrack.classifiers import FittedClassifier, fit_by_cross_validation
+from scenetrack.classifiers import FittedClassifier
 from scenetrack.config import LayerSvmConfig
 from scenetrack.errors import ConfigError
 from scenetrack.kernels import HISTOGRAM_KERNELS
@@ -72,26 +72,16 @@ def _compare(
         tags={**tags, "encoder": "none"},
     )
     started = time.perf_counter()
-    classifier = _best_kernel(config, features, images)
+    classifier = _best_kernel(config.kernels, features, comparison)
     comparison.add_svm("layer svm", classifier, features, time.perf_counter() - started)
     return comparison.finish()
 
 
 def _best_kernel(
-    config: LayerSvmConfig, features: Features, images: SceneImages
+    kernels: Sequence[str], features: Features, comparison: Comparison
 ) -> FittedClassifier:
     """The SVM whose kernel and C are the most accurate in cross-validation inside train."""
-    candidates = [
-        fit_by_cross_validation(
-            features.train,
-            images.dataset.train.labels,
-            kernel,
-            histograms=False,
-            folds=config.folds,
-            seed=config.seed,
-        )
-        for kernel in config.kernels
-    ]
+    candidates = [comparison.cross_validate(kernel, features) for kernel in kernels]
     for one in candidates:
         logger.info("%s kernel: %.1f%% in cross-validation", one.kernel, 100 * one.cv_accuracy)
     return max(candidates, key=lambda one: one.cv_accuracy)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from scenetrack.classifiers import FittedClassifier, refit
-from scenetrack.config import StageConfig
+from scenetrack.classifiers import FittedClassifier, fit_by_cross_validation, refit
+from scenetrack.config import LayerSvmConfig, PatchBowConfig
 from scenetrack.data.catalog import SceneDataset
 from scenetrack.errors import DataError
 from scenetrack.evaluation import Evaluation, comparison_records, comparison_text, evaluate
@@ -52,7 +52,7 @@ class Comparison:
             may be called validation accuracy.
     """
 
-    config: StageConfig
+    config: LayerSvmConfig | PatchBowConfig
     images: SceneImages
     tracker: Tracker
     unseen: bool
@@ -78,6 +78,17 @@ class Comparison:
             child.log(*metrics(figures), *self._circumstances())
             self._note(END_TO_END, figures)
             self._finish_method(child, END_TO_END, test_scores)
+
+    def cross_validate(self, kernel: str, features: Features) -> FittedClassifier:
+        """An SVM on the training vectors, its settings chosen by cross-validation inside train."""
+        return fit_by_cross_validation(
+            features.train,
+            self.images.dataset.train.labels,
+            kernel,
+            histograms=features.histograms,
+            folds=self.config.folds,
+            seed=self.config.seed,
+        )
 
     def add_svm(
         self, name: str, classifier: FittedClassifier, features: Features, seconds: float

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scenetrack.classifiers import fit_by_cross_validation
 from scenetrack.config import PatchBowConfig
 from scenetrack.data.patches import PatchBatches, PatchGrid, sample_patches
 from scenetrack.descriptors import LayerDescriptor, aggregate
@@ -229,14 +228,7 @@ def _compare(
     features = Features(train.histograms, test.histograms, True, tags)
     for kernel in config.kernels:
         started = time.perf_counter()
-        classifier = fit_by_cross_validation(
-            features.train,
-            images.dataset.train.labels,
-            kernel,
-            histograms=True,
-            folds=config.folds,
-            seed=config.seed,
-        )
+        classifier = comparison.cross_validate(kernel, features)
         seconds = time.perf_counter() - started
         comparison.add_svm(f"bag of words {kernel} svm", classifier, features, seconds)
     return comparison.finish()

@@ -84,9 +84,9 @@ def test_contradictions(stage: type[StageConfig], values: dict[str, object], sai
 
 
 def test_the_edge_of_a_contradiction_is_allowed() -> None:
-    PatchBowConfig(image_size=16, patch_size=16, stride=16)
-    PatchBowConfig(patch_size=7, whitening=147)
-    TrainMlpConfig(patience=3, validation=0.1)
+    assert PatchBowConfig(image_size=16, patch_size=16, stride=16).patch_size == 16
+    assert PatchBowConfig(patch_size=7, whitening=147).whitening == 147
+    assert TrainMlpConfig(patience=3, validation=0.1).patience == 3
 
 
 class TestPresets:
