@@ -20,7 +20,13 @@ from typing import Any, get_args
 import click
 
 from scenetrack import __version__
-from scenetrack.config import STAGES, StageConfig, field_types, format_value
+from scenetrack.config import (
+    ENTRY_POINTS,
+    EntryPointConfig,
+    StageConfig,
+    field_types,
+    format_value,
+)
 from scenetrack.errors import ConfigError, InputError, ScenetrackError, Terminated
 from scenetrack.mlproject import POSITIONAL, flag_name
 
@@ -30,6 +36,9 @@ EXAMPLES = {
     "activations": "scenetrack activations coast.jpg --layer hidden_1 --output figures",
     "layer_svm": "scenetrack layer_svm --data photos --kernels linear,rbf --folds 10",
     "patch_bow": "scenetrack patch_bow --data mit8 --patch-size 16 --codebook-size 2048 --seed 7",
+    "export": "scenetrack export RUN --layer hidden_2 --dense --precision int8 -o layer.onnx",
+    "bundle": "scenetrack bundle RUN -o scene.onnx",
+    "predict": "scenetrack predict scene.onnx photos -o labels.csv --explain maps",
 }
 
 _KINDS = {int: "a whole number", float: "a number", str: "a text"}
@@ -111,9 +120,14 @@ def parse_value(name: str, text: str, kind: Any) -> Any:
 
 
 def build_config(
-    config: type[StageConfig], given: Mapping[str, str], *, from_mlflow: bool
-) -> StageConfig:
-    """The stage's config from the texts given for its parameters.
+    config: type[EntryPointConfig],
+    given: Mapping[str, str | tuple[str, ...]],
+    *,
+    from_mlflow: bool,
+) -> EntryPointConfig:
+    """The entry point's config from the texts given for its parameters.
+
+    A tuple holds the words of a parameter that takes the rest of the command line.
 
     An empty text for a parameter that is no text means its default, because ``mlflow run`` has no
     other way to leave one out. With ``from_mlflow`` a value equal to its default counts as not
@@ -124,19 +138,19 @@ def build_config(
     """
     types = field_types(config)
     defaults = {item.name: item.default for item in dataclasses.fields(config)}
-    values = {
-        name: parse_value(name, text, types[name])
+    values: dict[str, Any] = {
+        name: parse_value(name, text, types[name]) if isinstance(text, str) else text
         for name, text in given.items()
         if text or types[name] is str
     }
     if from_mlflow:
         values = {name: value for name, value in values.items() if value != defaults[name]}
-    preset = values.pop("preset", "")
+    preset: str = values.pop("preset", "")
     return config.from_values(values, preset)
 
 
 def command_line() -> click.Group:
-    """The whole command line: a command for each stage, ``data check`` and ``ui``."""
+    """The whole command line: a command for each entry point, ``data check`` and ``ui``."""
     root = _Commands(
         name="scenetrack",
         help=(
@@ -150,8 +164,8 @@ def command_line() -> click.Group:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     click.version_option(__version__, message="%(prog)s %(version)s")(root)
-    for config in STAGES:
-        root.add_command(_stage_command(config))
+    for config in ENTRY_POINTS:
+        root.add_command(_command(config))
     root.add_command(_data_group())
     root.add_command(_ui_command())
     return root
@@ -194,12 +208,13 @@ def _set_voice(context: click.Context, option: click.Parameter, value: bool) -> 
         setattr(context.obj, str(option.name), True)
 
 
-def _stage_command(config: type[StageConfig]) -> click.Command:
+def _command(config: type[EntryPointConfig]) -> click.Command:
     types = field_types(config)
     params: list[click.Parameter] = []
     for item in dataclasses.fields(config):
         if item.name in POSITIONAL.get(config.stage, ()):
-            params.append(click.Argument([item.name], required=False))
+            count = -1 if get_args(types[item.name]) else 1
+            params.append(click.Argument([item.name], required=False, nargs=count))
         else:
             params.append(_option(item, types[item.name]))
     return click.Command(
@@ -207,7 +222,7 @@ def _stage_command(config: type[StageConfig]) -> click.Command:
         help=config.__doc__,
         epilog=_example(EXAMPLES[config.stage]),
         params=params + _voice_options(),
-        callback=_stage_callback(config),
+        callback=_callback(config),
     )
 
 
@@ -216,8 +231,9 @@ def _option(item: dataclasses.Field[Any], kind: Any) -> click.Option:
     value_if_alone: dict[str, Any] = {}
     if kind is bool:
         value_if_alone = {"is_flag": False, "flag_value": "true"}
+    short = [item.metadata["short"]] if item.metadata["short"] else []
     return click.Option(
-        [flag_name(item.name), item.name],
+        [*short, flag_name(item.name), item.name],
         type=str,
         metavar=_metavar(item, kind),
         help=_help(item, kind),
@@ -248,18 +264,23 @@ def _help(item: dataclasses.Field[Any], kind: Any) -> str:
     return f"{item.metadata['help']} [{'; '.join(notes)}]" if notes else item.metadata["help"]
 
 
-def _stage_callback(config: type[StageConfig]) -> Callable[..., None]:
-    def run_stage(**texts: str | None) -> None:
-        given = {name: text for name, text in texts.items() if text is not None}
+def _callback(config: type[EntryPointConfig]) -> Callable[..., None]:
+    def run_entry_point(**texts: str | tuple[str, ...] | None) -> None:
+        given = {name: text for name, text in texts.items() if text not in (None, ())}
+        # mlflow run writes an empty list as one word.
+        given = {name: () if text == (_EMPTY_LIST,) else text for name, text in given.items()}
         from_mlflow = "MLFLOW_RUN_ID" in os.environ
         settings = build_config(config, given, from_mlflow=from_mlflow)
         _prepare_process()
         from scenetrack import stages
 
         chosen = () if from_mlflow else [name for name, text in given.items() if text]
-        stages.run(settings, given=chosen)
+        if isinstance(settings, StageConfig):
+            stages.run(settings, given=chosen)
+        else:
+            stages.deliver(settings)
 
-    return run_stage
+    return run_entry_point
 
 
 def _data_group() -> click.Group:

@@ -8,12 +8,17 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from scenetrack.config import STAGES, StageConfig, field_types, format_value
+from scenetrack.config import ENTRY_POINTS, EntryPointConfig, field_types, format_value
 
-POSITIONAL = {"activations": ("image",)}
+POSITIONAL = {
+    "activations": ("image",),
+    "export": ("run",),
+    "bundle": ("run",),
+    "predict": ("model", "images"),
+}
 
 _HEADER = """\
-# Written from scenetrack/config.py by: python -m scenetrack.mlproject > MLproject
+# Written from scenetrack/config by: python -m scenetrack.mlproject > MLproject
 name: scenetrack
 # The package is run from this folder and needs no installation in the environment.
 conda_env: conda.yaml
@@ -27,11 +32,11 @@ def flag_name(parameter: str) -> str:
 
 
 def render() -> str:
-    """The text of the MLproject file: one entry point for each stage of ``config.STAGES``."""
-    return _HEADER + "\n".join(_entry_point(config) for config in STAGES)
+    """The text of the MLproject file: one entry point for each of ``config.ENTRY_POINTS``."""
+    return _HEADER + "\n".join(_entry_point(config) for config in ENTRY_POINTS)
 
 
-def _entry_point(config: type[StageConfig]) -> str:
+def _entry_point(config: type[EntryPointConfig]) -> str:
     names = [item.name for item in dataclasses.fields(config)]
     positional = POSITIONAL.get(config.stage, ())
     words = [f"python -m scenetrack {config.stage}"]

@@ -14,6 +14,7 @@ from scenetrack.checkpoints import Checkpoint
 from scenetrack.config import (
     ActivationsConfig,
     DataConfig,
+    EntryPointConfig,
     StageConfig,
     TrainingConfig,
     format_value,
@@ -59,6 +60,16 @@ def run(config: StageConfig, *, given: Collection[str] = ()) -> StageResult:
         note = "demo data: drawn scenes, so these figures are no results"
         result = dataclasses.replace(result, summary=f"{result.summary}\n{note}")
     return _printed(result)
+
+
+def deliver(config: EntryPointConfig) -> None:
+    """Run one of ``config.DELIVERY``, which writes files and opens no MLflow run of its own.
+
+    Raises:
+        ScenetrackError: the input cannot be used, or the work failed.
+    """
+    module = importlib.import_module(f"scenetrack.stages.{config.stage}")
+    getattr(module, config.stage)(config)
 
 
 def _printed(result: StageResult) -> StageResult:

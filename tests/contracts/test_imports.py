@@ -27,6 +27,8 @@ ROOMS = (
     "encoders",
     "kernels",
     "classifiers",
+    "pipeline",
+    "bundle",
     "figures",
     "evaluation",
     "tracking",

@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from scenetrack import cli, mlproject
-from scenetrack.config import STAGES, StageConfig, field_types, format_value
+from scenetrack.config import ENTRY_POINTS, EntryPointConfig, field_types, format_value
 
 ROOT = Path(__file__).parents[2]
-stages = pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.stage)
+stages = pytest.mark.parametrize("stage", ENTRY_POINTS, ids=lambda stage: stage.stage)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def project() -> dict[str, Any]:
     return loaded
 
 
-def command_of(stage: type[StageConfig]) -> click.Command:
+def command_of(stage: type[EntryPointConfig]) -> click.Command:
     command = cli.command_line().commands[stage.stage]
     assert isinstance(command, click.Command)
     return command
@@ -37,7 +37,7 @@ def test_the_file_is_what_the_configs_say() -> None:
 
 
 def test_entry_points_are_the_stages_and_commands(project: dict[str, Any]) -> None:
-    names = [stage.stage for stage in STAGES]
+    names = [stage.stage for stage in ENTRY_POINTS]
     assert list(project["entry_points"]) == names
     assert list(cli.command_line().commands) == [*names, "data", "ui"]
     assert set(cli.EXAMPLES) == set(names)
@@ -45,7 +45,7 @@ def test_entry_points_are_the_stages_and_commands(project: dict[str, Any]) -> No
 
 @stages
 def test_parameters_and_defaults_in_the_file(
-    project: dict[str, Any], stage: type[StageConfig]
+    project: dict[str, Any], stage: type[EntryPointConfig]
 ) -> None:
     parameters = project["entry_points"][stage.stage]["parameters"]
     fields = dataclasses.fields(stage)
@@ -63,7 +63,7 @@ def test_parameters_and_defaults_in_the_file(
 
 @stages
 def test_the_file_hands_every_parameter_to_the_command(
-    project: dict[str, Any], stage: type[StageConfig]
+    project: dict[str, Any], stage: type[EntryPointConfig]
 ) -> None:
     words = project["entry_points"][stage.stage]["command"].split()
     assert words[:4] == ["python", "-m", "scenetrack", stage.stage]
@@ -76,7 +76,7 @@ def test_the_file_hands_every_parameter_to_the_command(
 
 
 @stages
-def test_parameters_and_help_of_the_command(stage: type[StageConfig]) -> None:
+def test_parameters_and_help_of_the_command(stage: type[EntryPointConfig]) -> None:
     params = {param.name: param for param in command_of(stage).params}
     fields = {item.name: item for item in dataclasses.fields(stage)}
     assert set(params) - {"verbose", "debug"} == set(fields)
@@ -87,7 +87,8 @@ def test_parameters_and_help_of_the_command(stage: type[StageConfig]) -> None:
         if isinstance(param, click.Argument):
             continue
         assert isinstance(param, click.Option)
-        assert param.opts == ["--" + name.replace("_", "-")]
+        short = [item.metadata["short"]] if item.metadata["short"] else []
+        assert param.opts == [*short, "--" + name.replace("_", "-")]
         shown = param.help or ""
         assert shown.startswith(item.metadata["help"])
         default = format_value(item.default)
@@ -95,7 +96,7 @@ def test_parameters_and_help_of_the_command(stage: type[StageConfig]) -> None:
 
 
 @stages
-def test_fields_are_described_and_of_a_known_type(stage: type[StageConfig]) -> None:
+def test_fields_are_described_and_of_a_known_type(stage: type[EntryPointConfig]) -> None:
     known = (int, float, bool, str, tuple[int, ...], tuple[str, ...])
     assert set(field_types(stage).values()) <= set(known)
     for item in dataclasses.fields(stage):
@@ -104,7 +105,7 @@ def test_fields_are_described_and_of_a_known_type(stage: type[StageConfig]) -> N
 
 @stages
 def test_presets_change_parameters_that_exist_and_are_named_in_the_help(
-    stage: type[StageConfig],
+    stage: type[EntryPointConfig],
 ) -> None:
     fields = {item.name: item for item in dataclasses.fields(stage)}
     for name, values in stage.presets.items():

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from scenetrack.config import STAGES, StageConfig
+from scenetrack.config import ENTRY_POINTS, EntryPointConfig
 from scenetrack.mlproject import POSITIONAL, flag_name
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.stage)
-def test_tells_the_entry_point_and_its_flags(stage: type[StageConfig]) -> None:
+@pytest.mark.parametrize("stage", ENTRY_POINTS, ids=lambda stage: stage.stage)
+def test_tells_the_entry_point_and_its_flags(stage: type[EntryPointConfig]) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     positional = POSITIONAL.get(stage.stage, ())
     words = [stage.stage] + [

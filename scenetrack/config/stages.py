@@ -1,16 +1,12 @@
-"""The settings of every stage: names, types, ranges, and the only place a default is written.
-
-A field's name is the parameter's name everywhere: the command-line flag (with hyphens), the
-MLproject parameter and the logged MLflow param.
-"""
+"""The settings of the stages that train and compare."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self, get_type_hints
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+from scenetrack.config.base import DENSE_FORMS, DataConfig, DeviceConfig, StageConfig, param
 from scenetrack.errors import ConfigError
 
 ACTIVATIONS = ("relu", "gelu", "silu", "leaky_relu", "elu", "tanh", "sigmoid")
@@ -22,75 +18,6 @@ KERNELS = ("linear", "rbf", "chi2", "intersection")
 SAMPLINGS = ("random", "grid")
 
 MOST_WEIGHTS = 500_000_000  # 6 GB while training with adamw
-
-
-def param(
-    default: Any,
-    help: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    choices: Sequence[str] = (),
-) -> Any:
-    """A config field: its default, what it means, and its inclusive range or its choices.
-
-    For a field that holds several values the range and the choices apply to each of them.
-    """
-    metadata = {"help": help, "low": low, "high": high, "choices": tuple(choices)}
-    return field(default=default, metadata=metadata)
-
-
-@dataclass(frozen=True)
-class StageConfig:
-    """What every stage takes."""
-
-    stage: ClassVar[str]
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-
-    seed: int = param(0, "Seed of everything that draws.", low=0, high=2**31 - 1)
-    experiment: str = param("scenetrack", "MLflow experiment to log to.")
-
-    def __post_init__(self) -> None:
-        for item in dataclasses.fields(self):
-            _check_value(item, getattr(self, item.name))
-        self.validate()
-
-    def validate(self) -> None:
-        """Raise ConfigError where two settings contradict each other."""
-
-    @classmethod
-    def from_values(cls, values: Mapping[str, Any], preset: str = "") -> Self:
-        """The config of ``preset`` (the defaults where it is empty), changed by ``values``.
-
-        Raises:
-            ConfigError: an unknown preset or name, or a value out of range.
-        """
-        if preset and preset not in cls.presets:
-            known = ", ".join(cls.presets) or "none"
-            raise ConfigError(f"preset must be one of: {known}. Received: {preset!r}")
-        merged = {**(cls.presets[preset] if preset else {}), **values}
-        unknown = sorted(set(merged) - {item.name for item in dataclasses.fields(cls)})
-        if unknown:
-            raise ConfigError(f"{cls.stage} has no parameter {unknown[0]!r}")
-        if "preset" in {item.name for item in dataclasses.fields(cls)}:
-            merged["preset"] = preset
-        return cls(**merged)
-
-    def as_params(self) -> dict[str, str]:
-        """Every setting as MLflow shows it: lists with commas, true and false in lower case."""
-        return {
-            item.name: format_value(getattr(self, item.name)) for item in dataclasses.fields(self)
-        }
-
-
-@dataclass(frozen=True)
-class DataConfig(StageConfig):
-    """A stage that reads a data set."""
-
-    data: str = param(
-        "demo", "Data set: demo, mit8, or a folder of train/CLASS and test/CLASS, or of CLASS."
-    )
-    skip_bad: bool = param(False, "Go on without unreadable images and log their list.")
 
 
 @dataclass(frozen=True)
@@ -162,7 +89,7 @@ class TrainMlpConfig(TrainingConfig):
 
 
 @dataclass(frozen=True)
-class LayerSvmConfig(TrainMlpConfig):
+class LayerSvmConfig(DeviceConfig, TrainMlpConfig):
     """Task 4: an SVM on one layer's output for the whole image."""
 
     stage: ClassVar[str] = "layer_svm"
@@ -180,7 +107,7 @@ class LayerSvmConfig(TrainMlpConfig):
 
 
 @dataclass(frozen=True)
-class PatchBowConfig(TrainingConfig):
+class PatchBowConfig(DeviceConfig, TrainingConfig):
     """Task 5: patch MLP, its patch descriptors, bag of words and SVMs."""
 
     stage: ClassVar[str] = "patch_bow"
@@ -239,6 +166,11 @@ class PatchBowConfig(TrainingConfig):
     model: str = param("", "Run id or .keras file to take the network from; empty: train one.")
     aggregation: str = param("mean", "How patch logits become an image's.", choices=AGGREGATIONS)
     layer: str = param("", "Layer whose output is the descriptor; empty: the last hidden one.")
+    form: str = param(
+        "auto",
+        "How descriptors of all patches are computed; auto: what is fastest here.",
+        choices=("auto", *DENSE_FORMS),
+    )
     pca: int = param(80, "Dimensions of descriptors after PCA; 0: no PCA.", low=0)
     codebook_size: int = param(1024, "Visual words.", low=2, high=65536)
     kernels: tuple[str, ...] = param(KERNELS, "SVM kernels, one child run each.", choices=KERNELS)
@@ -288,30 +220,6 @@ class MainConfig(DataConfig):
     stage: ClassVar[str] = "main"
 
 
-STAGES: tuple[type[StageConfig], ...] = (
-    MainConfig,
-    TrainMlpConfig,
-    ActivationsConfig,
-    LayerSvmConfig,
-    PatchBowConfig,
-)
-
-
-def field_types(config: type[StageConfig]) -> dict[str, Any]:
-    """The resolved type of each field: int, float, bool, str or a tuple of one of them."""
-    hints = get_type_hints(config)
-    return {item.name: hints[item.name] for item in dataclasses.fields(config)}
-
-
-def format_value(value: object) -> str:
-    """A setting as the command line takes it: ``(1024, 512)`` -> ``1024,512``, () -> ``none``."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return ",".join(format_value(item) for item in value) or "none"
-    return str(value)
-
-
 def _check_weights(inputs: int, hidden: tuple[int, ...]) -> None:
     widths = (inputs, *hidden)
     weights = sum(before * after for before, after in zip(widths, hidden, strict=False))
@@ -325,18 +233,3 @@ def _check_weights(inputs: int, hidden: tuple[int, ...]) -> None:
 def _need_kernel(kernels: tuple[str, ...]) -> None:
     if not kernels:
         raise ConfigError(f"kernels needs at least one of: {', '.join(KERNELS)}. Received: none")
-
-
-def _check_value(item: dataclasses.Field[Any], value: Any) -> None:
-    low, high, choices = (item.metadata[key] for key in ("low", "high", "choices"))
-    if choices and isinstance(value, tuple) and len(set(value)) < len(value):
-        raise ConfigError(f"{item.name} must name each choice once. Received: {','.join(value)}")
-    for single in value if isinstance(value, tuple) else (value,):
-        if choices and single not in choices:
-            raise ConfigError(
-                f"{item.name} must be one of: {', '.join(choices)}. Received: {single!r}"
-            )
-        if low is not None and not low <= single:
-            raise ConfigError(f"{item.name} must be at least {low:g}. Received: {single}")
-        if high is not None and not single <= high:
-            raise ConfigError(f"{item.name} must be at most {high:g}. Received: {single}")
