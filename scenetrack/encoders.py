@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -182,6 +183,22 @@ class BagOfWords(TransformerMixin, BaseEstimator):
         cells = image * size + self.assign(rows)
         histograms = np.bincount(cells, minlength=len(counts) * size).reshape(-1, size)
         return (histograms / counts[:, None]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What turns an image's descriptors into a histogram of visual words."""
+
+    pca: DescriptorPca | None
+    words: BagOfWords
+
+    def project(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Descriptors float32 [..., D] after PCA, float32 [..., d]."""
+        return descriptors if self.pca is None else self.pca.transform(descriptors)
+
+    def histograms(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Descriptors float32 [N, n, D] as histograms float32 [N, codebook_size]."""
+        return self.words.transform(self.project(descriptors))
 
 
 def _joined(

@@ -14,7 +14,7 @@ import numpy as np
 from scenetrack.config import PatchBowConfig
 from scenetrack.data.patches import PatchBatches, PatchGrid, sample_patches
 from scenetrack.descriptors import LayerDescriptor, aggregate
-from scenetrack.encoders import BagOfWords, DescriptorPca
+from scenetrack.encoders import BagOfWords, DescriptorPca, Vocabulary
 from scenetrack.errors import ConfigError
 from scenetrack.models import learn_whitening, whitening_samples
 from scenetrack.records import Artifact, Metric, Tracker
@@ -132,22 +132,6 @@ def _learn_whitening(network: keras.Model, images: SceneImages, config: PatchBow
         owners=images.fitted,
     )
     learn_whitening(network, patches)
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """What turns an image's descriptors into a histogram of visual words."""
-
-    pca: DescriptorPca | None
-    words: BagOfWords
-
-    def project(self, descriptors: np.ndarray) -> np.ndarray:
-        """Descriptors float32 [..., D] after PCA, float32 [..., d]."""
-        return descriptors if self.pca is None else self.pca.transform(descriptors)
-
-    def histograms(self, descriptors: np.ndarray) -> np.ndarray:
-        """Descriptors float32 [N, n, D] as histograms float32 [N, codebook_size]."""
-        return self.words.transform(self.project(descriptors))
 
 
 def _learn_vocabulary(
