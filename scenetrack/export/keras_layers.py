@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from scenetrack.export.steps import Step
 from scenetrack.graph import GraphBuilder
-
-
-@dataclass(frozen=True)
-class Step:
-    """One call of a layer (or Keras operation): symbolic tensors in, one symbolic tensor out."""
-
-    layer: Any
-    inputs: tuple[Any, ...]
-    output: Any
-
-    @property
-    def rank(self) -> int:
-        return len(self.inputs[0].shape)
-
 
 Tensors: TypeAlias = Sequence[str]
 Converter: TypeAlias = Callable[[GraphBuilder, Step, Tensors], str | None]
@@ -80,26 +66,34 @@ def is_plain_dense(layer: Any) -> bool:
     return type(layer) is keras.layers.Dense and layer.activation is keras.activations.linear
 
 
-def convert_dense(
-    builder: GraphBuilder, layer: Any, tensor: str, norm: Any | None = None
-) -> str | None:
-    """A Dense layer, with the batch normalisation ``norm`` that follows it folded in.
+def dense_weights(layer: Any, norm: Any | None = None) -> tuple[np.ndarray, np.ndarray] | None:
+    """Kernel [D, M] and bias [M] of a Dense layer, with the batch normalisation ``norm`` folded in.
 
     With s = gamma / sqrt(variance + epsilon): s * (W'x + b - mean) + beta is a Dense layer again,
-    with the kernel W * s and the bias s * (b - mean) + beta.
+    with the kernel W * s and the bias s * (b - mean) + beta. None for a quantised layer.
     """
     if getattr(layer, "quantization_mode", None):
         return None
-    kernel = np.asarray(layer.kernel)
-    bias = np.asarray(layer.bias) if layer.use_bias else None
+    kernel = np.asarray(layer.kernel, np.float64)
+    bias = np.asarray(layer.bias, np.float64) if layer.use_bias else np.zeros(kernel.shape[1])
     if norm is not None:
-        scale, shift = _batch_norm_scale(norm)
-        kernel = kernel * scale
-        bias = shift if bias is None else bias * scale + shift
+        scale, shift = batch_norm_scale(norm)
+        kernel, bias = kernel * scale, bias * scale + shift
+    return kernel, bias
+
+
+def convert_dense(
+    builder: GraphBuilder, layer: Any, tensor: str, norm: Any | None = None
+) -> str | None:
+    """A Dense layer, with the batch normalisation ``norm`` that follows it folded in."""
+    weights = dense_weights(layer, norm)
+    if weights is None:
+        return None
+    kernel, bias = weights
     result = builder.node("MatMul", tensor, _float(builder, "kernel", kernel))
-    if bias is not None:
+    if bias.any():
         result = builder.node("Add", result, _float(builder, "bias", bias))
-    return _activate(builder, layer.activation, result)
+    return convert_activation(builder, layer.activation, result)
 
 
 def is_last_axis_norm(layer: Any, rank: int) -> bool:
@@ -109,7 +103,7 @@ def is_last_axis_norm(layer: Any, rank: int) -> bool:
     return type(layer) is keras.layers.BatchNormalization and layer.axis in (-1, rank - 1)
 
 
-def _batch_norm_scale(layer: Any) -> tuple[np.ndarray, np.ndarray]:
+def batch_norm_scale(layer: Any) -> tuple[np.ndarray, np.ndarray]:
     """Inference's scale and shift, float64: y = scale * x + shift."""
     # In float64, so that folding rounds once only.
     scale = 1 / np.sqrt(np.asarray(layer.moving_variance).astype(np.float64) + layer.epsilon)
@@ -126,7 +120,7 @@ def _dense(builder: GraphBuilder, step: Step, tensors: Tensors) -> str | None:
 def _batch_norm(builder: GraphBuilder, step: Step, tensors: Tensors) -> str | None:
     if not is_last_axis_norm(step.layer, step.rank):
         return None
-    return _affine(builder, tensors[0], *_batch_norm_scale(step.layer))
+    return _affine(builder, tensors[0], *batch_norm_scale(step.layer))
 
 
 def _layer_norm(builder: GraphBuilder, step: Step, tensors: Tensors) -> str | None:
@@ -182,7 +176,7 @@ def _add(builder: GraphBuilder, step: Step, tensors: Tensors) -> str | None:
 
 
 def _activation(builder: GraphBuilder, step: Step, tensors: Tensors) -> str | None:
-    return _activate(builder, step.layer.activation, tensors[0])
+    return convert_activation(builder, step.layer.activation, tensors[0])
 
 
 def _relu_layer(builder: GraphBuilder, step: Step, tensors: Tensors) -> str | None:
@@ -222,7 +216,7 @@ def _gelu(builder: GraphBuilder, tensor: str, approximate: bool = False) -> str:
     return builder.node("Gelu", tensor, approximate="tanh" if approximate else "none")
 
 
-def _activate(builder: GraphBuilder, function: Any, tensor: str) -> str | None:
+def convert_activation(builder: GraphBuilder, function: Any, tensor: str) -> str | None:
     """The activation ``function`` of Keras on ``tensor``; None where it has no twin.
 
     A function of another module has none, whatever its name. ``partial(gelu, approximate=True)``

@@ -6,7 +6,7 @@ import difflib
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,10 @@ import numpy as np
 import onnx
 
 from scenetrack.errors import ExportError, ModelError
-from scenetrack.export.keras_layers import (
-    Step,
-    convert,
-    convert_dense,
-    is_identity,
-    is_last_axis_norm,
-    is_plain_dense,
-)
+from scenetrack.export.direct import build_graph
+from scenetrack.export.keras_layers import is_identity
+from scenetrack.export.pixels import WholeImages
+from scenetrack.export.steps import layer_tensors, producer
 from scenetrack.export.verify import verify_against_keras
 from scenetrack.graph import GraphBuilder, check_model
 from scenetrack.storage import ensure_writable, replacing
@@ -54,7 +50,7 @@ def layer_names(model: Any) -> list[tuple[str, str, tuple[int | None, ...]]]:
     Raises:
         ModelError: the model is neither functional nor a built Sequential.
     """
-    tensors = _layer_tensors(model)
+    tensors = layer_tensors(model)
     return [
         (layer.name, type(layer).__name__, tuple(tensors[layer.name].shape))
         for layer in model.layers
@@ -72,7 +68,7 @@ def find_layer(model: Any, name: str) -> Any:
     """
     if not name:
         return _last_hidden(model)
-    tensors = _layer_tensors(model)
+    tensors = layer_tensors(model)
     if name not in tensors:
         near = difflib.get_close_matches(name, tensors, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -110,7 +106,7 @@ def export_truncated(
     """
     started = time.perf_counter()
     ensure_writable(path.parent)
-    every = _layer_tensors(model)
+    every = layer_tensors(model)
     tensors = {name: every[find_layer(model, layer).name] for name, layer in outputs.items()}
     graph, builder = _build_direct(model, tensors, metadata), "direct"
     if graph is None:
@@ -146,71 +142,12 @@ def _build_direct(
     model: Any, tensors: Mapping[str, Any], metadata: Mapping[str, str]
 ) -> onnx.ModelProto | None:
     """The graph, layer by layer; None where a layer has no twin."""
-    source = model.inputs[0]
+    shape = tuple(model.inputs[0].shape[1:])
+    if len(shape) != 3 or None in shape:
+        return None
     builder = GraphBuilder(model.name)
-    images = builder.input(INPUT, np.uint8, ["batch", *source.shape[1:]])
-    values = {
-        id(source): builder.node("Cast", images, name=f"{INPUT}/float", to=onnx.TensorProto.FLOAT)
-    }
-    if not _convert_steps(builder, _steps(tensors.values()), tensors.values(), values):
-        return None
-    for name, tensor in tensors.items():
-        shape = ["batch", *tensor.shape[1:]]
-        builder.output(name, values[id(tensor)], np.float32, shape)
-    return builder.build(metadata)
-
-
-def _convert_steps(
-    builder: GraphBuilder, steps: Sequence[Step], kept: Iterable[Any], values: dict[int, str]
-) -> bool:
-    """Add the twins of ``steps``; ``values`` maps each symbolic tensor's id to its ONNX name."""
-    norms = _foldable_norms(steps, kept)
-    folded = {id(norm.output) for norm in norms.values()}
-    for step in steps:
-        inputs = [values[id(tensor)] for tensor in step.inputs]
-        if id(step.output) in folded:
-            result: str | None = inputs[0]
-        elif id(step.output) in norms:
-            with builder.scope(step.layer.name):
-                norm = norms[id(step.output)].layer
-                result = convert_dense(builder, step.layer, inputs[0], norm)
-        elif _is_network(step.layer):
-            result = _convert_network(builder, step.layer, inputs)
-        else:
-            result = convert(builder, step, inputs)
-        if result is None:
-            logger.info("layer %s has no twin: using Keras' own exporter", step.layer.name)
-            return False
-        values[id(step.output)] = result
-    return True
-
-
-def _convert_network(builder: GraphBuilder, network: Any, inputs: Sequence[str]) -> str | None:
-    """A network used as a layer; None where it has several outputs or a layer without a twin."""
-    if len(network.outputs) != 1 or len(network.inputs) != len(inputs):
-        return None
-    values = {id(tensor): name for tensor, name in zip(network.inputs, inputs, strict=True)}
-    with builder.scope(network.name):
-        if not _convert_steps(builder, _steps(network.outputs), network.outputs, values):
-            return None
-    return values[id(network.outputs[0])]
-
-
-def _foldable_norms(steps: Sequence[Step], kept: Iterable[Any]) -> dict[int, Step]:
-    """Batch normalisations by the id of the Dense output that they alone take."""
-    uses: dict[int, int] = {}
-    for tensor in (*kept, *(tensor for step in steps for tensor in step.inputs)):
-        uses[id(tensor)] = uses.get(id(tensor), 0) + 1
-    alone = {
-        id(step.output)
-        for step in steps
-        if is_plain_dense(step.layer) and uses.get(id(step.output)) == 1
-    }
-    return {
-        id(step.inputs[0]): step
-        for step in steps
-        if id(step.inputs[0]) in alone and is_last_axis_norm(step.layer, step.rank)
-    }
+    images = builder.input(INPUT, np.uint8, ["batch", *shape])
+    return build_graph(WholeImages(builder, images, shape), model, tensors, metadata)
 
 
 def _build_with_keras(
@@ -252,53 +189,8 @@ def _name_outputs(graph: onnx.ModelProto, names: Sequence[str]) -> None:
         output.name = name
 
 
-def _steps(tensors: Iterable[Any]) -> list[Step]:
-    """The calls that lead to the symbolic ``tensors``, each after those whose outputs it takes."""
-    ordered: dict[int, Step] = {}
-    waiting = list(tensors)
-    while waiting:
-        step = _producer(waiting[-1])
-        missing = [
-            tensor
-            for tensor in (step.inputs if step else ())
-            if id(tensor) not in ordered and _producer(tensor)
-        ]
-        if missing:
-            waiting.extend(reversed(missing))
-            continue
-        if step:
-            ordered.setdefault(id(step.output), step)
-        waiting.pop()
-    return list(ordered.values())
-
-
-def _producer(tensor: Any) -> Step | None:
-    """The call that makes a symbolic tensor; None for an input.
-
-    Keras has no public way to ask this of a layer that is called twice.
-    """
-    operation, node_index, _ = tensor._keras_history
-    node = operation._inbound_nodes[node_index]
-    if not node.input_tensors:
-        return None
-    return Step(operation, tuple(node.input_tensors), tensor)
-
-
-def _layer_tensors(model: Any) -> dict[str, Any]:
-    """The symbolic output by layer name, in the model's order, without the input."""
-    if not getattr(model, "inputs", None) or len(model.inputs) != 1:
-        raise ModelError(
-            "a functional or built Sequential Keras model with one input is required. "
-            f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}"
-        )
-    first: dict[str, Any] = {}
-    for step in _steps(model.outputs):
-        first.setdefault(step.layer.name, step.output)
-    return {layer.name: first[layer.name] for layer in model.layers if layer.name in first}
-
-
 def _last_hidden(model: Any) -> Any:
-    tensors = _layer_tensors(model)
+    tensors = layer_tensors(model)
     layers = _chain_back(model.outputs[0])
     for layer in layers:
         if type(layer).__name__ == "Dense":
@@ -314,16 +206,10 @@ def _last_hidden(model: Any) -> Any:
 
 def _chain_back(tensor: Any) -> Any:
     """The layers that lead to ``tensor``, last first, as far as each takes one tensor."""
-    step = _producer(tensor)
+    step = producer(tensor)
     while step:
         yield step.layer
-        step = _producer(step.inputs[0]) if len(step.inputs) == 1 else None
-
-
-def _is_network(layer: Any) -> bool:
-    import keras
-
-    return isinstance(layer, keras.Model) and bool(getattr(layer, "inputs", None))
+        step = producer(step.inputs[0]) if len(step.inputs) == 1 else None
 
 
 def _free(shape: Sequence[int | None], length: int) -> tuple[int, ...]:
