@@ -37,9 +37,9 @@ class LayerDescriptor:
     """A network's layer as patch descriptor, computed by ONNX Runtime over a patch grid.
 
     Args:
-        network: outputs ``descriptors`` [B, D] and ``logits`` [B, C] for ``images``
-            uint8 [B, P, P, 3].
-        grid: where the patches lie.
+        network: the dense form: ``descriptors`` [N, grid_h, grid_w, ...] and ``logits``
+            [N, grid_h, grid_w, C] for ``images`` uint8 [N, H, W, 3].
+        grid: where its patches lie.
     """
 
     network: OnnxModel
@@ -60,14 +60,12 @@ class LayerDescriptor:
             task: what the progress bar says.
         """
         at_once = max(1, PATCHES_AT_ONCE // self.grid.count)
-        side = self.grid.patch_size
         with tqdm(total=len(images), desc=task, unit="image", disable=None) as bar:
             for start in range(0, len(images), at_once):
                 began = time.perf_counter()
                 part = slice(start, min(start + at_once, len(images)))
                 count = part.stop - part.start
-                patches = self.grid.extract(images[part]).reshape(-1, side, side, 3)
-                outputs = self.network.predict(patches)
+                outputs = self.network.run(images=images[part])
                 values, logits = (
                     outputs[name].reshape(count, self.grid.count, -1)
                     for name in ("descriptors", "logits")
@@ -80,7 +78,8 @@ class LayerDescriptor:
     def sample(self, images: np.ndarray, count: int, *, seed: int) -> np.ndarray:
         """Descriptors of ``count`` patches at random places of ``images``: float32 [count, D]."""
         patches = sample_patches(images, self.grid.patch_size, count, seed=seed)
-        return self.network.predict(patches)["descriptors"]
+        # An image of the size of a patch has a grid of one.
+        return self.network.predict(patches)["descriptors"].reshape(count, -1)
 
 
 def aggregate(logits: np.ndarray, how: str) -> np.ndarray:

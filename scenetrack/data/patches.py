@@ -51,9 +51,17 @@ class PatchGrid:
 
     def extract(self, images: np.ndarray) -> np.ndarray:
         """Every patch of every image: uint8 [N, S, S, 3] -> [N, count, P, P, 3]."""
-        windows = _windows(images, self.patch_size)[:, :: self.stride, :: self.stride]
-        patches = windows.transpose(0, 1, 2, 4, 5, 3)  # N x side x side x P x P x 3
+        patches = grid_patches(images, self.patch_size, self.stride)
         return patches.reshape(len(images), self.count, self.patch_size, self.patch_size, 3)
+
+
+def grid_patches(images: np.ndarray, patch_size: int, stride: int) -> np.ndarray:
+    """Patches of images of any size: uint8 [N, H, W, 3] -> [N, grid_h, grid_w, P, P, 3].
+
+    The grid has (H - P) // stride + 1 rows, and as many columns of W; nothing is copied.
+    """
+    windows = _windows(images, patch_size)[:, ::stride, ::stride]
+    return windows.transpose(0, 1, 2, 4, 5, 3)
 
 
 @dataclass(frozen=True)

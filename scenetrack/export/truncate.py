@@ -7,7 +7,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ import numpy as np
 import onnx
 
 from scenetrack.errors import ExportError, ModelError
+from scenetrack.export.dense import Dense, FormChoice, export_dense, free_lengths
 from scenetrack.export.direct import build_graph
 from scenetrack.export.keras_layers import is_identity
 from scenetrack.export.pixels import WholeImages
+from scenetrack.export.precision import with_precision
 from scenetrack.export.steps import layer_tensors, producer
-from scenetrack.export.verify import verify_against_keras
+from scenetrack.export.verify import verify_against_keras, verify_precision
 from scenetrack.graph import GraphBuilder, check_model
 from scenetrack.storage import ensure_writable, replacing
 
@@ -32,9 +34,16 @@ KERAS_OPSET = 18
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was exported: output shapes (-1: any length), largest relative errors, wall time.
+    """What was exported.
 
-    ``builder`` is "direct" for a graph built layer by layer, "keras" for Keras' own exporter.
+    Attributes:
+        path: the file.
+        outputs: shape by output name, -1 where any length is accepted.
+        errors: largest error of each output in fp32, relative to its range.
+        seconds: wall time.
+        builder: "direct" for a graph built layer by layer, "keras" for Keras' own exporter.
+        choice: which dense form was taken and why; None for a plain export.
+        cosine: mean cosine of each output with the fp32 graph's; empty for fp32.
     """
 
     path: Path
@@ -42,6 +51,8 @@ class ExportReport:
     errors: Mapping[str, float]
     seconds: float
     builder: str
+    choice: FormChoice | None = None
+    cosine: Mapping[str, float] = field(default_factory=dict)
 
 
 def layer_names(model: Any) -> list[tuple[str, str, tuple[int | None, ...]]]:
@@ -84,6 +95,8 @@ def export_truncated(
     metadata: Mapping[str, str],
     real_images: np.ndarray | None,
     seed: int = 0,
+    dense: Dense | None = None,
+    precision: str = "fp32",
 ) -> ExportReport:
     """Write the network up to the named layers as one ONNX file, once it has been verified.
 
@@ -96,7 +109,10 @@ def export_truncated(
         path: the ``.onnx`` file to write; untouched when the verification fails.
         metadata: stored in the file.
         real_images: uint8 [M, H, W, 3] to verify on besides random ones; None: random ones only.
+            For a dense form they are whole images, which also decide which form is the fastest.
         seed: of the random images.
+        dense: for the dense form, which takes images of any size; None for the network as it is.
+        precision: "fp32"; "fp16" and "int8" are derived from the verified fp32 graph.
 
     Raises:
         InputError: the folder of ``path`` cannot be written to.
@@ -108,17 +124,36 @@ def export_truncated(
     ensure_writable(path.parent)
     every = layer_tensors(model)
     tensors = {name: every[find_layer(model, layer).name] for name, layer in outputs.items()}
-    graph, builder = _build_direct(model, tensors, metadata), "direct"
-    if graph is None:
-        graph, builder = _build_with_keras(model, tensors, metadata), "keras"
-    content = graph.SerializeToString()
-    report = verify_against_keras(content, _predictor(model, tensors), real_images, seed)
+    predict = _predictor(model, tensors)
+    if dense is None:
+        graph, builder, choice = *_build(model, tensors, metadata), None
+        report = verify_against_keras(graph.SerializeToString(), predict, real_images, seed)
+    else:
+        graph, choice, report = export_dense(
+            model, tensors, predict, dense, metadata, real_images, seed, precision
+        )
+        builder = "direct"
+    cosine: Mapping[str, float] = {}
+    if precision != "fp32":
+        reduced = with_precision(graph, precision)
+        cosine = verify_precision(graph, reduced, real_images, seed, free_lengths(model, dense))
+        graph = reduced
     with replacing(path) as temporary:
-        temporary.write_bytes(content)
-    shapes = {name: _free(tensor.shape, -1) for name, tensor in tensors.items()}
+        temporary.write_bytes(graph.SerializeToString())
+    shapes = {item.name: _lengths(item) for item in graph.graph.output}
     seconds = time.perf_counter() - started
-    logger.info("exported %s (%s) in %.2f s", path, builder, seconds)
-    return ExportReport(path, shapes, report.max_relative_error, seconds, builder)
+    logger.info("exported %s (%s, %s) in %.2f s", path, builder, precision, seconds)
+    return ExportReport(path, shapes, report.max_relative_error, seconds, builder, choice, cosine)
+
+
+def _build(
+    model: Any, tensors: Mapping[str, Any], metadata: Mapping[str, str]
+) -> tuple[onnx.ModelProto, str]:
+    """The graph and what built it."""
+    graph = _build_direct(model, tensors, metadata)
+    if graph is not None:
+        return graph, "direct"
+    return _build_with_keras(model, tensors, metadata), "keras"
 
 
 def _predictor(
@@ -212,5 +247,7 @@ def _chain_back(tensor: Any) -> Any:
         step = producer(step.inputs[0]) if len(step.inputs) == 1 else None
 
 
-def _free(shape: Sequence[int | None], length: int) -> tuple[int, ...]:
-    return tuple(length if size is None else int(size) for size in shape)
+def _lengths(item: onnx.ValueInfoProto) -> tuple[int, ...]:
+    """Shape of a graph's output, -1 where any length is accepted."""
+    dims = item.type.tensor_type.shape.dim
+    return tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in dims)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from scenetrack.errors import ExportError
 from scenetrack.runtime import OnnxModel
@@ -19,6 +20,9 @@ BATCH_SIZES = (1, 7)
 # twice differ by 1e-3 or more. The range stands below the fraction, not each value: a value near
 # zero is a difference of large ones, and its own relative error means nothing.
 TOLERANCE = 1e-4
+
+# What is called int8 or fp16 of a network has to point the same way.
+LOWEST_COSINE = 0.9
 
 # Any size will do where the graph takes images of any size and no real one is at hand.
 FREE_LENGTH = 64
@@ -37,6 +41,8 @@ def verify_against_keras(
     predict: Callable[[np.ndarray], Mapping[str, np.ndarray]],
     real_images: np.ndarray | None,
     seed: int,
+    *,
+    free_lengths: tuple[int, int] = (FREE_LENGTH, FREE_LENGTH),
 ) -> VerifyReport:
     """Compare the ONNX graph with its source on random and on real images, at two batch sizes.
 
@@ -48,6 +54,7 @@ def verify_against_keras(
         predict: the source: images uint8 [N, H, W, 3] -> array [N, ...] by output name.
         real_images: uint8 [M, H, W, 3], of which the first are used; None: random ones only.
         seed: of the random images.
+        free_lengths: height and width of random images where the graph takes any.
 
     Raises:
         ExportError: an output's error exceeds TOLERANCE, is not finite, or has another shape.
@@ -57,7 +64,7 @@ def verify_against_keras(
     model = OnnxModel(source, device="cpu")
     (shape,) = model.inputs.values()
     errors = dict.fromkeys(model.outputs, 0.0)
-    for images in _batches(shape, real_images, seed):
+    for images in _batches(shape, real_images, seed, free_lengths):
         came, expected = model.predict(images, len(images)), predict(images)
         for name in errors:
             error = relative_error(expected[name], came[name])
@@ -69,6 +76,49 @@ def verify_against_keras(
                 )
             errors[name] = max(errors[name], error)
     return VerifyReport(errors, BATCH_SIZES)
+
+
+def verify_precision(
+    exact: onnx.ModelProto,
+    reduced: onnx.ModelProto,
+    real_images: np.ndarray | None,
+    seed: int,
+    free_lengths: tuple[int, int],
+) -> dict[str, float]:
+    """How near a graph of reduced precision is to its fp32 original: mean cosine by output.
+
+    Raises:
+        ExportError: a value is not finite, or a mean cosine is below LOWEST_COSINE.
+    """
+    first, second = (
+        OnnxModel(graph.SerializeToString(), device="cpu") for graph in (exact, reduced)
+    )
+    (shape,) = first.inputs.values()
+    cosines: dict[str, list[np.ndarray]] = {name: [] for name in first.outputs}
+    for images in _batches(shape, real_images, seed, free_lengths):
+        expected, came = (model.predict(images, len(images)) for model in (first, second))
+        for name, values in cosines.items():
+            values.append(row_cosines(expected[name], came[name]))
+    means = {name: float(np.concatenate(values).mean()) for name, values in cosines.items()}
+    for name, mean in means.items():
+        if not mean >= LOWEST_COSINE:
+            raise ExportError(
+                f"a graph of reduced precision must have a mean cosine of {LOWEST_COSINE:g} with "
+                f"its fp32 original, but {name!r} has {mean:.3g}: nothing was written; choose "
+                "another precision"
+            )
+    return means
+
+
+def row_cosines(expected: np.ndarray, came: np.ndarray) -> np.ndarray:
+    """Cosine of each vector of the last axis with its counterpart; 1 where both are zero."""
+    first, second = (
+        values.reshape(-1, values.shape[-1]).astype(np.float64) for values in (expected, came)
+    )
+    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    products = np.einsum("nd,nd->n", first, second)
+    both_zero = ~(first.any(axis=1) | second.any(axis=1))
+    return np.asarray(np.where(both_zero, 1.0, products / np.where(lengths > 0, lengths, 1.0)))
 
 
 def relative_error(expected: np.ndarray, came: np.ndarray) -> float:
@@ -84,10 +134,15 @@ def relative_error(expected: np.ndarray, came: np.ndarray) -> float:
     return float(np.abs(reference - came).max() / scale)
 
 
-def _batches(shape: tuple[int, ...], real_images: np.ndarray | None, seed: int) -> list[np.ndarray]:
+def _batches(
+    shape: tuple[int, ...],
+    real_images: np.ndarray | None,
+    seed: int,
+    free_lengths: tuple[int, int],
+) -> list[np.ndarray]:
     generator = np.random.default_rng(seed)
-    lengths = shape[1:] if real_images is None else real_images.shape[1:]
-    sizes = [FREE_LENGTH if length < 0 else length for length in lengths]
+    free = (*free_lengths, shape[-1])
+    sizes = [any_ if length < 0 else length for length, any_ in zip(shape[1:], free, strict=True)]
     random = [generator.integers(0, 256, (count, *sizes), np.uint8) for count in BATCH_SIZES]
     if real_images is None or not len(real_images):
         return random

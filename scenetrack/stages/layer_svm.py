@@ -42,10 +42,7 @@ def layer_svm(config: LayerSvmConfig, tracker: Tracker) -> StageResult:
         folder = Path(name)
         if chosen.is_new:
             train_on_images(network, images, config, tracker, folder, "network/")
-        classes = images.dataset.class_names
-        onnx = export_descriptor(
-            network, layer, images.train[:64], config, classes, tracker, folder
-        )
+        onnx = export_descriptor(network, layer, images, config, tracker, folder)
         return _compare(config, tracker, images, onnx, layer, unseen=chosen.is_new)
 
 

@@ -16,10 +16,21 @@ from scenetrack import __version__
 from scenetrack.checkpoints import Checkpoint
 from scenetrack.config import LayerSvmConfig, PatchBowConfig, TrainingConfig
 from scenetrack.errors import ModelError
+from scenetrack.export.dense import Dense
 from scenetrack.export.truncate import export_truncated, find_layer
 from scenetrack.figures import LayerRow, learning_curves, topology
 from scenetrack.models import build_model
-from scenetrack.records import Metric, Model, Param, Tag, TensorSpec, Text, Tracker, metrics
+from scenetrack.records import (
+    Metric,
+    Model,
+    Param,
+    Record,
+    Tag,
+    TensorSpec,
+    Text,
+    Tracker,
+    metrics,
+)
 from scenetrack.runtime import OnnxModel
 from scenetrack.stages.inputs import SceneImages, open_images
 from scenetrack.stages.methods import check_cross_validation
@@ -29,6 +40,8 @@ if TYPE_CHECKING:
     import keras
 
 logger = logging.getLogger(__name__)
+
+_VERIFIED_IMAGES = 64
 
 
 @dataclass(frozen=True)
@@ -208,11 +221,11 @@ def check_classes(network: keras.Model, classes: int) -> None:
 def export_descriptor(
     network: keras.Model,
     layer: str,
-    real_images: np.ndarray,
-    config: TrainingConfig,
-    class_names: Sequence[str],
+    images: SceneImages,
+    config: LayerSvmConfig | PatchBowConfig,
     tracker: Tracker,
     folder: Path,
+    dense: Dense | None = None,
 ) -> OnnxModel:
     """The network up to ``layer`` as verified ONNX, logged and opened.
 
@@ -220,34 +233,62 @@ def export_descriptor(
     so that one pass serves both ways to a class.
 
     Args:
-        real_images: uint8 [n, S, S, 3], network inputs on which the export is verified.
+        images: some of the training images verify the export.
+        dense: for a patch network, how to apply it to whole images.
 
     Raises:
         ExportError: ONNX Runtime disagrees with Keras.
     """
     path = folder / "descriptors.onnx"
-    metadata = {
-        "classes": json.dumps(list(class_names)),
-        "layer": layer,
-        "input_size": str(network.input_shape[1]),
-        "source_run": tracker.run_id,
-        "seed": str(config.seed),
-        "scenetrack": __version__,
-        "keras": importlib.metadata.version("keras"),
-    }
-    outputs = {"descriptors": layer, "logits": "logits"}
-    report = export_truncated(network, outputs, path, metadata=metadata, real_images=real_images)
-    inputs = [TensorSpec("images", "uint8", (-1, *network.input_shape[1:]))]
+    metadata = descriptor_metadata(
+        network, layer, images.dataset.class_names, config.image_size, tracker.run_id, config.seed
+    )
+    chosen = np.linspace(0, len(images.train) - 1, min(len(images.train), _VERIFIED_IMAGES))
+    report = export_truncated(
+        network,
+        {"descriptors": layer, "logits": "logits"},
+        path,
+        metadata=metadata,
+        real_images=images.train[chosen.astype(int)],
+        dense=dense,
+    )
+    onnx = OnnxModel(report.path, device=config.device)
+    inputs = [TensorSpec(name, "uint8", shape) for name, shape in onnx.inputs.items()]
     specs = [TensorSpec(name, "float32", shape) for name, shape in report.outputs.items()]
-    onnx = OnnxModel(report.path)
+    records: list[Record] = [Param("dense_form", report.choice.form)] if report.choice else []
     tracker.log(
+        *records,
         Param("descriptor_layer", layer),
         Tag("onnx_provider", onnx.provider),
         Metric("onnx/max_relative_error", max(report.errors.values())),
         Metric("time/export_s", report.seconds),
         Model("descriptors", report.path, inputs, specs, metadata),
     )
+    if report.choice:
+        times = report.choice.milliseconds.items()
+        tracker.log(*metrics({f"time/dense_{form}_ms": value for form, value in times}))
     return onnx
+
+
+def descriptor_metadata(
+    network: keras.Model,
+    layer: str,
+    class_names: Sequence[str],
+    image_size: int,
+    source_run: str,
+    seed: int,
+) -> dict[str, str]:
+    """What an exported graph says of itself; ``image_size`` is the side images are resized to."""
+    return {
+        "classes": json.dumps(list(class_names)),
+        "layer": layer,
+        "input_size": str(network.input_shape[1]),
+        "image_size": str(image_size),
+        "source_run": source_run,
+        "seed": str(seed),
+        "scenetrack": __version__,
+        "keras": importlib.metadata.version("keras"),
+    }
 
 
 def descriptor_width(network: keras.Model, layer: str) -> int:

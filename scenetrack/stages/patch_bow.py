@@ -16,6 +16,7 @@ from scenetrack.data.patches import PatchBatches, PatchGrid, sample_patches
 from scenetrack.descriptors import LayerDescriptor, aggregate
 from scenetrack.encoders import BagOfWords, DescriptorPca, Vocabulary
 from scenetrack.errors import ConfigError
+from scenetrack.export.dense import Dense
 from scenetrack.models import learn_whitening, whitening_samples
 from scenetrack.records import Artifact, Metric, Tracker
 from scenetrack.stages.inputs import SceneImages
@@ -52,9 +53,8 @@ def patch_bow(config: PatchBowConfig, tracker: Tracker) -> StageResult:
         folder = Path(name)
         if chosen.is_new:
             _train(network, images, config, tracker, folder)
-        real = sample_patches(images.train, config.patch_size, 64, seed=config.seed)
-        classes = images.dataset.class_names
-        onnx = export_descriptor(network, layer, real, config, classes, tracker, folder)
+        dense = Dense(config.stride, config.form, config.device)
+        onnx = export_descriptor(network, layer, images, config, tracker, folder, dense)
         grid = PatchGrid(config.image_size, config.patch_size, config.stride)
         descriptor = LayerDescriptor(onnx, grid)
         vocabulary = _learn_vocabulary(descriptor, images, config, tracker, folder)

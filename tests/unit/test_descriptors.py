@@ -14,6 +14,7 @@ from scenetrack import descriptors
 from scenetrack.config import AGGREGATIONS, PatchBowConfig
 from scenetrack.data.patches import PatchGrid, sample_patches
 from scenetrack.descriptors import LayerDescriptor, aggregate
+from scenetrack.export.dense import Dense
 from scenetrack.export.truncate import export_truncated
 from scenetrack.models import build_model
 from scenetrack.runtime import OnnxModel
@@ -33,7 +34,10 @@ def network() -> keras.Model:
 def onnx(network: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> OnnxModel:
     path: Path = tmp_path_factory.mktemp("export") / "descriptors.onnx"
     outputs = {"descriptors": "hidden_2", "logits": "logits"}
-    return OnnxModel(export_truncated(network, outputs, path, metadata={}, real_images=None).path)
+    report = export_truncated(
+        network, outputs, path, metadata={}, real_images=None, dense=Dense(3, "patches")
+    )
+    return OnnxModel(report.path)
 
 
 @pytest.fixture
