@@ -1,40 +1,20 @@
-"""Model files into MLflow and out of it again; nothing is loaded or executed."""
+"""Model files found in MLflow; nothing is loaded or executed."""
 
 from __future__ import annotations
 
 import logging
-import shutil
-import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
 
-import mlflow
-import numpy as np
-from mlflow import MlflowClient
-from mlflow.entities import LoggedModel
-from mlflow.models import Model as MlflowModel
-from mlflow.models import ModelSignature
-from mlflow.types import Schema
-from mlflow.types import TensorSpec as MlflowTensorSpec
+from mlflow import MlflowClient, entities
+from mlflow.entities import LoggedModel, LoggedModelStatus
 
 from scenetrack.errors import ModelError
-from scenetrack.records import Model, TensorSpec
-from scenetrack.storage import cache_dir, replacing
-from scenetrack.tracking.store import (
-    connect,
-    get_run,
-    one_line_errors,
-    shortened,
-    tracking_uri,
-)
+from scenetrack.tracking.lookup import PARENT_TAG, local_file
+from scenetrack.tracking.store import connect, get_run, one_line_errors, shortened
 
 logger = logging.getLogger(__name__)
-
-PARENT_TAG = "mlflow.parentRunId"
 
 _NEWEST_FIRST: list[dict[str, Any]] = [{"field_name": "creation_timestamp", "ascending": False}]
 
@@ -61,7 +41,7 @@ def resolve_model(model: str, experiment: str) -> Path:
                 if item.path.endswith(".keras"):
                     if not model:
                         _tell_other_experiment(client, found, experiment)
-                    return _local_file(found.model_id, f"{found.artifact_location}/{item.path}")
+                    return local_file(f"{found.artifact_location}/{item.path}")
             if not client.list_logged_model_artifacts(found.model_id):
                 gone = gone or found.artifact_location
     if gone:
@@ -75,85 +55,54 @@ def resolve_model(model: str, experiment: str) -> Path:
     )
 
 
-def save_model(model: Model, folder: Path, description: MlflowModel) -> None:
-    """Write the model file into ``folder`` with its signature and exact requirements."""
-    with warnings.catch_warnings():
-        # The first import warns of type hints of mlflow's own.
-        warnings.simplefilter("ignore", UserWarning)
-        import mlflow.pyfunc
-    if model.path.suffix == ".onnx":
-        import mlflow.onnx
-        import onnx
+def resolve_onnx(run_id: str, name: str) -> Path:
+    """The local file of the newest ONNX model called ``name`` that a run logged.
 
-        mlflow.onnx.save_model(
-            onnx.load(model.path),
-            folder,
-            mlflow_model=description,
-            signature=ModelSignature(_schema(model.inputs), _schema(model.outputs)),
-            pip_requirements=_requirements(
-                "onnx", "onnxruntime", "onnxruntime-gpu", "numpy", "mlflow"
-            ),
-            metadata=dict(model.metadata),
-            save_as_external_data=False,
-        )
-        return
-    import mlflow.keras
-
-    unnamed = len(model.inputs) == 1  # so that a served model takes a plain array
-    mlflow.keras.save_model(
-        _KerasFile(model.path),
-        str(folder),
-        mlflow_model=description,
-        signature=ModelSignature(
-            _schema(model.inputs, named=not unnamed), _schema(model.outputs, named=not unnamed)
-        ),
-        pip_requirements=_requirements("keras", "tensorflow", "numpy", "mlflow"),
-        metadata=dict(model.metadata),
+    Raises:
+        ModelError: there is no such run, it has no such model, or the file is gone.
+    """
+    client = connect()
+    run = get_run(client, run_id)
+    with one_line_errors(ModelError):
+        found = newest_model(client, run, name)
+        file = _onnx_file(client, found) if found else None
+    if file is not None:
+        return file
+    lack = f"its files at {found.artifact_location} are missing" if found else "it has none"
+    raise ModelError(
+        f"run {run_id} ({run.info.run_name}) must hold the ONNX model {name!r}, but {lack}: run "
+        "the stage again, or name another run"
     )
 
 
-@dataclass(frozen=True)
-class _KerasFile:
-    """Stands for a model where mlflow only saves it: the very file that was verified is kept."""
+def registered_onnx(model: str) -> Path | None:
+    """The local ONNX file of ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or ``models:/ID``.
 
-    path: Path
+    Returns:
+        The file, or None where the model is of another kind.
 
-    def save(self, target: str) -> None:
-        shutil.copyfile(self.path, target)
-
-
-def _schema(specs: Sequence[TensorSpec], *, named: bool = True) -> Schema:
-    return Schema(
-        [
-            MlflowTensorSpec(np.dtype(spec.dtype), spec.shape, spec.name if named else None)
-            for spec in specs
-        ]
-    )
+    Raises:
+        ModelError: there is no such model.
+    """
+    with one_line_errors(ModelError):
+        client = connect()
+        return _onnx_file(client, client.get_logged_model(_registered_model_id(client, model)))
 
 
-def _requirements(*distributions: str) -> list[str]:
-    pins = []
-    for name in distributions:
-        try:
-            pins.append(f"{name}=={version(name)}")
-        except PackageNotFoundError:
-            continue
-    return pins
+def newest_model(client: MlflowClient, run: entities.Run, name: str) -> LoggedModel | None:
+    """The newest model called ``name`` that ``run`` logged whole, if any."""
+    query = f"source_run_id = '{run.info.run_id}'"
+    for found in _search_models(client, [run.info.experiment_id], query):
+        if found.name == name and found.status == LoggedModelStatus.READY:
+            return found
+    return None
 
 
-def _local_file(model_id: str, uri: str) -> Path:
-    """The file itself where the artifacts are on this machine, else a copy in the cache."""
-    if urlsplit(uri).scheme in ("", "file"):
-        return Path(mlflow.artifacts.download_artifacts(uri))
-    target = cache_dir("models", model_id) / PurePosixPath(uri).name
-    if target.exists():
-        logger.info("reusing %s", target)
-        return target
-    with replacing(target) as temporary:
-        mlflow.artifacts.download_artifacts(
-            uri, dst_path=str(temporary.parent), tracking_uri=tracking_uri()
-        )
-    return target
+def _onnx_file(client: MlflowClient, model: LoggedModel) -> Path | None:
+    for item in client.list_logged_model_artifacts(model.model_id):
+        if PurePosixPath(item.path).suffix == ".onnx":
+            return local_file(f"{model.artifact_location}/{item.path}")
+    return None
 
 
 def _expanded(model: str) -> Path:

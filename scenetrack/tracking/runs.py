@@ -14,7 +14,6 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +23,6 @@ import mlflow
 import numpy as np
 from mlflow import MlflowClient, entities
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model as MlflowModel
 from mlflow.tracking.context.registry import resolve_tags
 
 from scenetrack.config import StageConfig, format_value
@@ -41,8 +39,9 @@ from scenetrack.records import (
     Tag,
     Text,
 )
-from scenetrack.tracking.models import PARENT_TAG, save_model
+from scenetrack.tracking.lookup import PARENT_TAG
 from scenetrack.tracking.processes import process_identity, process_tags
+from scenetrack.tracking.saving import log_model
 from scenetrack.tracking.settings import same_setting, settings_of
 from scenetrack.tracking.store import (
     connect,
@@ -64,17 +63,6 @@ _METRICS_PER_BATCH, _OTHERS_PER_BATCH = 800, 100
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class RunInfo:
-    """What is known of a run: id, stage, settings, MLflow status (``FINISHED``, ...) and tags."""
-
-    id: str
-    stage: str
-    params: Mapping[str, str]
-    status: str
-    tags: Mapping[str, str]
-
-
 class MlflowTracker:
     """Logs records to one MLflow run and opens child runs; implements ``records.Tracker``."""
 
@@ -87,6 +75,7 @@ class MlflowTracker:
         self.run_id: str = run.info.run_id
         self.experiment_id: str = run.info.experiment_id
         self._client = client
+        self._run = run.info
         self._tags = {name: tags[name] for name in INHERITED_TAGS if name in tags}
         self._given = settings_of(run)
         self._tables: list[dict[str, str]] = []
@@ -107,7 +96,7 @@ class MlflowTracker:
                 if isinstance(record, Artifact):
                     self._client.log_artifact(self.run_id, str(record.path), record.folder or None)
                 elif isinstance(record, Model):
-                    self._log_model(record)
+                    log_model(self._client, self._run, record)
                 elif isinstance(record, DatasetInput):
                     self._client.log_inputs(self.run_id, [_dataset_input(record)])
 
@@ -168,25 +157,6 @@ class MlflowTracker:
                 _write_file(record, path)
             self._client.log_artifacts(self.run_id, folder)
 
-    def _log_model(self, model: Model) -> None:
-        logged = self._client.create_logged_model(
-            self.experiment_id, name=model.name, source_run_id=self.run_id
-        )
-        description = MlflowModel(
-            artifact_path=logged.artifact_location, run_id=self.run_id, model_id=logged.model_id
-        )
-        try:
-            with TemporaryDirectory() as scratch:
-                folder = Path(scratch, "model")
-                save_model(model, folder, description)
-                self._client.log_model_artifacts(logged.model_id, str(folder))
-        except BaseException:
-            self._client.finalize_logged_model(logged.model_id, "FAILED")
-            raise
-        self._client.finalize_logged_model(logged.model_id, "READY")
-        output = entities.LoggedModelOutput(logged.model_id, step=0)
-        self._client.log_outputs(self.run_id, [output])
-
 
 @contextmanager
 def open_run(config: StageConfig, *, name: str, tags: Mapping[str, str]) -> Iterator[MlflowTracker]:
@@ -240,20 +210,6 @@ def reconcile_stale_runs(experiment: str) -> list[str]:
         client = connect()
         found = client.get_experiment_by_name(experiment)
         return _reconcile(client, found.experiment_id) if found else []
-
-
-def resolve_run(run_id: str) -> RunInfo:
-    """The run with this id, its params as the stage that logged them really used them.
-
-    Raises:
-        ModelError: there is no such run.
-    """
-    run = get_run(connect(), run_id)
-    settings = settings_of(run)
-    presets = {k.removeprefix("preset/"): v for k, v in settings.items() if k.startswith("preset/")}
-    params = {k: v for k, v in settings.items() if not k.startswith("preset/")} | presets
-    tags = dict(run.data.tags)
-    return RunInfo(run_id, tags.get("stage", ""), params, run.info.status, tags)
 
 
 def end_resumed(run_id: str, resumed_by: str) -> None:

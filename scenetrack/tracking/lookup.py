@@ -1,0 +1,131 @@
+"""What finished runs say and hold; nothing is loaded or executed."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+import mlflow
+from mlflow import entities
+from mlflow.exceptions import MlflowException
+
+from scenetrack.errors import ModelError
+from scenetrack.storage import cache_dir, replacing
+from scenetrack.tracking.settings import settings_of
+from scenetrack.tracking.store import connect, get_run, one_line_errors, tracking_uri
+
+logger = logging.getLogger(__name__)
+
+PARENT_TAG = "mlflow.parentRunId"
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What is known of a run.
+
+    Attributes:
+        id, name: its id and the name that the UI shows.
+        stage: the entry point that made it.
+        params: its settings as the stage really used them.
+        status: MLflow's, such as ``FINISHED``.
+        tags: all of them.
+        metrics: the last value of each.
+        parent: id of the run that this one is a child of, or "".
+    """
+
+    id: str
+    name: str
+    stage: str
+    params: Mapping[str, str]
+    status: str
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    parent: str
+
+
+def resolve_run(run_id: str) -> RunInfo:
+    """The run with this id.
+
+    Raises:
+        ModelError: there is no such run.
+    """
+    return _info(get_run(connect(), run_id))
+
+
+def children(run_id: str) -> list[RunInfo]:
+    """The child runs of a run, oldest first, whatever their status.
+
+    Raises:
+        ModelError: there is no such run.
+    """
+    with one_line_errors(ModelError):
+        client = connect()
+        experiments = [get_run(client, run_id).info.experiment_id]
+        query, order = f"tags.`{PARENT_TAG}` = '{run_id}'", ["attributes.start_time"]
+        found = client.search_runs(experiments, query, order_by=order)
+        every = list(found)
+        while found.token:
+            found = client.search_runs(experiments, query, order_by=order, page_token=found.token)
+            every += found
+    return [_info(run) for run in every]
+
+
+def run_file(run_id: str, name: str) -> Path:
+    """The artifact ``name`` of a run as a local file, which is a copy where it is elsewhere.
+
+    Raises:
+        ModelError: there is no such run, or it has no such file.
+    """
+    run = get_run(connect(), run_id)
+    try:
+        path = local_file(f"{run.info.artifact_uri}/{name}")
+    except (MlflowException, OSError) as error:
+        raise _no_file(run, name, " ".join(str(error).split())[:200]) from error
+    if not path.is_file():
+        raise _no_file(run, name, "no such file")
+    return path
+
+
+def local_file(uri: str) -> Path:
+    """The file itself where the artifacts are on this machine, else a copy in the cache."""
+    if urlsplit(uri).scheme in ("", "file"):
+        return Path(mlflow.artifacts.download_artifacts(uri))
+    # The server chooses the address: as a path it might lead out of the cache.
+    place = hashlib.sha256(f"{tracking_uri()} {uri}".encode()).hexdigest()[:32]
+    target = cache_dir("models", place) / PurePosixPath(uri).name
+    if target.exists():
+        logger.info("reusing %s", target)
+        return target
+    with replacing(target) as temporary:
+        mlflow.artifacts.download_artifacts(
+            uri, dst_path=str(temporary.parent), tracking_uri=tracking_uri()
+        )
+    return target
+
+
+def _info(run: entities.Run) -> RunInfo:
+    settings = settings_of(run)
+    presets = {k.removeprefix("preset/"): v for k, v in settings.items() if k.startswith("preset/")}
+    params = {k: v for k, v in settings.items() if not k.startswith("preset/")} | presets
+    tags = dict(run.data.tags)
+    return RunInfo(
+        id=run.info.run_id,
+        name=run.info.run_name or "",
+        stage=tags.get("stage", ""),
+        params=params,
+        status=run.info.status,
+        tags=tags,
+        metrics=dict(run.data.metrics),
+        parent=tags.get(PARENT_TAG, ""),
+    )
+
+
+def _no_file(run: entities.Run, name: str, reason: str) -> ModelError:
+    return ModelError(
+        f"run {run.info.run_id} ({run.info.run_name}) must hold the file {name}, but "
+        f"{run.info.artifact_uri} does not give it ({reason}): put it back, or run the stage again"
+    )

@@ -1,0 +1,225 @@
+"""Model files into MLflow; nothing is loaded or executed."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from mlflow import MlflowClient, entities
+from mlflow.entities import LoggedModel
+from mlflow.models import Model as MlflowModel
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types import TensorSpec as MlflowTensorSpec
+from mlflow.types.schema import Map
+
+from scenetrack.records import Model, TensorSpec
+from scenetrack.tracking.models import newest_model
+from scenetrack.tracking.store import connect, get_run, one_line_errors
+
+logger = logging.getLogger(__name__)
+
+BUNDLE = "bundle"
+LOADER = "scenetrack.tracking.serving"
+
+_ONNX_FILE = "model.onnx"
+_DIGEST_TAG = "sha256"
+_PYTHON_MODEL = {"conda_env": "conda.yaml", "python_env": "python_env.yaml"}
+
+
+def log_model(client: MlflowClient, run: entities.RunInfo, model: Model) -> None:
+    """Log the model file of ``model`` to a run with its signature and exact requirements.
+
+    Raises:
+        MlflowException: the store refuses it.
+    """
+    save = _save_onnx if model.path.suffix == ".onnx" else _save_keras
+    _log(client, run, model.name, lambda folder, described: save(model, folder, described))
+
+
+def log_bundle(run_id: str, path: Path, metadata: Mapping[str, str], example: str) -> str:
+    """Log a bundle to the finished run that it was made from, as the MLflow model ``bundle``.
+
+    Its ``onnx`` flavour takes arrays, its ``python_function`` flavour is what
+    ``scenetrack.tracking.serving`` makes of image files. The run keeps its status. The same file
+    is not logged twice.
+
+    Args:
+        run_id: the run.
+        path: the ``.onnx`` file.
+        metadata: written into the description of the model.
+        example: an image file in base64, the input example.
+
+    Returns:
+        The model's address, ``models:/ID``.
+
+    Raises:
+        ModelError: there is no such run.
+        ScenetrackError: the store cannot be reached or refuses the model.
+    """
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    client = connect()
+    run = get_run(client, run_id)
+    with one_line_errors():
+        found = newest_model(client, run, BUNDLE)
+        if found is not None and found.tags.get(_DIGEST_TAG) == digest:
+            logger.info("reusing the model %s of run %s: it is this file", found.model_id, run_id)
+            return f"models:/{found.model_id}"
+        logged = _log(
+            client,
+            run.info,
+            BUNDLE,
+            lambda folder, described: _save_bundle(path, metadata, example, folder, described),
+            {_DIGEST_TAG: digest},
+        )
+    return f"models:/{logged.model_id}"
+
+
+def _log(
+    client: MlflowClient,
+    run: entities.RunInfo,
+    name: str,
+    save: Callable[[Path, MlflowModel], None],
+    tags: Mapping[str, str] | None = None,
+) -> LoggedModel:
+    """Log what ``save`` writes into a folder as a model of the run, whole or marked as failed."""
+    logged = client.create_logged_model(
+        run.experiment_id, name=name, source_run_id=run.run_id, tags=dict(tags or {})
+    )
+    described = MlflowModel(
+        artifact_path=logged.artifact_location, run_id=run.run_id, model_id=logged.model_id
+    )
+    try:
+        with TemporaryDirectory() as scratch:
+            folder = Path(scratch, "model")
+            save(folder, described)
+            client.log_model_artifacts(logged.model_id, str(folder))
+    except BaseException:
+        client.finalize_logged_model(logged.model_id, "FAILED")
+        raise
+    client.finalize_logged_model(logged.model_id, "READY")
+    client.log_outputs(run.run_id, [entities.LoggedModelOutput(logged.model_id, step=0)])
+    return logged
+
+
+def _save_onnx(model: Model, folder: Path, described: MlflowModel) -> None:
+    _write_onnx(
+        model.path,
+        folder,
+        described,
+        ModelSignature(_schema(model.inputs), _schema(model.outputs)),
+        model.metadata,
+    )
+
+
+def _save_bundle(
+    path: Path, metadata: Mapping[str, str], example: str, folder: Path, described: MlflowModel
+) -> None:
+    import pandas as pd
+
+    _import_pyfunc()
+    from mlflow import pyfunc
+
+    results = Schema(
+        [
+            ColSpec(DataType.string, "label"),
+            ColSpec(DataType.double, "probability"),
+            ColSpec(Map(DataType.double), "probabilities"),
+        ]
+    )
+    # Text, not binary: mlflow decodes binary by itself and so cannot say what was wrong with it.
+    # Bytes pass as well.
+    signature = ModelSignature(Schema([ColSpec(DataType.string, "image")]), results)
+    _write_onnx(path, folder, described, signature, metadata, pd.DataFrame({"image": [example]}))
+    pyfunc.add_to_model(described, LOADER, data=_ONNX_FILE, **_PYTHON_MODEL)
+    described.save(str(folder / "MLmodel"))
+
+
+def _write_onnx(
+    path: Path,
+    folder: Path,
+    described: MlflowModel,
+    signature: ModelSignature,
+    metadata: Mapping[str, str],
+    example: object = None,
+) -> None:
+    _import_pyfunc()
+    import mlflow.onnx
+    import onnx
+
+    mlflow.onnx.save_model(
+        onnx.load(path),
+        folder,
+        mlflow_model=described,
+        signature=signature,
+        input_example=example,
+        pip_requirements=_requirements(
+            "onnx", "onnxruntime", "onnxruntime-gpu", "numpy", "mlflow", "pillow", "pandas"
+        ),
+        metadata=dict(metadata),
+        save_as_external_data=False,
+    )
+    # The very file that was verified is kept.
+    shutil.copyfile(path, folder / _ONNX_FILE)
+
+
+def _save_keras(model: Model, folder: Path, described: MlflowModel) -> None:
+    _import_pyfunc()
+    import mlflow.keras
+
+    unnamed = len(model.inputs) == 1  # so that a served model takes a plain array
+    mlflow.keras.save_model(
+        _KerasFile(model.path),
+        str(folder),
+        mlflow_model=described,
+        signature=ModelSignature(
+            _schema(model.inputs, named=not unnamed), _schema(model.outputs, named=not unnamed)
+        ),
+        pip_requirements=_requirements("keras", "tensorflow", "numpy", "mlflow"),
+        metadata=dict(model.metadata),
+    )
+
+
+def _import_pyfunc() -> None:
+    with warnings.catch_warnings():
+        # The first import warns of type hints of mlflow's own.
+        warnings.simplefilter("ignore", UserWarning)
+        import mlflow.pyfunc  # noqa: F401
+
+
+@dataclass(frozen=True)
+class _KerasFile:
+    """Stands for a model where mlflow only saves it: the very file that was verified is kept."""
+
+    path: Path
+
+    def save(self, target: str) -> None:
+        shutil.copyfile(self.path, target)
+
+
+def _schema(specs: Sequence[TensorSpec], *, named: bool = True) -> Schema:
+    return Schema(
+        [
+            MlflowTensorSpec(np.dtype(spec.dtype), spec.shape, spec.name if named else None)
+            for spec in specs
+        ]
+    )
+
+
+def _requirements(*distributions: str) -> list[str]:
+    """Pins of what is installed; not of scenetrack, whose name is anyone's on a public index."""
+    pins = []
+    for name in distributions:
+        try:
+            pins.append(f"{name}=={version(name)}")
+        except PackageNotFoundError:
+            continue
+    return pins
