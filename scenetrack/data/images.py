@@ -74,12 +74,12 @@ def decode_image(path: Path) -> np.ndarray:
         DataError: the file is missing, truncated, too large (80 megapixels) or no JPEG, PNG,
             WebP or BMP image.
     """
-    with _decoding_warnings():
+    with quiet_decoding():
         try:
             with path.open("rb") as file:
                 return np.array(_decode(file)[0])
         except Exception as error:
-            raise DataError(unreadable(path, _reason(error))) from error
+            raise DataError(unreadable(path, decoding_problem(error))) from error
 
 
 def unreadable(path: Path, reason: str) -> str:
@@ -139,13 +139,37 @@ def load_images(paths: Sequence[Path], size: int) -> np.ndarray:
     return images
 
 
-def _decode(file: IO[bytes]) -> tuple[Image.Image, str]:
-    """The upright RGB image in ``file`` and the mode it is stored in."""
+def open_image(file: IO[bytes]) -> Image.Image:
+    """The image in ``file`` with its size known and its pixels not yet read.
+
+    Raises:
+        Exception: of almost any kind; ``decoding_problem`` says it in words.
+    """
     image: Image.Image = Image.open(file, formats=_FORMATS)
     if image.width * image.height > _MAX_PIXELS:
         raise ValueError(f"{image.width} x {image.height} px, {_LIMIT}")
+    return image
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """The pixels of an opened image, in RGB and turned as its EXIF data say.
+
+    Raises:
+        Exception: as ``open_image``.
+    """
     image.load()
-    return _upright(_to_rgb(image), image.getexif()), image.mode
+    return _upright(_to_rgb(image), image.getexif())
+
+
+def resized(image: Image.Image, size: int) -> np.ndarray:
+    """An RGB image as a square uint8 [size, size, 3], by Pillow's bilinear filter."""
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _decode(file: IO[bytes]) -> tuple[Image.Image, str]:
+    """The upright RGB image in ``file`` and the mode it is stored in."""
+    image = open_image(file)
+    return upright_rgb(image), image.mode
 
 
 def _upright(image: Image.Image, exif: Image.Exif) -> Image.Image:
@@ -167,7 +191,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _reason(error: Exception) -> str:
+def decoding_problem(error: Exception) -> str:
+    """Why an image could not be decoded, in a few words."""
     if isinstance(error, PIL.UnidentifiedImageError):
         return "no JPEG, PNG, WebP or BMP image"
     if isinstance(error, Image.DecompressionBombError):
@@ -179,8 +204,11 @@ def _reason(error: Exception) -> str:
 
 
 @contextmanager
-def _decoding_warnings() -> Iterator[None]:
-    """Keep Pillow quiet about oddities it copes with; `_decode` itself refuses huge images."""
+def quiet_decoding() -> Iterator[None]:
+    """Keep Pillow quiet about oddities it copes with; `open_image` itself refuses huge images.
+
+    Warnings belong to the whole process: enter it before threads that decode are started.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", module="PIL")
@@ -196,7 +224,7 @@ def _examine(path: Path) -> ImageFacts:
             file.seek(0)
             image, mode = _decode(file)
     except Exception as error:
-        return ImageFacts(digest=digest, problem=_reason(error))
+        return ImageFacts(digest=digest, problem=decoding_problem(error))
     return ImageFacts(digest, image.width, image.height, mode)
 
 
@@ -207,7 +235,7 @@ def _in_threads(
     results: list[Result] = []
     threads = min(os.cpu_count() or 1, 16)
     with (
-        _decoding_warnings(),
+        quiet_decoding(),
         ThreadPoolExecutor(threads) as pool,
         tqdm(total=len(items), desc=description, unit="img", disable=None) as progress,
     ):
@@ -311,8 +339,7 @@ def _write_pixels(target: Path, paths: Sequence[Path], size: int) -> None:
 
         def fill(index: int) -> None:
             with paths[index].open("rb") as file:
-                image = _decode(file)[0]
-            images[index] = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+                images[index] = resized(_decode(file)[0], size)
 
         _in_threads(fill, range(len(paths)), f"reading images at {size} px")
         images.flush()

@@ -1,0 +1,89 @@
+"""Images read in threads ahead of whoever works on them, within a bound on their memory."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+
+import numpy as np
+
+from scenetrack.data.images import decoding_problem, open_image, resized, upright_rgb
+
+# Of one pixel while an image is decoded: as it is stored, as RGB, and as it is being turned.
+_BYTES_A_PIXEL = 10
+
+
+def read_ahead(
+    paths: Iterable[str], size: int, *, threads: int, ahead: int, memory: int
+) -> Generator[tuple[str, np.ndarray | str], None, None]:
+    """Each path with its image resized to a square, or the words why it cannot be read, in order.
+
+    Threads decode while the caller works on earlier images; at most ``ahead`` wait for it. Close
+    the generator to stop them early. Enter ``quiet_decoding`` around all of it.
+
+    Args:
+        paths: of the image files; drawn one by one, ``ahead`` before their turn.
+        size: side S in pixels; the aspect ratio is not kept, the filter is that of ``load_images``.
+        threads: that decode.
+        ahead: images, at least 1.
+        memory: bytes for pictures in decoding; a larger one is decoded while no other is.
+
+    Yields:
+        the path, and uint8 [S, S, 3], RGB, or a text for a file that is missing, damaged or no
+            image.
+    """
+    room = _Room(memory)
+    source = iter(paths)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+    try:
+        waiting: deque[tuple[str, Future[np.ndarray | str]]] = deque()
+
+        def submit(count: int) -> None:
+            for path in islice(source, count):
+                waiting.append((path, pool.submit(_read, path, size, room)))
+
+        submit(ahead)
+        while waiting:
+            path, future = waiting.popleft()
+            result = future.result()
+            submit(1)
+            yield path, result
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read(path: str, size: int, room: _Room) -> np.ndarray | str:
+    # Broken bytes make Pillow's decoders raise almost anything, not OSError alone.
+    try:
+        with open(path, "rb") as file:
+            image = open_image(file)
+            with room.taken(_BYTES_A_PIXEL * image.width * image.height):
+                return resized(upright_rgb(image), size)
+    except Exception as error:
+        return decoding_problem(error)
+
+
+class _Room:
+    """Bytes that threads share; who needs more than there are waits until it has them alone."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._used = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        size = min(size, self._total)
+        with self._changed:
+            self._changed.wait_for(lambda: self._used + size <= self._total)
+            self._used += size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= size
+                self._changed.notify_all()
