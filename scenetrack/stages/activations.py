@@ -61,7 +61,11 @@ def layer_list(config: ActivationsConfig) -> str:
     Raises:
         ModelError: there is no such model.
     """
-    network = take(config.model, config.experiment)
+    return layer_table(take(config.model, config.experiment))
+
+
+def layer_table(network: keras.Model) -> str:
+    """The layers of ``network`` with their kinds and output shapes, a line each."""
     rows = [
         (name, kind, " x ".join(str(length) for length in shape[1:]))
         for name, kind, shape in layer_names(network)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from scenetrack.config import DataConfig, TrainingConfig
 from scenetrack.data.catalog import SceneDataset, Split, load_dataset, stratified_split
 from scenetrack.data.images import load_images
+from scenetrack.errors import InputError
 from scenetrack.figures import montage
 from scenetrack.records import DatasetInput, Figure, Table, Tag, Tracker
 
@@ -44,6 +46,28 @@ def open_dataset(config: DataConfig, tracker: Tracker) -> SceneDataset:
         rows = [(str(path), reason) for path, reason in dataset.bad_files]
         tracker.log(Table("skipped_files.csv", ("file", "reason"), rows))
     return dataset
+
+
+def dataset_of_run(params: Mapping[str, str], data: str) -> SceneDataset | None:
+    """The data set that a run with these settings used; None where that is not at hand.
+
+    Args:
+        params: settings of the run: data, seed and skip_bad; none where they are not known.
+        data: another data set to take instead; empty for the run's own.
+
+    Raises:
+        DataError: ``data`` cannot be used.
+    """
+    seed, skip_bad = int(params.get("seed", 0)), params.get("skip_bad") == "true"
+    if data:
+        return load_dataset(data, seed=seed, skip_bad=skip_bad)
+    if not params.get("data"):
+        return None
+    try:
+        return load_dataset(params["data"], seed=seed, skip_bad=skip_bad)
+    except InputError as error:
+        logger.warning("the run's data set %s cannot be used: %s", params["data"], error)
+        return None
 
 
 def dataset_inputs(dataset: SceneDataset) -> list[DatasetInput]:
