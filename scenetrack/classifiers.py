@@ -17,13 +17,22 @@ from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from onnx import TensorProto
 from sklearn import config_context
 from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import SVC
 
 from scenetrack.config import KERNELS
 from scenetrack.errors import InputError
-from scenetrack.kernels import HISTOGRAM_KERNELS, Floats, compare, kernel_matrix
+from scenetrack.graph import GraphBuilder
+from scenetrack.kernels import (
+    HISTOGRAM_KERNELS,
+    Floats,
+    compare,
+    compare_in_graph,
+    kernel_in_graph,
+    kernel_matrix,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +123,22 @@ class FittedClassifier:
         return np.asarray(
             kernel_matrix(compared, self.kernel, self.gamma) @ self.dual.T + self.intercept
         )
+
+    def to_graph(self, builder: GraphBuilder, features: str) -> str:
+        """The twin of ``predict_scores``: float32 [N, D] to float64 [N, n_classes]."""
+        with builder.scope("svm"):
+            rows = builder.node("Cast", features, name="float64", to=TensorProto.DOUBLE)
+            if self.square_root:
+                rows = builder.node("Sqrt", rows)
+            if self.mean.any():
+                rows = builder.node("Sub", rows, builder.constant("mean", self.mean))
+            if (self.scale != 1).any():
+                rows = builder.node("Div", rows, builder.constant("scale", self.scale))
+            compared = compare_in_graph(builder, rows, self.support, self.kernel)
+            similar = kernel_in_graph(builder, compared, self.kernel, self.gamma)
+            weighed = builder.node("MatMul", similar, builder.constant("dual", self.dual.T))
+            intercept = builder.constant("intercept", self.intercept)
+            return builder.node("Add", weighed, intercept, name="scores")
 
     def predict(self, features: ArrayLike) -> NDArray[np.int64]:
         """The label with the highest score of each row of ``features`` [N, D]: int64 [N]."""

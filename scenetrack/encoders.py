@@ -2,18 +2,24 @@
 
 Everything here is fitted on a sample of training descriptors and then works on one batch of images
 after another, so that no more descriptors than a batch's need to be in memory.
+
+A descriptor half-way between two words must fall to the same one in NumPy and in an ONNX graph, on
+any processor and in batches of any size. So products are sums of integers that float64 holds
+exactly, in whatever order they are added up: values are first rounded to a grid as fine as
+float32.
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
@@ -21,11 +27,18 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from scenetrack.errors import InputError
+from scenetrack.graph import GraphBuilder
 
 logger = logging.getLogger(__name__)
 
 # Distances of a block stay in the processor's cache between the product and the search.
 _BLOCK_BYTES = 4 * 2**20
+
+# A product of two rows is exact while the product of their lengths is below 2**52 grid steps (and
+# twice that, with the squared length of a word, below 2**53). A row of the components has length 1
+# and 2**23 steps; words have up to 2**24; descriptors may be 8 times as long as those at fit. What
+# is longer still is rounded as float64 rounds.
+_COMPONENT_BITS, _PCA_BITS, _WORD_BITS = 23, 26, 24
 
 
 class DescriptorPca(TransformerMixin, BaseEstimator):
@@ -39,6 +52,7 @@ class DescriptorPca(TransformerMixin, BaseEstimator):
 
     Attributes:
         mean_: float32 [D].
+        length_: float, the largest Euclidean length of a descriptor of the sample.
         components_: float32 [d, D], orthonormal rows, largest variance first.
         explained_variance_ratio_: float32 [d], share of the sample's variance, each in [0, 1].
     """
@@ -61,6 +75,7 @@ class DescriptorPca(TransformerMixin, BaseEstimator):
             )
         pca = PCA(self.n_components, svd_solver="covariance_eigh").fit(rows)
         self.mean_ = pca.mean_.astype(np.float32)
+        self.length_ = float(np.sqrt(np.einsum("nd,nd->n", rows, rows).max()))
         self.components_ = pca.components_.astype(np.float32)
         self.explained_variance_ratio_ = pca.explained_variance_ratio_.astype(np.float32)
         return self
@@ -73,10 +88,29 @@ class DescriptorPca(TransformerMixin, BaseEstimator):
         """
         values = np.asarray(descriptors, dtype=np.float32)
         _check_width(values.shape[-1], self.mean_.size)
+        scale, weights, offsets = self._grid()
         # The mean is taken off after the product: [..., d] is smaller to pass over than [..., D].
-        projected = values @ self.components_.T
-        projected -= self.components_ @ self.mean_
-        return np.asarray(projected)
+        projected = _to_grid(values, scale) @ weights
+        projected -= offsets
+        projected *= 1 / (scale * 2**_COMPONENT_BITS)
+        return np.asarray(projected.astype(np.float32))
+
+    def to_graph(self, builder: GraphBuilder, descriptors: str) -> str:
+        """The twin of ``transform``: float32 [..., D] to float32 [..., d]."""
+        scale, weights, offsets = self._grid()
+        with builder.scope("pca"):
+            rows = _grid_in_graph(builder, descriptors, scale)
+            product = builder.node("MatMul", rows, builder.constant("weights", weights))
+            centred = builder.node("Sub", product, builder.constant("offsets", offsets))
+            step = np.array(1 / (scale * 2**_COMPONENT_BITS))
+            projected = builder.node("Mul", centred, builder.constant("step", step))
+            return builder.node("Cast", projected, to=TensorProto.FLOAT)
+
+    def _grid(self) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+        """Steps per unit of a descriptor; components [D, d] and projected mean [d] in steps."""
+        scale = _steps_per_unit(self.length_, _PCA_BITS)
+        weights = _to_grid(self.components_, 2.0**_COMPONENT_BITS).T
+        return scale, np.ascontiguousarray(weights), _to_grid(self.mean_, scale) @ weights
 
 
 class BagOfWords(TransformerMixin, BaseEstimator):
@@ -150,18 +184,26 @@ class BagOfWords(TransformerMixin, BaseEstimator):
         """
         rows = _checked_rows(descriptors)
         _check_width(rows.shape[1], self.codebook_.shape[1])
-        # |x - c|^2 without |x|^2, which is the same for every word c.
-        weights = np.ascontiguousarray(-2 * self.codebook_.T)  # D x K
-        offsets = np.einsum("kd,kd->k", self.codebook_, self.codebook_)
-        step = max(1, _BLOCK_BYTES // (4 * len(offsets)))
-        distances = np.empty((min(step, len(rows)), len(offsets)), np.float32)
+        scale, weights, offsets = self._grid()
+        step = max(1, _BLOCK_BYTES // (8 * len(offsets)))
+        distances = np.empty((min(step, len(rows)), len(offsets)))
         words = np.empty(len(rows), np.int64)
         for start in range(0, len(rows), step):
             part = distances[: min(step, len(rows) - start)]
-            np.matmul(rows[start : start + step], weights, out=part)
+            np.matmul(_to_grid(rows[start : start + step], scale), weights, out=part)
             part += offsets
             words[start : start + step] = np.argmin(part, axis=1)
         return words
+
+    def _grid(self) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+        """Steps per unit; weights [D, K] and offsets [K] of the words' distances in steps.
+
+        They are of |x - c|^2 without |x|^2, which is the same for every word c.
+        """
+        longest = float(np.sqrt(np.einsum("kd,kd->k", self.codebook_, self.codebook_).max()))
+        scale = _steps_per_unit(longest, _WORD_BITS)
+        words = _to_grid(self.codebook_, scale)
+        return scale, np.ascontiguousarray(-2 * words.T), np.einsum("kd,kd->k", words, words)
 
     def transform(
         self, descriptors: NDArray[np.float32] | Sequence[NDArray[np.float32]]
@@ -184,6 +226,31 @@ class BagOfWords(TransformerMixin, BaseEstimator):
         histograms = np.bincount(cells, minlength=len(counts) * size).reshape(-1, size)
         return (histograms / counts[:, None]).astype(np.float32)
 
+    def to_graph(self, builder: GraphBuilder, descriptors: str) -> tuple[str, str]:
+        """The twin of ``transform`` and ``assign`` for one image.
+
+        Args:
+            descriptors: float32 [n_patches, D].
+
+        Returns:
+            Its histogram, float32 [K], and its words, int64 [n_patches].
+        """
+        scale, weights, offsets = self._grid()
+        with builder.scope("words"):
+            rows = _grid_in_graph(builder, descriptors, scale)
+            product = builder.node("MatMul", rows, builder.constant("weights", weights))
+            distances = builder.node("Add", product, builder.constant("offsets", offsets))
+            words = builder.node("ArgMin", distances, name="nearest", axis=1, keepdims=0)
+            shape = builder.node("Shape", words)
+            one = helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])
+            ones = builder.node("ConstantOfShape", shape, name="ones", value=one)
+            none = builder.constant("none", np.zeros(len(offsets), np.float32))
+            counts = builder.node(
+                "ScatterElements", none, words, ones, name="counts", reduction="add"
+            )
+            total = builder.node("Cast", shape, name="total", to=TensorProto.FLOAT)
+            return builder.node("Div", counts, total, name="histogram"), words
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -199,6 +266,82 @@ class Vocabulary:
     def histograms(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Descriptors float32 [N, n, D] as histograms float32 [N, codebook_size]."""
         return self.words.transform(self.project(descriptors))
+
+    def to_graph(self, builder: GraphBuilder, descriptors: str) -> tuple[str, str]:
+        """The twin of ``histograms``, one image after the other.
+
+        Args:
+            descriptors: float32 [N, n, D].
+
+        Returns:
+            Histograms, float32 [N, codebook_size], and words, int64 [N, n].
+        """
+
+        def encode(image: GraphBuilder, rows: str) -> tuple[str, str]:
+            projected = rows if self.pca is None else self.pca.to_graph(image, rows)
+            return self.words.to_graph(image, projected)
+
+        histograms, words = builder.each([descriptors], encode, [np.float32])
+        return histograms, words
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything that was learnt as arrays without objects, for ``numpy.savez``."""
+        arrays: dict[str, NDArray[Any]] = {"codebook": self.words.codebook_}
+        if self.pca is not None:
+            arrays["pca_mean"] = self.pca.mean_
+            arrays["pca_components"] = self.pca.components_
+            arrays["pca_length"] = np.array(self.pca.length_)
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """The vocabulary whose ``to_arrays`` gave ``arrays``; its histograms are the same.
+
+        Raises:
+            InputError: an array is missing or has another shape.
+        """
+        names = [name for name in _VOCABULARY_RANKS if name in arrays]
+        ranks = {name: np.ndim(arrays[name]) for name in names}
+        if names not in (["codebook"], list(_VOCABULARY_RANKS)) or any(
+            ranks[name] != _VOCABULARY_RANKS[name] for name in names
+        ):
+            raise InputError(
+                "a saved vocabulary needs a codebook, and pca_mean, pca_components and pca_length "
+                f"where it has a PCA. Received: {', '.join(sorted(arrays)) or 'nothing'}; train "
+                "it again"
+            )
+        codebook = np.asarray(arrays["codebook"], np.float32)
+        words = BagOfWords(len(codebook))
+        words.codebook_ = codebook
+        if len(names) == 1:
+            return cls(None, words)
+        pca = DescriptorPca(len(arrays["pca_components"]))
+        pca.mean_ = np.asarray(arrays["pca_mean"], np.float32)
+        pca.components_ = np.asarray(arrays["pca_components"], np.float32)
+        pca.length_ = float(arrays["pca_length"])
+        return cls(pca, words)
+
+
+# Axes of each array of a saved vocabulary.
+_VOCABULARY_RANKS = {"codebook": 2, "pca_mean": 1, "pca_components": 2, "pca_length": 0}
+
+
+def _steps_per_unit(length: float, bits: int) -> float:
+    """The power of two that makes ``length`` at most 2**bits grid steps."""
+    return float(2.0 ** (bits - np.frexp(length)[1])) if length else 1.0
+
+
+def _to_grid(values: NDArray[np.float32], scale: float) -> NDArray[np.float64]:
+    """``values`` in whole grid steps."""
+    scaled = values.astype(np.float64)
+    scaled *= scale
+    return np.asarray(np.rint(scaled, out=scaled))
+
+
+def _grid_in_graph(builder: GraphBuilder, tensor: str, scale: float) -> str:
+    values = builder.node("Cast", tensor, name="float64", to=TensorProto.DOUBLE)
+    scaled = builder.node("Mul", values, builder.constant("scale", np.array(scale)))
+    return builder.node("Round", scaled, name="steps")
 
 
 def _joined(

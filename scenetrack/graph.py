@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, TypeAlias, overload
+from typing import Any, Literal, Self, TypeAlias, overload
 
 import numpy as np
 import onnx
@@ -109,6 +109,84 @@ class GraphBuilder:
         finally:
             self._prefix = outer
 
+    def choose(
+        self, condition: str, then: Callable[[Self], str], other: Callable[[Self], str]
+    ) -> str:
+        """The result of one of two parts of the graph; the other one costs nothing (If).
+
+        Args:
+            condition: a single bool.
+            then: adds what is done where it is true to the builder it is given, and returns the
+                result; it may use this graph's tensors too.
+            other: likewise, where it is false.
+        """
+        branches = {}
+        for key, part in (("then_branch", then), ("else_branch", other)):
+            branch = self._inner()
+            result = branch.node("Identity", part(branch), name=key)
+            branches[key] = branch._graph(key, [helper.make_empty_tensor_value_info(result)])
+        return self.node("If", condition, **branches)
+
+    def each(
+        self,
+        tensors: Sequence[str],
+        body: Callable[..., Sequence[str]],
+        dtypes: Sequence[DTypeLike],
+    ) -> tuple[str, ...]:
+        """The results of ``body`` for each entry of the first axis, stacked (Scan).
+
+        One entry after the other, so that memory holds what one of them needs.
+
+        Args:
+            tensors: cut along their first axes, which are equally long.
+            body: adds what is done with one entry to the builder it is given first, and returns
+                the results; it may use this graph's tensors too.
+            dtypes: of ``tensors``.
+        """
+        inner = self._inner()
+        entries = [inner._unique("entry") for _ in tensors]
+        inputs = [
+            helper.make_tensor_value_info(name, _element_type(dtype), None)
+            for name, dtype in zip(entries, dtypes, strict=True)
+        ]
+        results = [inner.node("Identity", name, name="result") for name in body(inner, *entries)]
+        outputs = [helper.make_empty_tensor_value_info(name) for name in results]
+        graph = inner._graph("body", outputs, inputs)
+        count = len(results)
+        stacked = self.node(
+            "Scan", *tensors, outputs=count, body=graph, num_scan_inputs=len(tensors)
+        )
+        return (stacked,) if isinstance(stacked, str) else stacked
+
+    def include(self, model: onnx.ModelProto, inputs: Mapping[str, str]) -> dict[str, str]:
+        """Add another model's graph, its names prefixed by the scope, and return its outputs.
+
+        Args:
+            model: of opset 21; it is not changed.
+            inputs: this graph's tensor by the model's input name.
+
+        Returns:
+            This graph's tensor by the model's output name.
+
+        Raises:
+            ExportError: the model has another opset, operators of another domain, or functions.
+        """
+        opsets = {(item.domain, item.version) for item in model.opset_import}
+        if opsets != {("", OPSET)} or model.functions:
+            raise ExportError(
+                f"a graph of opset {OPSET} without functions is required to be joined to another. "
+                f"Received: {sorted(opsets)}; export it again"
+            )
+        prefix = self._unique(model.graph.name or "graph") + "/"
+        graph = onnx.GraphProto()
+        graph.CopyFrom(model.graph)
+        _prefix_names(graph, prefix)
+        for name, tensor in inputs.items():
+            self._nodes.append(helper.make_node("Identity", [tensor], [prefix + name]))
+        self._nodes.extend(graph.node)
+        self._constants.extend(graph.initializer)
+        return {item.name: prefix + item.name for item in model.graph.output}
+
     def build(self, metadata: Mapping[str, str]) -> onnx.ModelProto:
         """The checked model: opset 21, IR 10, ``metadata`` as its key and value properties.
 
@@ -129,6 +207,20 @@ class GraphBuilder:
         helper.set_model_props(model, dict(metadata))
         check_model(model)
         return model
+
+    def _inner(self) -> Self:
+        """A builder of a graph within this one, which keeps the constants of both."""
+        inner = type(self)(self.name)
+        inner._prefix, inner._taken, inner._constants = self._prefix, self._taken, self._constants
+        return inner
+
+    def _graph(
+        self,
+        name: str,
+        outputs: Sequence[onnx.ValueInfoProto],
+        inputs: Sequence[onnx.ValueInfoProto] = (),
+    ) -> onnx.GraphProto:
+        return helper.make_graph(self._nodes, f"{self._prefix}{name}", list(inputs), list(outputs))
 
     def _claim(self, name: str) -> str:
         if name in self._taken:
@@ -161,5 +253,24 @@ def check_model(model: onnx.ModelProto) -> None:
 
 
 def _value_info(name: str, dtype: DTypeLike, shape: Shape) -> onnx.ValueInfoProto:
-    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    return helper.make_tensor_value_info(name, kind, list(shape))
+    return helper.make_tensor_value_info(name, _element_type(dtype), list(shape))
+
+
+def _element_type(dtype: DTypeLike) -> int:
+    return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+
+def _prefix_names(graph: onnx.GraphProto, prefix: str) -> None:
+    """Rename every node and tensor of ``graph`` and of the graphs inside it.
+
+    ``onnx.compose`` leaves out the outer tensors that an inner graph takes.
+    """
+    for item in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        item.name = prefix + item.name
+    for node in graph.node:
+        node.name = prefix + node.name
+        for names in (node.input, node.output):
+            names[:] = [prefix + name if name else "" for name in names]
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                _prefix_names(inner, prefix)

@@ -10,6 +10,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from scenetrack.graph import GraphBuilder
+
 Floats: TypeAlias = NDArray[np.float64]
 
 HISTOGRAM_KERNELS = ("chi2", "intersection")
@@ -87,3 +89,48 @@ def _in_blocks(left: Floats, right: Floats, pairwise: _Pairwise) -> Floats:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(fill, range(0, len(others), step)))
     return result
+
+
+def compare_in_graph(builder: GraphBuilder, left: str, right: Floats, kernel: str) -> str:
+    """The twin of ``compare``: a tensor float64 [N, D] and M constant rows to float64 [N, M]."""
+    rows = builder.constant("support", right)
+    if kernel in HISTOGRAM_KERNELS:
+        pairwise = _shared_in_graph if kernel == "intersection" else _chi2_in_graph
+        (compared,) = builder.each(
+            [left], lambda inner, row: [pairwise(inner, row, rows)], [np.float64]
+        )
+        return compared
+    product = builder.node("MatMul", left, builder.node("Transpose", rows, perm=[1, 0]))
+    if kernel == "linear":
+        return product
+    lengths = builder.node("ReduceSumSquare", left, _last_axis(builder), keepdims=1)
+    others = builder.constant("lengths", np.einsum("md,md->m", right, right))
+    twice = builder.node("Mul", product, builder.constant("two", np.array(2.0)))
+    squares = builder.node("Add", builder.node("Sub", lengths, twice), others, name="squares")
+    return builder.node("Max", squares, builder.constant("zero", np.array(0.0)))
+
+
+def kernel_in_graph(builder: GraphBuilder, compared: str, kernel: str, gamma: float) -> str:
+    """The twin of ``kernel_matrix``."""
+    if kernel not in ("rbf", "chi2"):
+        return compared
+    return builder.node(
+        "Exp", builder.node("Mul", compared, builder.constant("gamma", np.array(-gamma)))
+    )
+
+
+def _shared_in_graph(builder: GraphBuilder, row: str, rows: str) -> str:
+    smaller = builder.node("Min", row, rows)
+    return builder.node("ReduceSum", smaller, _last_axis(builder), keepdims=0)
+
+
+def _chi2_in_graph(builder: GraphBuilder, row: str, rows: str) -> str:
+    difference = builder.node("Sub", row, rows)
+    tiny = builder.constant("tiny", np.array(np.finfo(np.float32).tiny, np.float64))
+    total = builder.node("Max", builder.node("Add", row, rows), tiny)
+    terms = builder.node("Div", builder.node("Mul", difference, difference), total)
+    return builder.node("ReduceSum", terms, _last_axis(builder), keepdims=0)
+
+
+def _last_axis(builder: GraphBuilder) -> str:
+    return builder.constant("last", np.array([-1], np.int64))

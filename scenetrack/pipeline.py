@@ -1,0 +1,125 @@
+"""A finished method in Python: images in, class scores out; what a bundle is held against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from scenetrack.classifiers import FittedClassifier
+from scenetrack.config import AGGREGATIONS
+from scenetrack.descriptors import aggregate
+from scenetrack.encoders import Vocabulary
+from scenetrack.errors import ModelError
+from scenetrack.runtime import OnnxModel
+
+# Enough to keep the processor busy; their descriptors and patches are what takes memory.
+BATCH_SIZE = 16
+
+
+@dataclass(frozen=True)
+class ScenePipeline:
+    """Network, and where the method has them encoder and classifier, as they were fitted.
+
+    Attributes:
+        network: ``images`` uint8 [N, H, W, 3] to ``descriptors`` float32 [N, D] or, in dense
+            form, [N, grid_h, grid_w, D], and ``logits`` float32 [N, C] or [N, grid_h, grid_w, C].
+        classes: names, in the order of the scores.
+        image_size: side S in pixels that images are resized to.
+        aggregation: one of ``config.AGGREGATIONS`` for logits of patches, else "".
+        encoder: of local descriptors; None where the descriptors are the features.
+        classifier: of the features; None for end to end, the network's own verdict.
+        temperature: above 0, what scores are divided by before they become probabilities.
+        device: "cpu", "gpu" or "auto", for the network.
+
+    Raises:
+        ModelError: the parts do not fit each other.
+    """
+
+    network: onnx.ModelProto
+    classes: tuple[str, ...]
+    image_size: int
+    aggregation: str = ""
+    encoder: Vocabulary | None = None
+    classifier: FittedClassifier | None = None
+    temperature: float = 1.0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.grid_output("logits") and self.aggregation not in AGGREGATIONS:
+            raise ModelError(
+                f"patch logits need an aggregation, one of: {', '.join(AGGREGATIONS)}. "
+                f"Received: {self.aggregation!r}"
+            )
+        if self.encoder is not None and not self.grid_output("descriptors"):
+            raise ModelError(
+                "visual words need local descriptors, but this network gives one for each image: "
+                "choose a method without an encoder"
+            )
+        labels = range(len(self.classes))
+        if self.classifier is not None and self.classifier.classes.tolist() != list(labels):
+            raise ModelError(
+                f"a classifier of the {len(self.classes)} classes is required. Received: one of "
+                f"the labels {self.classifier.classes.tolist()}; train it again"
+            )
+
+    @cached_property
+    def session(self) -> OnnxModel:
+        """The network, ready to run."""
+        return OnnxModel(self.network.SerializeToString(), device=self.device)
+
+    def grid_output(self, name: str) -> bool:
+        """Whether the network's output ``name`` has an entry for every patch.
+
+        Raises:
+            ModelError: the network has no such output.
+        """
+        ranks = {
+            item.name: len(item.type.tensor_type.shape.dim) for item in self.network.graph.output
+        }
+        if name not in ranks:
+            raise ModelError(
+                f"a network with the outputs descriptors and logits is required. Received: one "
+                f"with {', '.join(ranks)}; train it again with this version"
+            )
+        return ranks[name] == 4
+
+    def scores(
+        self, images: NDArray[np.uint8], batch_size: int = BATCH_SIZE
+    ) -> NDArray[np.float64]:
+        """The score of every class, a few images at a time.
+
+        Args:
+            images: uint8 [N, S, S, 3]; may be a memory map.
+            batch_size: images at a time.
+
+        Returns:
+            float64 [N, C].
+        """
+        parts = [
+            self._scores(images[start : start + batch_size])
+            for start in range(0, len(images), batch_size)
+        ]
+        return np.concatenate([np.empty((0, len(self.classes))), *parts])
+
+    def probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Scores float64 [N, C] as probabilities float64 [N, C]; the order stays."""
+        scaled = scores / self.temperature
+        powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+    def _scores(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        outputs = self.session.run(images=images)
+        if self.classifier is None:
+            logits = outputs["logits"].astype(np.float64)
+            if not self.aggregation:
+                return logits
+            return aggregate(logits.reshape(len(logits), -1, logits.shape[-1]), self.aggregation)
+        values = outputs["descriptors"]
+        if self.encoder is None:
+            return self.classifier.predict_scores(values.reshape(len(values), -1))
+        local = values.reshape(len(values), -1, values.shape[-1])
+        return self.classifier.predict_scores(self.encoder.histograms(local))
