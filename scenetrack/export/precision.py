@@ -1,12 +1,39 @@
-"""Graphs of lower precision."""
+"""The arithmetic of a graph's layers: float32, float16 or 8-bit integers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 
 import onnx
 
-from scenetrack.errors import ExportError
+from scenetrack.config import PRECISIONS
+from scenetrack.errors import ConfigError
+from scenetrack.export.half import to_half
+from scenetrack.export.quantise import quantise
+from scenetrack.export.rewrite import without_gemm
+
+_REWRITES: Mapping[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
+    "fp16": to_half,
+    "int8": quantise,
+}
 
 
 def with_precision(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
-    """``model`` itself for fp32; the others are on their way."""
-    if precision != "fp32":
-        raise ExportError(f"precision fp32 is the only one yet. Received: {precision!r}")
-    return model
+    """``model`` with its layers computed in ``precision``; inputs and outputs stay as they are.
+
+    Args:
+        model: a graph of this package's opset, with float32 weights; it is not changed.
+        precision: "fp32", which gives back the model itself; "fp16", see ``half.to_half``;
+            "int8", see ``quantise.quantise``.
+
+    Raises:
+        ConfigError: the precision is unknown.
+        ExportError: the checker refuses the result.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(
+            f"precision must be one of: {', '.join(PRECISIONS)}. Received: {precision!r}"
+        )
+    if precision == "fp32":
+        return model
+    return _REWRITES[precision](without_gemm(model))
