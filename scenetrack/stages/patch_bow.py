@@ -157,13 +157,11 @@ def _learn_vocabulary(
         ]
     )
     words = BagOfWords(config.codebook_size, random_state=config.seed).fit(projected)
-    arrays = {"codebook": words.codebook_}
-    if pca is not None:
-        arrays |= {"pca_mean": pca.mean_, "pca_components": pca.components_}
+    vocabulary = Vocabulary(pca, words)
     path = folder / "vocabulary.npz"
-    np.savez(path, allow_pickle=False, **arrays)
+    np.savez(path, allow_pickle=False, **vocabulary.to_arrays())
     tracker.log(Metric("time/codebook_s", time.perf_counter() - started), Artifact(path))
-    return Vocabulary(pca, words)
+    return vocabulary
 
 
 def _parts(total: int, largest: int) -> list[int]:
