@@ -97,14 +97,13 @@ class _Halving:
         self._give(layer.result, half, power)
 
     def _convolution(self, layer: Convolution) -> None:
-        bias = self.rewrite.constant(layer.bias)
         columns = layer.weights.reshape(len(layer.weights), -1).T
         power = self._overflow(layer.tensor, columns)
         halves = halve_columns(np.ldexp(columns, -power)).T.reshape(layer.weights.shape)
         kernel = self.rewrite.add_constant(f"{layer.result}/half", halves)
         inputs = [self._to_half(layer.tensor), kernel]
-        if bias is not None:
-            shrunk = np.ldexp(bias, -power).astype(np.float16)
+        if layer.bias is not None:
+            shrunk = np.ldexp(layer.bias, -power).astype(np.float16)
             inputs.append(self.rewrite.add_constant(f"{layer.result}/bias", shrunk))
         half = self.rewrite.node("Conv", *inputs, **layer.attributes)
         self._give(layer.result, half, power)

@@ -114,7 +114,8 @@ def _round_keeping_sums(values: np.ndarray) -> NDArray[np.int8]:
         block = rounded[rows]
         np.put_along_axis(block, nearest, moved, axis=1)
         rounded[rows] = block
-    return rounded.astype(np.int8)
+    integers: NDArray[np.int8] = rounded.astype(np.int8)
+    return integers
 
 
 def _linear(rewrite: Rewrite, layer: Linear) -> bool:
@@ -190,7 +191,7 @@ def _convolution(rewrite: Rewrite, layer: Convolution) -> bool:
     if pixels is None:
         return False
     planes = rewrite.replay(pixels.moves, pixels.source)
-    result = f"{layer.result}/unbiased" if layer.bias else layer.result
+    result = f"{layer.result}/unbiased" if layer.bias is not None else layer.result
     if layer.is_pointwise:
         # One product per position: MatMulInteger has the faster kernels.
         rows = rewrite.node("Transpose", planes, perm=[0, 2, 3, 1])
@@ -199,10 +200,9 @@ def _convolution(rewrite: Rewrite, layer: Convolution) -> bool:
         rewrite.node("Transpose", product, perm=[0, 3, 1, 2], result=result)
     else:
         _integer_convolution(rewrite, layer, planes, result)
-    if layer.bias:
-        bias = rewrite.constant(layer.bias)
+    if layer.bias is not None:
         shape = (1, -1, *(1,) * (layer.weights.ndim - 2))
-        shift = rewrite.add_constant(f"{result}/bias", bias.reshape(shape))
+        shift = rewrite.add_constant(f"{result}/bias", layer.bias.reshape(shape))
         rewrite.node("Add", result, shift, result=layer.result)
     return True
 

@@ -44,11 +44,11 @@ class Linear:
 
 @dataclass(frozen=True)
 class Convolution:
-    """A Conv with constant weights float32 [M, C, ...] and, where ``bias`` is no "", a bias."""
+    """A Conv with constant weights float32 [M, C, ...] and a bias float32 [M], if any."""
 
     tensor: str
     weights: np.ndarray
-    bias: str
+    bias: np.ndarray | None
     result: str
     attributes: dict[str, Any]
 
@@ -133,8 +133,9 @@ class Rewrite:
         weights = self._weights(node, None) if node.op_type == "Conv" else None
         if weights is None:
             return None
-        bias = node.input[2] if len(node.input) > 2 else ""
-        if bias and self.constant(bias) is None:
+        bias_name = node.input[2] if len(node.input) > 2 else ""
+        bias = self.constant(bias_name)
+        if bias_name and bias is None:
             return None
         return Convolution(node.input[0], weights, bias, node.output[0], attributes(node))
 
@@ -168,10 +169,10 @@ class Rewrite:
         """Add ``node`` as it is."""
         self._nodes.append(node)
 
-    def add_constant(self, name: str, array: np.ndarray) -> str:
-        """Store ``array`` and return its unique name."""
+    def add_constant(self, name: str, value: np.ndarray | np.generic) -> str:
+        """Store ``value`` and return its unique name."""
         unique = self._unique(name)
-        self._added.append(numpy_helper.from_array(np.ascontiguousarray(array), unique))
+        self._added.append(numpy_helper.from_array(np.asarray(value, order="C"), unique))
         return unique
 
     def node(
