@@ -138,7 +138,11 @@ def _save_bundle(
     # Text, not binary: mlflow decodes binary by itself and so cannot say what was wrong with it.
     # Bytes pass as well.
     signature = ModelSignature(Schema([ColSpec(DataType.string, "image")]), results)
-    _write_onnx(path, folder, described, signature, metadata, pd.DataFrame({"image": [example]}))
+    with warnings.catch_warnings():
+        # mlflow compares the columns of the example with a range, which pandas 3 warns of.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        frame = pd.DataFrame({"image": [example]})
+        _write_onnx(path, folder, described, signature, metadata, frame)
     pyfunc.add_to_model(described, LOADER, data=_ONNX_FILE, **_PYTHON_MODEL)
     described.save(str(folder / "MLmodel"))
 
