@@ -1,30 +1,39 @@
-"""Runs ONNX models: device, threads and batches. The only importer of onnxruntime."""
+"""Runs ONNX models: device, threads, memory and batches. The only importer of onnxruntime."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import io
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
+import math
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from scenetrack.config.base import DEVICES
 from scenetrack.errors import ModelError, ScenetrackError
+from scenetrack.machine import available_cpus, page_lock
+from scenetrack.onnx_files import ModelFile, check_model_file, one_line
+from scenetrack.providers import CPU, provider_lists
+from scenetrack.storage import printable
 
 logger = logging.getLogger(__name__)
 
-DEVICES = ("auto", "cpu", "gpu")
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 INSTALL = "pip install 'scenetrack[cpu]' (or 'scenetrack[gpu]' for an NVIDIA GPU)"
 
-# What one batch may take as float32 inputs plus outputs: the tensors in between are often several
-# times as large again. On 2 cores an MLP 1024-512 on 16, 32 and 64 px images was fastest at 256
-# images a batch, within 10% from 64 on.
-BATCH_BYTES = 32 * 2**20
+# Bytes that one batch may take. On 2 cores a dense 64 px network 1024-512 gained nothing from
+# more than 16 images a batch at stride 32 and one at stride 8, and an MLP nothing from more than
+# 256; a GPU needs larger products to be busy.
+CPU_MEMORY = 96 * 2**20
+GPU_MEMORY = 2**30
 LARGEST_BATCH = 256
+# Of a network that does not say what lies between its input and its outputs, for each of their
+# values: both as float32, and twice as much again.
+UNTOLD_BYTES = 12
+WORKSPACE = "workspace_bytes"
 FATAL = 4
 
 DTYPES: Mapping[str, type[np.generic]] = {
@@ -42,44 +51,70 @@ DTYPES: Mapping[str, type[np.generic]] = {
 class OnnxModel:
     """An ONNX model ready to run.
 
+    Nothing in the model is executed but its operators: see ``onnx_files`` for what is refused.
+
     Args:
         source: path of an ``.onnx`` file, or its bytes.
-        device: "cpu"; "gpu", which insists on CUDA; "auto", CUDA where it starts, else the CPU.
-        threads: threads within an operator; None leaves the number to ONNX Runtime, which takes
-            one for each physical core.
+        device: "cpu"; "gpu" or "auto", CUDA where it really starts, else the CPU, of which "gpu"
+            warns. With ``SCENETRACK_TENSORRT=1`` in the environment TensorRT goes before
+            CUDA, where its libraries are installed; its engines are kept in the cache.
+        require_gpu: fail rather than fall back to the CPU.
+        threads: threads within an operator; None takes the processors that this process may use.
+        memory: bytes that a batch may take; None chooses for the device.
 
     Attributes:
         inputs: shape by input name, with -1 where any length is accepted.
         outputs: shape by output name, likewise.
-        metadata: the model's own keys and values.
+        metadata: the model's own keys and values. ``workspace_bytes`` are those of an image's
+            tensors between input and output.
         provider: the execution provider that the session really uses.
+        memory: bytes that a batch may take.
 
     Raises:
-        ModelError: the file is missing or is no valid ONNX model.
-        ScenetrackError: ONNX Runtime is not installed, is installed twice, or the GPU that was
-            insisted on does not start.
+        ModelError: the file is missing, no valid ONNX model, or one that may not be loaded.
+        ScenetrackError: ONNX Runtime is not installed, is installed twice, or the GPU that is
+            required does not start.
     """
 
     def __init__(
-        self, source: Path | str | bytes, *, device: str = "auto", threads: int | None = None
+        self,
+        source: Path | str | bytes,
+        *,
+        device: str = "auto",
+        require_gpu: bool = False,
+        threads: int | None = None,
+        memory: int | None = None,
     ) -> None:
         if device not in DEVICES:
             raise ModelError(f"device must be one of: {', '.join(DEVICES)}. Received: {device!r}")
-        self._session = _open_session(source, device, threads)
+        ort = _import_onnxruntime()
+        file = check_model_file(source)
+        try:
+            self._session = _open_session(ort, file, device, threads or available_cpus())
+            # The names in a damaged file may be no text.
+            self._describe()
+        except Exception as error:  # onnxruntime's exceptions share no narrower base
+            what = "these bytes" if isinstance(source, bytes) else printable(source)
+            raise ModelError(
+                f"a valid ONNX model is required, but {what} cannot be read: {one_line(error)}"
+            ) from error
+        self._cuda_version = str(getattr(ort, "cuda_version", ""))
+        self._check_device(device, require_gpu)
+        self.memory = memory or (CPU_MEMORY if self.provider == CPU else GPU_MEMORY)
+
+    def _describe(self) -> None:
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         # Never get_available_providers(): onnxruntime-gpu lists CUDA on machines without it and
         # then runs on the CPU.
         self.provider: str = self._session.get_providers()[0]
-        self._check_device(device)
-        self.inputs: dict[str, tuple[int, ...]] = {
-            item.name: _shape(item.shape) for item in self._session.get_inputs()
-        }
+        self.inputs: dict[str, tuple[int, ...]] = {item.name: _shape(item.shape) for item in inputs}
         self.outputs: dict[str, tuple[int, ...]] = {
-            item.name: _shape(item.shape) for item in self._session.get_outputs()
+            item.name: _shape(item.shape) for item in outputs
         }
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self._dtypes = {
             item.name: np.dtype(DTYPES[item.type])
-            for item in (*self._session.get_inputs(), *self._session.get_outputs())
+            for item in (*inputs, *outputs)
             if item.type in DTYPES
         }
 
@@ -87,7 +122,8 @@ class OnnxModel:
         """All outputs by name for one set of inputs, given by name.
 
         Raises:
-            ModelError: an input's name, dtype or shape is not what the model takes.
+            ModelError: an input's name, dtype or shape is not what the model takes, or the
+                model fails on them.
         """
         if set(inputs) != set(self.inputs):
             raise ModelError(
@@ -97,16 +133,34 @@ class OnnxModel:
             self._check_input(name, array)
         contiguous = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
         names = list(self.outputs)
-        return dict(zip(names, self._session.run(names, contiguous), strict=True))
+        try:
+            if self.provider == CPU:
+                values = self._session.run(names, contiguous)
+            else:
+                values = _run_bound(self._session, contiguous, names)
+        except Exception as error:  # onnxruntime's exceptions share no narrower base
+            raise ModelError(
+                "a model that runs on these inputs is required, but it fails: "
+                f"{one_line(error)}; export it anew, or give it other images"
+            ) from error
+        return dict(zip(names, values, strict=True))
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
         """The outputs of one batch after the other, of a model with one input.
 
-        A batch is drawn from ``batches`` only when its turn comes, so that memory holds one.
+        While a batch is in work, the next one is drawn from ``batches`` in another thread, and
+        no further one: memory holds two. Close the iterator to stop early.
+
+        Args:
+            batches: arrays as the input takes them; the same array may not be filled anew.
+
+        Raises:
+            ModelError: as ``run``. What ``batches`` raises comes through in its turn.
         """
         name = self._single_input()
-        for batch in batches:
-            yield self.run(**{name: batch})
+        with closing(_drawn_ahead(batches, self._stage())) as drawn:
+            for batch in drawn:
+                yield self.run(**{name: batch})
 
     def predict(self, images: np.ndarray, batch_size: int | None = None) -> dict[str, np.ndarray]:
         """All outputs for all ``images``, batch by batch, of a model with one input.
@@ -119,30 +173,60 @@ class OnnxModel:
             By output name, arrays [N, ...] in the order of the images.
 
         Raises:
-            ModelError: the images do not fit the model's input.
+            ModelError: the images do not fit the model's input, or the model fails on them.
         """
-        self._check_input(self._single_input(), images)
+        name = self._single_input()
+        self._check_input(name, images)
         if not len(images):
             return {
                 name: np.empty((0, *(max(length, 0) for length in shape[1:])), self._dtypes[name])
                 for name, shape in self.outputs.items()
             }
-        size = batch_size or self._batch_size(images)
+        size = batch_size or self.batch_size(images.shape[1:])
         starts = range(0, len(images), size)
+        batches = (images[start : start + size] for start in starts)
         results: dict[str, np.ndarray] = {}
-        parts = self.stream(images[start : start + size] for start in starts)
-        for start, part in zip(starts, parts, strict=True):
-            for name, values in part.items():
-                if name not in results:
-                    results[name] = np.empty((len(images), *values.shape[1:]), values.dtype)
-                results[name][start : start + len(values)] = values
+        # There is nothing to decode ahead of the CPU, and a thread would take its time.
+        runs = (
+            (self.run(**{name: batch}) for batch in batches)
+            if self.provider == CPU
+            else self.stream(batches)
+        )
+        for start, part in zip(starts, runs, strict=True):
+            for output, values in part.items():
+                if output not in results:
+                    results[output] = np.empty((len(images), *values.shape[1:]), values.dtype)
+                results[output][start : start + len(values)] = values
         return results
 
-    def _batch_size(self, images: np.ndarray) -> int:
-        """How many images' float32 input and outputs fit into BATCH_BYTES, at least one."""
-        shapes = [images.shape[1:], *(shape[1:] for shape in self.outputs.values())]
-        values = sum(int(np.prod([max(length, 1) for length in shape])) for shape in shapes)
-        return int(np.clip(BATCH_BYTES // (4 * values), 1, LARGEST_BATCH))
+    def batch_size(self, image_shape: Sequence[int], workspace: int = 0) -> int:
+        """How many images fit into the model's memory: at least 1, at most ``LARGEST_BATCH``.
+
+        Args:
+            image_shape: of one uint8 image, such as (H, W, 3).
+            workspace: bytes of one image's tensors between input and output; 0 takes those that
+                the model's metadata tell, or a guess from the sizes of input and outputs.
+        """
+        told = self.metadata.get(WORKSPACE, "")
+        workspace = workspace or (int(told) if told.isdecimal() else 0)
+        image = math.prod(image_shape)
+        sizes = {
+            name: math.prod(max(length, 1) for length in shape[1:])
+            for name, shape in self.outputs.items()
+        }
+        if workspace:
+            kinds = {name: self._dtypes.get(name, np.dtype(np.float32)) for name in sizes}
+            ends = image + sum(size * kinds[name].itemsize for name, size in sizes.items())
+            taken = workspace + ends
+        else:
+            taken = UNTOLD_BYTES * (image + sum(sizes.values()))
+        return int(np.clip(self.memory // max(taken, 1), 1, LARGEST_BATCH))
+
+    def _stage(self) -> Callable[[np.ndarray], np.ndarray]:
+        """What readies a batch for its copy to the device, in the thread that draws it."""
+        if self.provider == CPU:
+            return np.ascontiguousarray
+        return _Staging(lambda array: page_lock(array, self._cuda_version))
 
     def _single_input(self) -> str:
         if len(self.inputs) != 1:
@@ -164,51 +248,104 @@ class OnnxModel:
                 f"Received: {array.dtype} {_text(array.shape)}"
             )
 
-    def _check_device(self, device: str) -> None:
-        if device == "gpu" and self.provider != CUDA:
+    def _check_device(self, device: str, require_gpu: bool) -> None:
+        if self.provider != CPU:
+            return
+        if require_gpu:
             raise ScenetrackError(
                 f"the GPU is required, but ONNX Runtime runs on {self.provider}: check nvidia-smi "
-                "and install 'scenetrack[gpu]', or choose the device auto or cpu"
+                "and install 'scenetrack[gpu]', or leave out require_gpu"
+            )
+        if device == "gpu":
+            logger.warning(
+                "the GPU was asked for and does not start: running on the CPU; check nvidia-smi "
+                "and install 'scenetrack[gpu]'"
             )
 
 
-def _open_session(source: Path | str | bytes, device: str, threads: int | None) -> Any:
-    ort = _import_onnxruntime()
-    if not isinstance(source, bytes) and not Path(source).is_file():
-        raise ModelError(f"an ONNX file is required, but there is none at {source}")
+class _Staging:
+    """Copies batches into two buffers in turn, one to be filled while the other is in use.
+
+    Args:
+        lock: readies a new buffer, uint8 [B], for copies by the GPU.
+    """
+
+    def __init__(self, lock: Callable[[np.ndarray], object]) -> None:
+        self._lock = lock
+        self._buffers = [np.empty(0, np.uint8), np.empty(0, np.uint8)]
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        self._buffers.reverse()
+        if self._buffers[0].nbytes < batch.nbytes:
+            self._buffers[0] = np.empty(batch.nbytes, np.uint8)
+            self._lock(self._buffers[0])
+        staged = self._buffers[0][: batch.nbytes].view(batch.dtype).reshape(batch.shape)
+        staged[...] = batch
+        return staged
+
+
+def _drawn_ahead(
+    batches: Iterable[np.ndarray], stage: Callable[[np.ndarray], np.ndarray]
+) -> Generator[np.ndarray, None, None]:
+    """The batches, staged, each of them drawn in a thread while the one before it is in use."""
+    source = iter(batches)
+
+    def draw() -> np.ndarray | None:
+        batch = next(source, None)
+        return None if batch is None else stage(batch)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+        pending = pool.submit(draw)
+        while (batch := pending.result()) is not None:
+            pending = pool.submit(draw)
+            yield batch
+
+
+def _run_bound(
+    session: Any, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+) -> list[np.ndarray]:
+    """Run a session whose inputs are copied to its device once and its outputs back once."""
+    binding = session.io_binding()
+    for name, array in inputs.items():
+        binding.bind_cpu_input(name, array)
+    for name in outputs:
+        binding.bind_output(name, "cpu")
+    session.run_with_iobinding(binding)
+    values: list[np.ndarray] = binding.copy_outputs_to_cpu()
+    return values
+
+
+def _open_session(ort: Any, file: ModelFile, device: str, threads: int) -> Any:
+    """A session on the first providers that start."""
     options = ort.SessionOptions()
     # Every error is raised as an exception as well, and a GPU that fails to start would otherwise
     # fill the screen before the CPU takes over; the provider says which one it was.
     options.log_severity_level = FATAL
     ort.set_default_logger_severity(FATAL)
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    providers = _providers(ort, device)
-    model = source if isinstance(source, bytes) else str(source)
-    try:
-        session = ort.InferenceSession(model, options, providers=providers)
-    except Exception as error:  # onnxruntime's exceptions share no narrower base
-        what = "these bytes" if isinstance(source, bytes) else str(source)
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(
-            f"a valid ONNX model is required, but {what} cannot be read: {reason}"
-        ) from error
-    if len(providers) > 1 and session.get_providers()[0] != CUDA:
-        logger.warning("%s did not start: running on the CPU", CUDA)
-    return session
-
-
-def _providers(ort: Any, device: str) -> list[str | tuple[str, dict[str, str]]]:
-    if device == "cpu" or CUDA not in ort.get_available_providers():
-        return [CPU]
-    # CUDA's libraries may come as Python packages, which the loader does not find by itself; the
-    # call prints what it misses, and a missing GPU is reported by its provider anyway.
-    with redirect_stdout(io.StringIO()) as said:
-        ort.preload_dlls()
-    logger.debug("preloading CUDA: %s", said.getvalue())
-    # TF32 keeps 10 bits of the mantissa: descriptors would differ between the GPU and the CPU by
-    # more than an export is allowed to differ from its network.
-    return [(CUDA, {"use_tf32": "0"}), CPU]
+    options.intra_op_num_threads = threads
+    # Or bytes that are both ONNX and ONNX Runtime's own format would be read as what was not
+    # checked.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    if file.folder is not None:
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(file.folder)
+        )
+    *preferred, last = provider_lists(ort, device, file)
+    for providers in preferred:
+        name = providers[0][0]
+        try:
+            # ONNX Runtime's own way of falling back prints several lines.
+            session = ort.InferenceSession(
+                file.content, options, providers=providers, enable_fallback=0
+            )
+        except Exception as error:  # onnxruntime's exceptions share no narrower base
+            logger.info("%s did not start: %s", name, one_line(error))
+            continue
+        used = session.get_providers()[0]
+        if used != name:
+            logger.info("%s did not start: running on %s", name, used)
+        return session
+    return ort.InferenceSession(file.content, options, providers=last, enable_fallback=0)
 
 
 def _import_onnxruntime() -> Any:

@@ -1,0 +1,276 @@
+"""Reads ONNX files that anyone may have written: what a graph could reach outside is refused.
+
+An ONNX graph is data, but three things in it lead out of the file: tensors kept in other files,
+operators of libraries that would have to be loaded, and nodes that wrap what a device's driver
+compiled. Of these only the first is allowed, and only within the model's own folder.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TypeAlias
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import (
+    AttributeProto,
+    FunctionProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    SparseTensorProto,
+    TensorProto,
+)
+
+from scenetrack.errors import ModelError
+from scenetrack.storage import printable
+
+# Protobuf, which ONNX files are written in, goes no further; external data counts as well.
+MAX_MODEL_BYTES = 2 * 2**30
+ONNX_DOMAINS = ("", "ai.onnx")
+# The operators that ONNX Runtime itself brings. Others need a library of custom operators.
+DOMAINS = (*ONNX_DOMAINS, "ai.onnx.ml", "com.microsoft")
+# A graph that a driver compiled, in the file or beside it: code, not data.
+COMPILED = ("com.microsoft", "EPContext")
+_LONGEST_REASON = 200
+
+_Found: TypeAlias = NodeProto | TensorProto | SparseTensorProto
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model that was checked.
+
+    Attributes:
+        content: the bytes that were checked, to be run instead of reading the file once more.
+        folder: the real folder of the model's external data; None where it has none.
+    """
+
+    content: bytes
+    folder: Path | None
+
+
+def check_model_file(source: Path | str | bytes) -> ModelFile:
+    """Read an ONNX file once and refuse what may not be loaded.
+
+    Args:
+        source: path of the file, or its bytes. A link counts as the file it leads to.
+
+    Raises:
+        ModelError: there is no such file; it is no ONNX model, or of a newer ONNX; it is larger
+            than ``MAX_MODEL_BYTES`` with its external data; its external data is missing, cut
+            off or outside the model's folder; it needs a library of custom operators, or wraps
+            what a device's driver compiled.
+    """
+    return _load(source)[0]
+
+
+def read_model(source: Path | str | bytes) -> ModelProto:
+    """The model in an ONNX file, checked like ``check_model_file``; external data stays outside.
+
+    Raises:
+        ModelError: as ``check_model_file``.
+    """
+    return _load(source)[1]
+
+
+def one_line(error: BaseException) -> str:
+    """The first words of an error, for the end of a message."""
+    return " ".join(str(error).split())[:_LONGEST_REASON]
+
+
+def _load(source: Path | str | bytes) -> tuple[ModelFile, ModelProto]:
+    if isinstance(source, bytes):
+        name, content, folder = "these bytes", source, None
+    else:
+        name = printable(source)
+        real = _real_file(source, name)
+        content, folder = _read(real, name), real.parent
+    _check_size(len(content), name)
+    try:
+        model = ModelProto.FromString(content)
+        if not model.HasField("graph"):
+            raise _unreadable(name, "it holds no graph")
+        external = _check(model, folder, name)
+        _check_size(len(content) + sum(path.stat().st_size for path in external), name)
+    # A text field that is no UTF-8 fails only when it is looked at.
+    except (DecodeError, UnicodeDecodeError, OSError) as error:
+        raise _unreadable(name, one_line(error)) from error
+    return ModelFile(content, folder if external else None), model
+
+
+def _real_file(source: Path | str, name: str) -> Path:
+    try:
+        path = Path(source).resolve()
+        found = path.is_file()
+    except (OSError, RuntimeError, ValueError):  # too long, links in a circle, a zero byte
+        found = False
+    if not found:
+        raise ModelError(f"an ONNX file is required, but there is none at {name}")
+    return path
+
+
+def _read(path: Path, name: str) -> bytes:
+    try:
+        _check_size(path.stat().st_size, name)
+        with path.open("rb") as file:
+            return file.read(MAX_MODEL_BYTES + 1)
+    except OSError as error:
+        raise _unreadable(name, str(error.strerror)) from error
+
+
+def _unreadable(name: str, reason: str) -> ModelError:
+    return ModelError(
+        f"a valid ONNX model is required, but {name} cannot be read: {reason or 'it is damaged'}"
+    )
+
+
+def _check_size(size: int, name: str) -> None:
+    if size > MAX_MODEL_BYTES:
+        raise ModelError(
+            f"an ONNX model of at most {MAX_MODEL_BYTES:,} bytes with its external data is "
+            f"required, but {name} has {size:,}: export a smaller one"
+        )
+
+
+def _check(model: ModelProto, folder: Path | None, name: str) -> set[Path]:
+    """Refuse what may not be loaded, and return the files of the external data."""
+    _check_versions(model, name)
+    own = {(function.domain, function.name) for function in model.functions}
+    files: set[Path] = set()
+    for found in _walk(model):
+        if isinstance(found, NodeProto):
+            _check_node(found, own, name)
+        elif isinstance(found, SparseTensorProto):
+            # It is unpacked when it is loaded.
+            _check_elements(found.dims, name)
+        else:
+            _check_elements(found.dims, name)
+            files.update(_external_files(found, folder, name))
+    return files
+
+
+def _check_versions(model: ModelProto, name: str) -> None:
+    opset = max(
+        (item.version for item in model.opset_import if item.domain in ONNX_DOMAINS), default=0
+    )
+    newest = onnx.defs.onnx_opset_version()
+    if model.ir_version > onnx.IR_VERSION or opset > newest:
+        raise ModelError(
+            f"ONNX IR version {onnx.IR_VERSION} and opset {newest} or older are required, but "
+            f"{name} has IR version {model.ir_version} and opset {opset}: upgrade onnx and ONNX "
+            "Runtime, or export the model for an older opset"
+        )
+
+
+def _check_node(node: NodeProto, own: set[tuple[str, str]], name: str) -> None:
+    kind = (node.domain, node.op_type)
+    if kind == COMPILED:
+        raise ModelError(
+            f"a graph of ONNX operators is required, but {name} wraps one that a device's driver "
+            "compiled (EPContext), which is code: give the model that it was compiled from"
+        )
+    if node.domain not in DOMAINS and kind not in own:
+        raise ModelError(
+            f"operators of ONNX, ai.onnx.ml or com.microsoft are required, but {name} uses "
+            f"{printable(node.op_type)} of {printable(node.domain)}, and libraries of custom "
+            "operators are never loaded: export the model without it"
+        )
+
+
+def _check_elements(dims: Sequence[int], name: str) -> None:
+    elements = math.prod(dims)
+    if any(length < 0 for length in dims) or elements > MAX_MODEL_BYTES:
+        raise ModelError(
+            f"tensors of at most {MAX_MODEL_BYTES:,} elements are required, but {name} has one of "
+            f"{printable(str(list(dims)))}: export it anew"
+        )
+
+
+def _walk(model: ModelProto) -> Iterator[_Found]:
+    """Every node and tensor of the model, however deep: subgraphs, functions, training."""
+    training = (
+        graph for info in model.training_info for graph in (info.initialization, info.algorithm)
+    )
+    rest: list[GraphProto | FunctionProto | NodeProto | AttributeProto] = [
+        model.graph,
+        *training,
+        *model.functions,
+    ]
+    while rest:
+        item = rest.pop()
+        if isinstance(item, GraphProto):
+            yield from item.initializer
+            yield from _with_parts(item.sparse_initializer)
+            rest.extend(item.node)
+        elif isinstance(item, FunctionProto):
+            rest.extend(item.attribute_proto)
+            rest.extend(item.node)
+        elif isinstance(item, NodeProto):
+            yield item
+            rest.extend(item.attribute)
+        else:
+            yield from (item.t, *item.tensors)
+            yield from _with_parts((item.sparse_tensor, *item.sparse_tensors))
+            rest.extend((item.g, *item.graphs))
+
+
+def _with_parts(tensors: Sequence[SparseTensorProto]) -> Iterator[_Found]:
+    for tensor in tensors:
+        yield from (tensor, tensor.values, tensor.indices)
+
+
+def _external_files(tensor: TensorProto, folder: Path | None, name: str) -> Iterator[Path]:
+    if tensor.data_location != TensorProto.EXTERNAL and not tensor.external_data:
+        return
+    if folder is None:
+        raise ModelError(
+            f"a model without external data is required, but {name} keep the tensor "
+            f"{printable(tensor.name)!r} outside: give the model's path"
+        )
+    locations = [entry.value for entry in tensor.external_data if entry.key == "location"]
+    if not locations:
+        raise _unreadable(name, f"tensor {printable(tensor.name)!r} names no file for its data")
+    for location in locations:
+        path = _inside(folder, location, name)
+        _check_range(tensor, path, name)
+        yield path
+
+
+def _inside(folder: Path, location: str, name: str) -> Path:
+    """The file at ``location``, which may neither be nor lead outside the real ``folder``."""
+    windows = PureWindowsPath(location)
+    # ONNX Runtime takes a location that starts with an asterisk for an address in memory.
+    plain = not windows.anchor and not PurePosixPath(location).is_absolute()
+    plain = plain and ".." not in windows.parts and not {"*", "\0"} & set(location)
+    try:
+        path = (folder / location).resolve() if plain else None
+        found = path is not None and path.is_file()
+    except (OSError, RuntimeError):  # a name too long, links in a circle
+        path = None
+    if path is None or not path.is_relative_to(folder):
+        raise ModelError(
+            f"external data within the model's folder is required, but {name} keeps some at "
+            f"{printable(location)!r}: do not trust this file"
+        )
+    if not found:
+        raise ModelError(
+            f"the external data of {name} is required, but there is no file {printable(path)}: "
+            "keep it beside the model"
+        )
+    return path
+
+
+def _check_range(tensor: TensorProto, path: Path, name: str) -> None:
+    numbers = {entry.key: entry.value for entry in tensor.external_data}
+    try:
+        start, length = (int(numbers.get(key, "0")) for key in ("offset", "length"))
+    except ValueError:
+        start = length = -1
+    if start < 0 or length < 0 or start + length > path.stat().st_size:
+        raise _unreadable(
+            name, f"the data of tensor {printable(tensor.name)!r} reaches beyond {printable(path)}"
+        )
