@@ -1,0 +1,1 @@
+"""What `scenetrack predict` is made of: which images, in what rows, written where, and why so."""

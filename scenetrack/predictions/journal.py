@@ -1,0 +1,135 @@
+"""The rows of an unfinished output, kept in a file beside it so that a killed process loses few."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Self
+
+from scenetrack.errors import InputError, ScenetrackError
+from scenetrack.predictions.rows import Row, as_jsonl, from_json
+from scenetrack.storage import printable
+
+logger = logging.getLogger(__name__)
+
+_VERSION = 1
+
+
+class Journal:
+    """Rows in ``path``: a line that says what they are of, then each row as a line of JSON.
+
+    Whole rows are handed to the operating system batch by batch, so that the end of this process,
+    however sudden, loses no batch that was added.
+
+    Args:
+        path: of the file.
+        settings: JSON values that must be equal for rows to be used again.
+        paths: of all images, in the order of the rows.
+
+    Attributes:
+        kept: rows found from an earlier, killed process: those of the first ``kept`` paths.
+        failures: rows with an error, the kept ones included.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path, settings: object, paths: Iterable[str]) -> None:
+        self.path = path
+        self.kept = 0
+        self.failures = 0
+        try:
+            self._file: IO[bytes] = path.open("a+b")
+            self._recover(json.loads(json.dumps([_VERSION, settings])), paths)
+        except OSError as error:
+            raise InputError(
+                f"rows are kept in {printable(path)} until all are there, but it cannot be "
+                f"written ({error.strerror}): choose another output or change its permissions"
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Keep the rows, whatever happens to this process from now on.
+
+        Raises:
+            ScenetrackError: the disk is full or fails.
+        """
+        try:
+            self._file.write(b"".join(as_jsonl(rows)))
+            self._file.flush()
+        except OSError as error:
+            raise ScenetrackError(
+                f"{printable(self.path)} cannot be written ({error.strerror}): free some room and "
+                "start the same command again, which goes on from there"
+            ) from error
+        self.failures += sum(bool(row.error) for row in rows)
+
+    def rows(self) -> Iterator[Row]:
+        """Every row from the first."""
+        self._file.seek(0)
+        self._file.readline()
+        yield from map(from_json, self._file)
+
+    def _recover(self, settings: object, paths: Iterable[str]) -> None:
+        self._file.seek(0)
+        first = self._file.readline()
+        began = _beginning(first, settings)
+        if began is None:
+            if first:
+                logger.info(
+                    "starting anew: %s is of another model, other settings or images",
+                    printable(self.path),
+                )
+            self._file.truncate(0)
+            # The clock of the file system, which is not always that of this machine.
+            header = {"settings": settings, "began": os.fstat(self._file.fileno()).st_ctime_ns}
+            self._file.write((json.dumps(header) + "\n").encode())
+            self._file.flush()
+            return
+        self._file.truncate(len(first) + self._count_usable(paths, began))
+        logger.info("reusing %d rows of %s", self.kept, printable(self.path))
+
+    def _count_usable(self, paths: Iterable[str], began: int) -> int:
+        """Count the rows that still hold, and return how many bytes they take."""
+        length = 0
+        for line, path in zip(self._file, paths, strict=False):
+            row = _whole(line)
+            if row is None or row.path != path or not _unchanged(row, began):
+                break
+            self.kept += 1
+            self.failures += bool(row.error)
+            length += len(line)
+        return length
+
+
+def _beginning(header: bytes, settings: object) -> int | None:
+    """When a journal of these settings began; None where the header is of another one."""
+    try:
+        values = json.loads(header)
+        return int(values["began"]) if values["settings"] == settings else None
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _whole(line: bytes) -> Row | None:
+    """The row of a line, None where the process was killed while it was written."""
+    try:
+        return from_json(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+
+
+def _unchanged(row: Row, since: int) -> bool:
+    """Whether the row's file is what it was ``since`` nanoseconds of the epoch."""
+    try:
+        return os.stat(row.path).st_ctime_ns <= since
+    except OSError:
+        return bool(row.error)

@@ -1,0 +1,146 @@
+"""The command `predict`: image files in, rows of classes out, and pictures of why."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from scenetrack.config import PredictConfig
+from scenetrack.data.images import quiet_decoding
+from scenetrack.errors import DataError, InputError
+from scenetrack.machine import available_cpus
+from scenetrack.predictions.classifier import Classifier, model_digest
+from scenetrack.predictions.output import (
+    Output,
+    Stream,
+    format_of,
+    import_pyarrow,
+    journalled,
+    output_file,
+)
+from scenetrack.predictions.paths import PathList, find_images
+from scenetrack.predictions.rows import make_rows
+from scenetrack.runtime import OnnxModel
+from scenetrack.storage import ensure_writable, user_path
+
+if TYPE_CHECKING:
+    from scenetrack.predictions.explain import Explainer
+
+_MEGABYTE = 2**20
+
+
+def predict(config: PredictConfig) -> None:
+    """Classify the images that ``config`` names and write a row for each.
+
+    Rows go to standard output as they come, or into a file that appears when it is whole. A call
+    that was killed is gone on with by the same call.
+
+    Raises:
+        DataError: images could not be read; the rows of all others are written.
+        InputError: no model, a word that means no image, or an output that cannot be.
+        ScenetrackError: another process writes the same file, the GPU that was insisted on does
+            not start, or the disk is full.
+    """
+    format = format_of(config.format, config.output)
+    if format == "parquet":
+        import_pyarrow()
+    if not config.model:
+        raise InputError("a model is required: give a bundle (.onnx), a run id or a .keras file")
+    if config.output:
+        output_file(config.output)
+    if config.explain:
+        ensure_writable(user_path(config.explain))
+    with find_images(config.images, sys.stdin) as paths:
+        file = _bundle_file(config)
+        classifier = _open(config, file)
+        top = min(config.top, len(classifier.classes))
+        with _output(config, file, paths, format, top) as output:
+            _classify(config, classifier, paths, output, top)
+    if output.failures:
+        where = f" of {config.output}" if config.output else ""
+        raise DataError(
+            f"{output.failures} of {len(paths)} images could not be read: the column error{where} "
+            "says why"
+        )
+
+
+def _bundle_file(config: PredictConfig) -> Path:
+    path = user_path(config.model)
+    if path.suffix.lower() == ".onnx":
+        return path
+    # MLflow and Keras take seconds to import, and a bundle needs neither.
+    from scenetrack.stages.bundle import bundle_of
+
+    return bundle_of(config.model)
+
+
+def _open(config: PredictConfig, file: Path) -> Classifier:
+    memory = config.memory * _MEGABYTE
+    source: Path | bytes = _with_evidence(file) if config.explain else file
+    model = OnnxModel(
+        source, device=config.device, require_gpu=config.require_gpu, memory=memory // 2
+    )
+    return Classifier(model, memory=memory, threads=available_cpus())
+
+
+def _with_evidence(file: Path) -> Path | bytes:
+    """The bundle with its evidence as an output, where it has any."""
+    # ONNX takes half a second to import.
+    from scenetrack.bundle import with_evidence
+    from scenetrack.onnx_files import read_model
+
+    model = read_model(file)
+    about = {item.key: item.value for item in model.metadata_props}
+    return with_evidence(model).SerializeToString() if about.get("evidence") else file
+
+
+@contextmanager
+def _output(
+    config: PredictConfig, file: Path, paths: PathList, format: str, top: int
+) -> Iterator[Output]:
+    if not config.output:
+        yield Stream(sys.stdout.buffer, format, top)
+        return
+    settings = {
+        "model": model_digest(file),
+        "images": paths.digest(),
+        "top": top,
+        "explain": config.explain and os.path.abspath(user_path(config.explain)),
+    }
+    with journalled(config.output, format, top, settings, paths) as journal:
+        yield journal
+
+
+def _classify(
+    config: PredictConfig, classifier: Classifier, paths: PathList, output: Output, top: int
+) -> None:
+    progress = tqdm(
+        total=len(paths), initial=output.kept, desc="classifying", unit="img", disable=None
+    )
+    explainer = _explainer(config, classifier, islice(paths, output.kept))
+    batches = classifier.batches(islice(paths, output.kept, None))
+    with quiet_decoding(), progress, closing(batches):
+        for batch in batches:
+            rows = make_rows(batch.paths, batch.problems, batch.outputs, classifier.classes, top)
+            if explainer:
+                explainer.explain(batch, rows)
+            output.add(rows)
+            progress.update(len(rows))
+
+
+def _explainer(
+    config: PredictConfig, classifier: Classifier, earlier: Iterable[str]
+) -> Explainer | None:
+    if not config.explain:
+        return None
+    # Matplotlib takes half a second to import.
+    from scenetrack.predictions.explain import Explainer
+
+    return Explainer(user_path(config.explain), classifier, earlier)
