@@ -142,7 +142,7 @@ def export_truncated(
         temporary.write_bytes(graph.SerializeToString())
     shapes = {item.name: _lengths(item) for item in graph.graph.output}
     seconds = time.perf_counter() - started
-    logger.info("exported %s (%s, %s) in %.2f s", path, builder, precision, seconds)
+    logger.debug("exported %s (%s, %s) in %.2f s", path, builder, precision, seconds)
     return ExportReport(path, shapes, report.max_relative_error, seconds, builder, choice, cosine)
 
 

@@ -15,6 +15,7 @@ from scenetrack.config import (
     ActivationsConfig,
     DataConfig,
     EntryPointConfig,
+    ExportConfig,
     StageConfig,
     TrainingConfig,
     format_value,
@@ -68,6 +69,8 @@ def deliver(config: EntryPointConfig) -> None:
     Raises:
         ScenetrackError: the input cannot be used, or the work failed.
     """
+    if isinstance(config, ExportConfig):
+        import_keras()
     module = importlib.import_module(f"scenetrack.stages.{config.stage}")
     getattr(module, config.stage)(config)
 

@@ -43,9 +43,6 @@ def export(config: ExportConfig) -> None:
     """
     if not config.run:
         raise InputError("a run id or .keras file is required. Received: none; name one")
-    from scenetrack.stages import import_keras
-
-    import_keras()
     network = take(config.run, "")
     if config.layer == "list":
         print(layer_table(network))
