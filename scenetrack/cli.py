@@ -21,6 +21,7 @@ import click
 
 from scenetrack import __version__
 from scenetrack.config import (
+    DEVICES,
     ENTRY_POINTS,
     EntryPointConfig,
     StageConfig,
@@ -150,7 +151,7 @@ def build_config(
 
 
 def command_line() -> click.Group:
-    """The whole command line: a command for each entry point, ``data check`` and ``ui``."""
+    """The whole command line: a command for each entry point, ``data``, ``bench`` and ``ui``."""
     root = _Commands(
         name="scenetrack",
         help=(
@@ -167,6 +168,7 @@ def command_line() -> click.Group:
     for config in ENTRY_POINTS:
         root.add_command(_command(config))
     root.add_command(_data_group())
+    root.add_command(_bench_group())
     root.add_command(_ui_command())
     return root
 
@@ -315,6 +317,56 @@ def _check_data(folder: str) -> None:
     click.echo(format_report(report))
     if report.problems:
         raise click.exceptions.Exit(InputError.exit_code)
+
+
+def _bench_group() -> click.Group:
+    group = click.Group(
+        name="bench",
+        help="Time this machine.",
+        params=_voice_options(),
+        callback=_show_help_without_command,
+        invoke_without_command=True,
+    )
+    vgg16 = click.Command(
+        name="vgg16",
+        help=(
+            "Time VGG-16 forward and backward on images of 224 x 224 pixels with Keras on "
+            "TensorFlow, and lay it beside published figures. 16 images need about 4 GB."
+        ),
+        epilog=_example("scenetrack bench vgg16 --batch 4 --device cpu"),
+        params=[
+            click.Option(
+                ["--batch"],
+                type=click.IntRange(1, 1024),
+                default=16,
+                show_default=True,
+                help="Images in a batch.",
+            ),
+            click.Option(
+                ["--device"],
+                type=click.Choice(DEVICES),
+                default="auto",
+                show_default=True,
+                help="Where TensorFlow runs; gpu fails without one.",
+            ),
+            click.Option(
+                ["--repeats"],
+                type=click.IntRange(1, 1000),
+                help="Passes to take the median of.  [default: as fit into a minute]",
+            ),
+            *_voice_options(),
+        ],
+        callback=_bench_vgg16,
+    )
+    group.add_command(vgg16)
+    return group
+
+
+def _bench_vgg16(batch: int, device: str, repeats: int | None) -> None:
+    _prepare_process()
+    from scenetrack.bench import bench_vgg16
+
+    click.echo(bench_vgg16(batch, device, repeats))
 
 
 def _ui_command() -> click.Command:

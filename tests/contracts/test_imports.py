@@ -38,6 +38,7 @@ ROOMS = (
     "predictions",
     "serving",
     "tracking",
+    "bench",
     "stages",
     "mlproject",
     "cli",
