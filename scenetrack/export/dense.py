@@ -150,7 +150,9 @@ def export_dense(
     side = model.inputs[0].shape[1]
     lengths = free_lengths(model, dense)
     window = None if real_images is None else real_images[:, : lengths[0], : lengths[1]]
-    size = side if real_images is None else real_images.shape[1]
+    size = int(metadata.get("image_size", 2 * side))
+    if real_images is not None:
+        size = real_images.shape[1]
     reference = on_grid(predict, side, dense.stride)
     graphs, reports = {}, {}
     for form in forms_of(side, dense.stride) if dense.form == "auto" else [dense.form]:
@@ -173,7 +175,7 @@ def export_dense(
         timed = real_images
         if timed is None:
             generator = np.random.default_rng(seed)
-            timed = generator.integers(0, 256, (8, 2 * side, 2 * side, 3), np.uint8)
+            timed = generator.integers(0, 256, (_TIMED_IMAGES, size, size, 3), np.uint8)
         choice = choose_form(candidates, timed, dense.device)
         form, milliseconds = choice.form, dict(choice.milliseconds)
     return graphs[form], FormChoice(form, milliseconds), reports[form]

@@ -20,7 +20,7 @@ from scenetrack.models import PATCH_NETWORK
 from scenetrack.runtime import OnnxModel
 from scenetrack.stages.activations import layer_table
 from scenetrack.stages.inputs import dataset_of_run
-from scenetrack.stages.network import descriptor_metadata, take
+from scenetrack.stages.network import check_device, descriptor_metadata, take
 from scenetrack.storage import user_path
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def export(config: ExportConfig) -> None:
     """
     if not config.run:
         raise InputError("a run id or .keras file is required. Received: none; name one")
+    check_device(config)
     network = take(config.run, "")
     if config.layer == "list":
         print(layer_table(network))
@@ -65,7 +66,6 @@ def export(config: ExportConfig) -> None:
         dense=dense,
         precision=config.precision,
     )
-    _check_device(config, report)
     print(_description(config, report, dataset))
     if config.precision != "fp32":
         print(_accuracy_change(config, network, dataset, params, size))
@@ -130,12 +130,6 @@ def _description(config: ExportConfig, report: ExportReport, dataset: SceneDatas
     if report.cosine:
         lines.append(f"mean cosine with fp32: {report.cosine['descriptors']:.5f}")
     return "\n".join(lines)
-
-
-def _check_device(config: ExportConfig, report: ExportReport) -> None:
-    """Run the file once where the user wants it, so that a missing GPU is told now."""
-    model = OnnxModel(report.path, device=config.device, require_gpu=config.require_gpu)
-    logger.info("runs on %s", model.provider)
 
 
 def _accuracy_change(

@@ -14,11 +14,12 @@ import numpy as np
 
 from scenetrack import __version__
 from scenetrack.checkpoints import Checkpoint
-from scenetrack.config import LayerSvmConfig, PatchBowConfig, TrainingConfig
+from scenetrack.config import DeviceConfig, LayerSvmConfig, PatchBowConfig, TrainingConfig
 from scenetrack.errors import ModelError
 from scenetrack.export.dense import Dense
 from scenetrack.export.truncate import export_truncated, find_layer
 from scenetrack.figures import LayerRow, learning_curves, topology
+from scenetrack.graph import GraphBuilder
 from scenetrack.models import build_model
 from scenetrack.records import (
     Metric,
@@ -179,6 +180,7 @@ def choose_network(
     Raises:
         InputError: the model, the layer or the data cannot be used.
     """
+    check_device(config)
     taken = take(config.model, config.experiment) if config.model else None
     planned = taken or build_model(config, classes=2)
     check_fits(planned, size_parameter, getattr(config, size_parameter))
@@ -189,6 +191,16 @@ def choose_network(
     network = taken or build_model(config, classes)
     check_classes(network, classes)
     return ChosenNetwork(network, taken is None, layer, images)
+
+
+def check_device(config: DeviceConfig) -> None:
+    """Raise ScenetrackError now, not after hours of work, if a GPU is required and none starts."""
+    if not config.require_gpu:
+        return
+    builder = GraphBuilder("probe")
+    builder.output("same", builder.input("values", np.float32, ["n"]), np.float32, ["n"])
+    content = builder.build({}).SerializeToString()
+    OnnxModel(content, device=config.device, require_gpu=True)
 
 
 def check_fits(network: keras.Model, name: str, size: int) -> None:
@@ -252,7 +264,7 @@ def export_descriptor(
         real_images=images.train[chosen.astype(int)],
         dense=dense,
     )
-    onnx = OnnxModel(report.path, device=config.device)
+    onnx = OnnxModel(report.path, device=config.device, require_gpu=config.require_gpu)
     inputs = [TensorSpec(name, "uint8", shape) for name, shape in onnx.inputs.items()]
     specs = [TensorSpec(name, "float32", shape) for name, shape in report.outputs.items()]
     records: list[Record] = [Param("dense_form", report.choice.form)] if report.choice else []
