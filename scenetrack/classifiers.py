@@ -28,6 +28,7 @@ from scenetrack.graph import GraphBuilder
 from scenetrack.kernels import (
     HISTOGRAM_KERNELS,
     Floats,
+    change_in_graph,
     compare,
     compare_in_graph,
     kernel_in_graph,
@@ -46,6 +47,27 @@ GAMMA_FACTORS = (0.5, 1.0, 2.0, 4.0)
 
 # Together the kernel matrices of the folds in work stay below this, but for one fold at least.
 _FOLDS_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class ScoreTensors:
+    """Tensors of a classifier in a graph, by name.
+
+    Attributes:
+        features: float32 [N, D], as they came.
+        prepared: float64 [N, D], as the kernel takes them.
+        support: float64 [S, D].
+        similar: float64 [N, S], the kernel of both.
+        dual: float64 [n_classes, S].
+        scores: float64 [N, n_classes].
+    """
+
+    features: str
+    prepared: str
+    support: str
+    similar: str
+    dual: str
+    scores: str
 
 
 @dataclass(frozen=True)
@@ -124,21 +146,61 @@ class FittedClassifier:
             kernel_matrix(compared, self.kernel, self.gamma) @ self.dual.T + self.intercept
         )
 
-    def to_graph(self, builder: GraphBuilder, features: str) -> str:
-        """The twin of ``predict_scores``: float32 [N, D] to float64 [N, n_classes]."""
+    def to_graph(self, builder: GraphBuilder, features: str) -> ScoreTensors:
+        """The twin of ``predict_scores`` for ``features`` float32 [N, D]."""
         with builder.scope("svm"):
-            rows = builder.node("Cast", features, name="float64", to=TensorProto.DOUBLE)
-            if self.square_root:
-                rows = builder.node("Sqrt", rows)
-            if self.mean.any():
-                rows = builder.node("Sub", rows, builder.constant("mean", self.mean))
-            if (self.scale != 1).any():
-                rows = builder.node("Div", rows, builder.constant("scale", self.scale))
-            compared = compare_in_graph(builder, rows, self.support, self.kernel)
+            rows = self._prepare_in_graph(builder, features)
+            support = _stored(builder, "support", self.support)
+            compared = compare_in_graph(builder, rows, support, self.kernel)
             similar = kernel_in_graph(builder, compared, self.kernel, self.gamma)
-            weighed = builder.node("MatMul", similar, builder.constant("dual", self.dual.T))
+            dual = builder.constant("dual", self.dual)
+            weights = builder.node("Transpose", dual, perm=[1, 0])
+            weighed = builder.node("MatMul", similar, weights)
             intercept = builder.constant("intercept", self.intercept)
-            return builder.node("Add", weighed, intercept, name="scores")
+            scores = builder.node("Add", weighed, intercept, name="scores")
+        return ScoreTensors(features, rows, support, similar, dual, scores)
+
+    def evidence_in_graph(self, builder: GraphBuilder, tensors: ScoreTensors, words: str) -> str:
+        """How much each patch of an image spoke for each class.
+
+        That is what the class's score loses when the patch is left out of the histogram: its word
+        counts one less, and the other words' shares stay as they are. In every kernel such a
+        change touches one term of each comparison, so all words together cost no more than a few
+        comparisons.
+
+        Args:
+            tensors: what ``to_graph`` gave for histograms.
+            words: of the patches, int64 [N, n].
+
+        Returns:
+            float32 [N, n, n_classes].
+        """
+
+        def explain(
+            image: GraphBuilder, histogram: str, row: str, similar: str, words: str
+        ) -> list[str]:
+            fewer = self._prepare_in_graph(image, _one_less(image, histogram, words))
+            machine = (self.kernel, self.gamma)
+            lost = change_in_graph(image, (row, fewer), tensors.support, similar, machine)
+            by_class = image.node("MatMul", tensors.dual, lost)  # C x K
+            by_word = image.node("Transpose", by_class, perm=[1, 0])
+            of_patches = image.node("Gather", by_word, words, axis=0)
+            return [image.node("Cast", of_patches, to=TensorProto.FLOAT)]
+
+        with builder.scope("evidence"):
+            inputs = [tensors.features, tensors.prepared, tensors.similar, words]
+            kinds = [np.float32, np.float64, np.float64, np.int64]
+            return builder.each(inputs, explain, kinds)[0]
+
+    def _prepare_in_graph(self, builder: GraphBuilder, features: str) -> str:
+        rows = builder.node("Cast", features, name="float64", to=TensorProto.DOUBLE)
+        if self.square_root:
+            rows = builder.node("Sqrt", rows)
+        if self.mean.any():
+            rows = builder.node("Sub", rows, builder.constant("mean", self.mean))
+        if (self.scale != 1).any():
+            rows = builder.node("Div", rows, builder.constant("scale", self.scale))
+        return rows
 
     def predict(self, features: ArrayLike) -> NDArray[np.int64]:
         """The label with the highest score of each row of ``features`` [N, D]: int64 [N]."""
@@ -340,7 +402,28 @@ def _compact(prepared: Floats, dual: Floats, kernel: str) -> tuple[Floats, Float
     if kernel == "linear":
         return dual @ prepared, np.eye(len(dual))
     used = dual.any(axis=0)
-    return prepared[used], dual[:, used]
+    # In float32 steps, to be stored in half the room; histograms are so already.
+    return prepared[used].astype(np.float32).astype(np.float64), dual[:, used]
+
+
+def _stored(builder: GraphBuilder, name: str, values: Floats) -> str:
+    """Constants as float64, kept in half the room where float32 holds them exactly."""
+    single = values.astype(np.float32)
+    if not np.array_equal(single, values):
+        return builder.constant(name, values)
+    stored = builder.constant(name, single)
+    return builder.node("Cast", stored, name=f"{name}/float64", to=TensorProto.DOUBLE)
+
+
+def _one_less(builder: GraphBuilder, histogram: str, words: str) -> str:
+    """Each word's share of ``words`` int64 [n] if it counted one less: float64 [K]."""
+    total = builder.node("Cast", builder.node("Shape", words), to=TensorProto.DOUBLE)
+    shares = builder.node("Cast", histogram, to=TensorProto.DOUBLE)
+    counts = builder.node("Round", builder.node("Mul", shares, total))
+    bounds = (builder.constant("number", np.array(value)) for value in (1.0, 0.0))
+    one, zero = bounds
+    fewer = builder.node("Max", builder.node("Sub", counts, one), zero)
+    return builder.node("Div", fewer, total)
 
 
 def _gamma_grid(compared: Floats, kernel: str) -> tuple[float, ...]:

@@ -259,6 +259,11 @@ class Vocabulary:
     pca: DescriptorPca | None
     words: BagOfWords
 
+    @property
+    def width(self) -> int:
+        """Values D of a descriptor."""
+        return int((self.words.codebook_ if self.pca is None else self.pca.components_).shape[1])
+
     def project(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Descriptors float32 [..., D] after PCA, float32 [..., d]."""
         return descriptors if self.pca is None else self.pca.transform(descriptors)

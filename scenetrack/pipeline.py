@@ -71,6 +71,11 @@ class ScenePipeline:
         """The network, ready to run."""
         return OnnxModel(self.network.SerializeToString(), device=self.device)
 
+    @property
+    def has_evidence(self) -> bool:
+        """Whether the method can say which patches spoke for a class."""
+        return bool(self.aggregation) if self.classifier is None else self.encoder is not None
+
     def grid_output(self, name: str) -> bool:
         """Whether the network's output ``name`` has an entry for every patch.
 

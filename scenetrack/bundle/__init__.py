@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from scenetrack.bundle.resize import resize_in_graph
 from scenetrack.errors import ExportError, ModelError
@@ -18,6 +18,7 @@ from scenetrack.pipeline import BATCH_SIZE, ScenePipeline
 from scenetrack.runtime import OnnxModel
 
 KIND, EVIDENCE = "bundle", "evidence"
+_EXPLAIN = "explain"
 
 # Both sides compute the scores in float64 from the same descriptors and visual words; what is left
 # is the order of sums and the rounding of the graph's outputs to float32.
@@ -70,7 +71,7 @@ def build_bundle(pipeline: ScenePipeline, metadata: Mapping[str, str]) -> onnx.M
             "image_size": str(pipeline.image_size),
             "aggregation": pipeline.aggregation,
             "temperature": repr(float(pipeline.temperature)),
-            EVIDENCE: "",
+            EVIDENCE: EVIDENCE if pipeline.has_evidence else "",
         }
     )
 
@@ -90,6 +91,9 @@ def with_evidence(model: onnx.ModelProto) -> onnx.ModelProto:
         )
     explained = onnx.ModelProto()
     explained.CopyFrom(model)
+    for constant in explained.graph.initializer:
+        if constant.name == _EXPLAIN:
+            constant.CopyFrom(numpy_helper.from_array(np.array(True), _EXPLAIN))
     shape = ["batch", "grid_height", "grid_width", None]
     explained.graph.output.append(helper.make_tensor_value_info(EVIDENCE, TensorProto.FLOAT, shape))
     return explained
@@ -131,23 +135,67 @@ def verify_bundle(
 
 
 def _scores(builder: GraphBuilder, pipeline: ScenePipeline, outputs: Mapping[str, str]) -> str:
-    """The class scores, float64 [N, C]."""
+    """The class scores, float64 [N, C]; adds the evidence where patches have any."""
     if pipeline.classifier is None:
-        logits = builder.node("Cast", outputs["logits"], to=TensorProto.DOUBLE)
-        if not pipeline.aggregation:
-            return logits
-        flat = builder.constant("patches", np.array([0, -1, len(pipeline.classes)], np.int64))
-        return _aggregated(builder, builder.node("Reshape", logits, flat), pipeline)
+        return _network_scores(builder, pipeline, outputs["logits"])
     descriptors = outputs["descriptors"]
     if pipeline.encoder is None:
-        flat = builder.constant("features", np.array([0, -1], np.int64))
-        return pipeline.classifier.to_graph(builder, builder.node("Reshape", descriptors, flat))
-    width = builder.node("Shape", descriptors, start=-1)
-    keep = builder.constant("patches", np.array([0, -1], np.int64))
-    shape = builder.node("Concat", keep, width, axis=0)
-    local = builder.node("Reshape", descriptors, shape)
-    histograms, _ = pipeline.encoder.to_graph(builder, local)
-    return pipeline.classifier.to_graph(builder, histograms)
+        flat = _reshape(builder, descriptors, [0, -1])
+        return pipeline.classifier.to_graph(builder, flat).scores
+    local = _reshape(builder, descriptors, [0, -1, pipeline.encoder.width])
+    histograms, words = pipeline.encoder.to_graph(builder, local)
+    tensors = pipeline.classifier.to_graph(builder, histograms)
+    classifier = pipeline.classifier
+    _hide_evidence(
+        builder,
+        descriptors,
+        len(pipeline.classes),
+        lambda inner: classifier.evidence_in_graph(inner, tensors, words),
+    )
+    return tensors.scores
+
+
+def _network_scores(builder: GraphBuilder, pipeline: ScenePipeline, logits: str) -> str:
+    values = builder.node("Cast", logits, to=TensorProto.DOUBLE)
+    if not pipeline.aggregation:
+        return values
+    classes = len(pipeline.classes)
+
+    def evidence(inner: GraphBuilder) -> str:
+        axis = inner.constant("axis", np.array([-1], np.int64))
+        return inner.node("Sub", logits, inner.node("ReduceMean", logits, axis, keepdims=1))
+
+    _hide_evidence(builder, logits, classes, evidence)
+    return _aggregated(builder, _reshape(builder, values, [0, -1, classes]), pipeline)
+
+
+def _hide_evidence(
+    builder: GraphBuilder, grid: str, classes: int, compute: Callable[[GraphBuilder], str]
+) -> None:
+    """Add the tensor ``evidence``, which is computed only where the constant ``explain`` says so.
+
+    ONNX Runtime computes every node, whether or not an output needs it; but of an If on a constant
+    it keeps one branch.
+
+    Args:
+        grid: a tensor [N, grid_h, grid_w, ...].
+        compute: adds the evidence, float32 [N, n, classes].
+    """
+
+    def explained(inner: GraphBuilder) -> str:
+        patches = inner.node("Shape", grid, start=0, end=3)
+        last = inner.constant("classes", np.array([classes], np.int64))
+        return inner.node("Reshape", compute(inner), inner.node("Concat", patches, last, axis=0))
+
+    def left_out(inner: GraphBuilder) -> str:
+        return inner.constant("none", np.zeros((0, 0, 0, classes), np.float32))
+
+    result = builder.choose(builder.constant(_EXPLAIN, np.array(False)), explained, left_out)
+    builder.node("Identity", result, name=EVIDENCE)
+
+
+def _reshape(builder: GraphBuilder, tensor: str, shape: list[int]) -> str:
+    return builder.node("Reshape", tensor, builder.constant("shape", np.array(shape, np.int64)))
 
 
 def _aggregated(builder: GraphBuilder, logits: str, pipeline: ScenePipeline) -> str:
