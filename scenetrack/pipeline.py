@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from scenetrack.calibration import softmax
 from scenetrack.classifiers import FittedClassifier
 from scenetrack.config import AGGREGATIONS
 from scenetrack.descriptors import aggregate
@@ -112,9 +113,7 @@ class ScenePipeline:
 
     def probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores float64 [N, C] as probabilities float64 [N, C]; the order stays."""
-        scaled = scores / self.temperature
-        powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+        return softmax(scores, self.temperature)
 
     def _scores(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         outputs = self.session.run(images=images)

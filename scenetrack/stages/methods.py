@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scenetrack.calibration import fit_temperature, log_loss, out_of_fold_scores, softmax
 from scenetrack.classifiers import FittedClassifier, fit_by_cross_validation, refit
 from scenetrack.config import LayerSvmConfig, PatchBowConfig
 from scenetrack.data.catalog import SceneDataset
@@ -64,6 +65,8 @@ class Comparison:
     ) -> None:
         """The network's own verdict.
 
+        Its temperature is learnt from the held-out images, and is 1 where there are none.
+
         Args:
             test_scores, train_scores: float [N, C] of each split.
             tags: of the child run.
@@ -71,8 +74,9 @@ class Comparison:
         labels = self.images.dataset.train.labels
         right = train_scores.argmax(axis=1) == labels
         figures = {"train/accuracy": right[self.images.fitted].mean()}
-        if self.unseen and len(self.images.held_out):
-            figures["val/accuracy"] = right[self.images.held_out].mean()
+        if self._validates:
+            figures |= self._validation_figures(train_scores[self.images.held_out])
+        figures.setdefault("temperature", 1.0)
         tags = {**tags, "encoder": "none", "classifier": "network"}
         with self.tracker.child(END_TO_END, tags) as child:
             child.log(*metrics(figures), *self._circumstances())
@@ -95,7 +99,8 @@ class Comparison:
     ) -> None:
         """A fitted SVM, whose settings were chosen inside train, as the method ``name``.
 
-        Its ``val/accuracy`` is that of the same settings fitted without the held-out images.
+        Its ``val/accuracy`` is that of the same settings fitted without the held-out images, from
+        whose scores the temperature is learnt; from out-of-fold scores where there are none.
         """
         labels = self.images.dataset.train.labels
         figures = {
@@ -104,11 +109,17 @@ class Comparison:
             "cv/accuracy_std": classifier.cv_std,
             "time/fit_s": seconds,
         }
-        if self.unseen and len(self.images.held_out):
+        if self._validates:
             fitted, held_out = self.images.fitted, self.images.held_out
             without = refit(classifier, features.train[fitted], labels[fitted])
-            predicted = without.predict(features.train[held_out])
-            figures["val/accuracy"] = np.mean(predicted == labels[held_out])
+            scores = without.predict_scores(features.train[held_out])
+            figures |= self._validation_figures(scores)
+        else:
+            config = self.config
+            scores = out_of_fold_scores(
+                classifier, features.train, labels, config.folds, seed=config.seed
+            )
+            figures["temperature"] = fit_temperature(scores, labels)
         tags = {**features.tags, "classifier": f"svm {classifier.kernel}"}
         with self.tracker.child(name, tags) as child:
             child.log(
@@ -123,6 +134,20 @@ class Comparison:
                 child.log(Artifact(path))
             self._note(name, figures)
             self._finish_method(child, name, classifier.predict_scores(features.test))
+
+    @property
+    def _validates(self) -> bool:
+        return self.unseen and len(self.images.held_out) > 0
+
+    def _validation_figures(self, scores: np.ndarray) -> dict[str, float]:
+        """What scores [H, C] of the held-out images say; the loss is at the temperature learnt."""
+        labels = self.images.dataset.train.labels[self.images.held_out]
+        temperature = fit_temperature(scores, labels)
+        return {
+            "val/accuracy": float(np.mean(scores.argmax(axis=1) == labels)),
+            "val/log_loss": log_loss(softmax(scores, temperature), labels),
+            "temperature": temperature,
+        }
 
     def finish(self) -> StageResult:
         """Log the comparison, and on the parent run the figures of the method to choose.

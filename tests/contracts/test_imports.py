@@ -31,6 +31,7 @@ ROOMS = (
     "encoders",
     "kernels",
     "classifiers",
+    "calibration",
     "pipeline",
     "bundle",
     "figures",

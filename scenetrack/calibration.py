@@ -1,0 +1,84 @@
+"""From scores to probabilities: softmax at a temperature learnt from images not trained on.
+
+Guo et al., "On calibration of modern neural networks", 2017. One number leaves the order of the
+classes as it is, so that label and probabilities never disagree.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedKFold
+
+from scenetrack.classifiers import FittedClassifier, refit
+
+# Outside them probabilities are all equal, or all 0 and 1, for scores of any use.
+COLDEST, HOTTEST = 1e-3, 1e3
+# Halving the range of the logarithm this often leaves less than float64 resolves.
+_HALVINGS = 60
+
+
+def softmax(scores: NDArray[np.float64], temperature: float = 1.0) -> NDArray[np.float64]:
+    """Scores [N, C] as probabilities float64 [N, C], in [0, 1], each row summing to 1."""
+    scaled = np.asarray(scores, np.float64) / temperature
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def log_loss(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Mean of -log of the probability of each image's own class, in nats."""
+    own = probabilities[np.arange(len(labels)), labels]
+    return float(-np.mean(np.log(np.maximum(own, np.finfo(np.float64).tiny))))
+
+
+def fit_temperature(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """The temperature under which the labels are the most likely, in [COLDEST, HOTTEST].
+
+    As if one image more had been seen, of no known class: so that scores without an error do not
+    claim certainty (Platt, "Probabilistic outputs for support vector machines", 1999, asks for
+    as much).
+
+    Args:
+        scores: float [N, C], N > 0, of images that the scores were not learnt from.
+        labels: int64 [N], columns of ``scores``.
+    """
+    values = np.asarray(scores, np.float64)
+    own = values[np.arange(len(labels)), labels].sum() + values.mean()
+    low, high = np.log(COLDEST), np.log(HOTTEST)
+    # The log-likelihood is concave in 1 / temperature: its slope falls through 0 once.
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        shares = softmax(values, float(np.exp(middle)))
+        expected = (shares * values).sum(axis=1)
+        colder_is_likelier = own > expected.sum() + expected.mean()
+        low, high = (low, middle) if colder_is_likelier else (middle, high)
+    return float(np.exp((low + high) / 2))
+
+
+def out_of_fold_scores(
+    classifier: FittedClassifier,
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    folds: int,
+    *,
+    seed: int,
+) -> NDArray[np.float64]:
+    """Scores of every image by a classifier of the same settings that was not fitted on it.
+
+    Args:
+        classifier: its kernel, C and gamma are kept.
+        features: [N, D], as it was fitted on.
+        labels: int64 [N], at least two images of every class.
+        folds: number of parts, made smaller where a class has fewer images.
+        seed: draws the folds.
+
+    Returns:
+        float64 [N, n_classes].
+    """
+    folds = min(folds, int(np.unique(labels, return_counts=True)[1].min()))
+    scores = np.empty((len(labels), len(classifier.classes)))
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    for fitted, held_out in splitter.split(scores, labels):
+        part = refit(classifier, features[fitted], labels[fitted])
+        scores[held_out] = part.predict_scores(features[held_out])
+    return scores
