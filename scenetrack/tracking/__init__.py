@@ -1,7 +1,7 @@
 """Interprets records into MLflow runs and finds what they hold: the only importer of mlflow."""
 
 from scenetrack.tracking.lookup import RunInfo, children, resolve_run, run_file
-from scenetrack.tracking.models import registered_onnx, resolve_model, resolve_onnx
+from scenetrack.tracking.models import find_onnx, registered_onnx, resolve_model, resolve_onnx
 from scenetrack.tracking.runs import (
     MlflowTracker,
     end_resumed,
@@ -18,6 +18,7 @@ __all__ = [
     "connect",
     "end_resumed",
     "experiment_named",
+    "find_onnx",
     "log_bundle",
     "open_run",
     "open_ui",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ class RunInfo:
         tags: all of them.
         metrics: the last value of each.
         parent: id of the run that this one is a child of, or "".
+        classes: names of the classes of its data set, in order; () where none was logged.
     """
 
     id: str
@@ -45,6 +47,7 @@ class RunInfo:
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
     parent: str
+    classes: tuple[str, ...]
 
 
 def resolve_run(run_id: str) -> RunInfo:
@@ -121,7 +124,16 @@ def _info(run: entities.Run) -> RunInfo:
         tags=tags,
         metrics=dict(run.data.metrics),
         parent=tags.get(PARENT_TAG, ""),
+        classes=_classes(run),
     )
+
+
+def _classes(run: entities.Run) -> tuple[str, ...]:
+    for given in run.inputs.dataset_inputs if run.inputs else ():
+        profile = json.loads(given.dataset.profile or "{}")
+        if isinstance(profile, dict) and profile.get("classes"):
+            return tuple(map(str, profile["classes"]))
+    return ()
 
 
 def _no_file(run: entities.Run, name: str, reason: str) -> ModelError:

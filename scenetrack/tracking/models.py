@@ -61,18 +61,34 @@ def resolve_onnx(run_id: str, name: str) -> Path:
     Raises:
         ModelError: there is no such run, it has no such model, or the file is gone.
     """
+    file = find_onnx(run_id, name)
+    if file is None:
+        raise ModelError(
+            f"run {run_id} must hold the ONNX model {name!r}, but it has none: run the stage "
+            "again, or name another run"
+        )
+    return file
+
+
+def find_onnx(run_id: str, name: str) -> Path | None:
+    """As ``resolve_onnx``, but None where the run logged no such model.
+
+    Raises:
+        ModelError: there is no such run, or the file is gone.
+    """
     client = connect()
     run = get_run(client, run_id)
     with one_line_errors(ModelError):
         found = newest_model(client, run, name)
-        file = _onnx_file(client, found) if found else None
-    if file is not None:
-        return file
-    lack = f"its files at {found.artifact_location} are missing" if found else "it has none"
-    raise ModelError(
-        f"run {run_id} ({run.info.run_name}) must hold the ONNX model {name!r}, but {lack}: run "
-        "the stage again, or name another run"
-    )
+        if found is None:
+            return None
+        file = _onnx_file(client, found)
+    if file is None:
+        raise ModelError(
+            f"the ONNX model {name!r} of run {run_id} is required, but its files at "
+            f"{found.artifact_location} are missing: put them back, or run the stage again"
+        )
+    return file
 
 
 def registered_onnx(model: str) -> Path | None:

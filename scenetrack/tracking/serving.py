@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,23 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
-from scenetrack.errors import ScenetrackError
+from scenetrack.errors import DataError
 from scenetrack.serving import SceneClassifier
+
+
+class UnreadableImage(MlflowException):
+    """An image that cannot be read: a server answers with status 400 and these words.
+
+    For other errors it repeats the whole request in its answer, with every image.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, BAD_REQUEST)
+        self._words = message
+
+    def serialize_as_json(self) -> str:
+        """The body of the answer."""
+        return json.dumps({"error_code": self.error_code, "message": self._words})
 
 
 class ServedBundle:
@@ -31,12 +47,12 @@ class ServedBundle:
             ``probabilities``, those of all classes by name.
 
         Raises:
-            MlflowException: an image cannot be read, which a server answers with status 400.
+            UnreadableImage: an image cannot be read; the message says which, and why.
         """
         try:
             verdicts = self._classifier.classify(frame["image"])
-        except ScenetrackError as error:
-            raise MlflowException(str(error), BAD_REQUEST) from error
+        except DataError as error:
+            raise UnreadableImage(str(error)) from error
         rows = [(one.label, one.probability, one.probabilities) for one in verdicts]
         columns = ["label", "probability", "probabilities"]
         return pd.DataFrame(rows, columns=columns, index=frame.index)

@@ -13,10 +13,11 @@ import onnx
 import pandas as pd
 import pytest
 import yaml
+from fake_bundle import CLASSES, SIZE, fake_bundle, probabilities
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from PIL import Image
-from tracked import CLASSES, colour_bundle, picture, scoring_server, start
+from tracked import picture, scoring_server, start
 
 from scenetrack import tracking
 from scenetrack.data.images import load_images
@@ -34,7 +35,7 @@ def text(content: bytes) -> str:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return colour_bundle(tmp_path_factory.mktemp("bundle") / "scene.onnx")
+    return fake_bundle(tmp_path_factory.mktemp("bundle") / "scene.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +52,10 @@ class TestSceneClassifier:
         forms = [RED, bytearray(RED), memoryview(RED), text(RED), lines, url]
         verdicts = classifier.classify(forms)
         assert {one.label for one in verdicts} == {"red"}
-        # exp(25), exp(1) and exp(2) are the softmax's parts: (250, 10, 20) a tenth each.
-        parts = np.exp([25.0, 1.0, 2.0])
+        expected = probabilities((250, 10, 20))
         for one in verdicts:
             assert list(one.probabilities) == list(CLASSES)
-            assert list(one.probabilities.values()) == pytest.approx(parts / parts.sum())
+            assert list(one.probabilities.values()) == pytest.approx(expected.tolist())
             assert one.probability == one.probabilities["red"]
 
     def test_images_are_prepared_as_for_training(
@@ -68,7 +68,7 @@ class TestSceneClassifier:
         noise = Image.fromarray(rng.integers(0, 255, (31, 57, 3)).astype(np.uint8))
         noise.save(path, exif=turned)
         (verdict,) = classifier.classify([path.read_bytes()])
-        expected = OnnxModel(bundle).run(images=load_images([path], 8))["probabilities"][0]
+        expected = OnnxModel(bundle).run(images=load_images([path], SIZE))["probabilities"][0]
         assert list(verdict.probabilities.values()) == pytest.approx(expected.tolist(), abs=0)
 
     def test_no_images_no_verdicts(self, classifier: SceneClassifier) -> None:
@@ -139,7 +139,7 @@ class TestLoggedBundle:
     ) -> None:
         with start() as tracker:
             pass
-        other = colour_bundle(tmp_path / "other.onnx", steepness=0.2)
+        other = fake_bundle(tmp_path / "other.onnx", made="later")
         files = (bundle, bundle, other, other)
         addresses = [
             tracking.log_bundle(tracker.run_id, file, METADATA, text(RED)) for file in files
@@ -210,16 +210,25 @@ class TestLoggedBundle:
         assert set(rows[0]["probabilities"]) == set(CLASSES)
         assert rows[0]["probability"] == rows[0]["probabilities"]["red"]
 
+    def test_the_answer_to_a_bad_image_repeats_no_request(self, logged: tuple[str, str]) -> None:
+        model = mlflow.pyfunc.load_model(logged[1])
+        content = json.dumps({"inputs": [text(RED), text(b"no image")]}).encode()
+        schema = model.metadata.get_input_schema()
+        with pytest.raises(MlflowException) as caught:
+            scoring_server.invocations(content, "application/json", model, schema)
+        assert caught.value.get_http_status_code() == 400
+        answer = json.loads(caught.value.serialize_as_json())
+        assert answer["message"].startswith("image 2 of the request cannot be used (no JPEG")
+        assert set(answer) == {"error_code", "message"}
+
 
 @pytest.mark.usefixtures("client")
 class TestRefusals:
     def test_a_run_without_the_model(self) -> None:
         with start() as tracker:
             pass
-        lack = (
-            rf"run {tracker.run_id} \(train_mlp 1024,512\) must hold the ONNX model 'descriptors'"
-        )
-        with pytest.raises(ModelError, match=f"{lack}, but it has none: run the stage again"):
+        lack = "must hold the ONNX model 'descriptors', but it has none: run the stage again"
+        with pytest.raises(ModelError, match=f"^run {tracker.run_id} {lack}"):
             tracking.resolve_onnx(tracker.run_id, "descriptors")
 
     def test_a_model_whose_files_are_gone(self, logged: tuple[str, str], bundle: Path) -> None:

@@ -1,0 +1,236 @@
+"""A finished method as one verified ONNX file: written where asked, and logged to its run."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import logging
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+from PIL import Image
+
+from scenetrack import __version__
+from scenetrack.bundle import BundleReport, build_bundle, verify_bundle
+from scenetrack.config import BundleConfig
+from scenetrack.data.catalog import SceneDataset
+from scenetrack.data.images import load_images
+from scenetrack.errors import ConfigError, InputError, ModelError
+from scenetrack.pipeline import ScenePipeline
+from scenetrack.runtime import OnnxModel
+from scenetrack.stages.finished import FinishedMethod, find_method, open_pipeline
+from scenetrack.stages.inputs import dataset_of_run
+from scenetrack.storage import cache_dir, ensure_writable, printable, replacing, user_path
+from scenetrack.tracking import find_onnx, log_bundle, registered_onnx, resolve_model
+
+logger = logging.getLogger(__name__)
+
+_RANDOM_IMAGES = 32
+_TIMED_RUNS = 20
+
+
+def bundle(config: BundleConfig) -> None:
+    """Write the file, log it to its run, and print what it is and how it was verified.
+
+    Raises:
+        InputError: the run, the method, the data or the file cannot be used.
+        ExportError: the graph differs from the method in Python; nothing is written.
+    """
+    if not config.run:
+        raise InputError("a run id or .keras file is required. Received: none; name one")
+    path = _target(config.output)
+    found = find_method(config.run, config.method)
+    dataset = dataset_of_run(found.params, config.data)
+    pipeline = open_pipeline(found, dataset, config.device)
+    if config.require_gpu:
+        OnnxModel(pipeline.network.SerializeToString(), device="gpu", require_gpu=True)
+    is_own = _check_dataset(found, pipeline, dataset)
+    if dataset:
+        images = load_images(dataset.test.paths, pipeline.image_size)
+    else:
+        images = _random_images(pipeline.image_size)
+    model = _build(found, pipeline)
+    report = verify_bundle(model, pipeline, images)
+    with replacing(path) as temporary:
+        onnx.save(model, temporary)
+    print(_description(found, pipeline, path))
+    print(_verification(report, dataset))
+    if dataset:
+        print(_accuracy(found, path, images, dataset, is_own=is_own))
+    print(_latency(path, pipeline, images[:1]))
+    print(_logged(found, path, model, images[0]))
+
+
+def bundle_of(model: str) -> Path:
+    """The bundle that ``model`` means: the one logged to its run, else one made now and kept.
+
+    Args:
+        model: a run id, a ``.keras`` file, or an address in MLflow (``runs:/`` or ``models:/``).
+
+    Raises:
+        InputError: it does not exist, or cannot be bundled.
+        ExportError: the graph differs from the method in Python.
+    """
+    if model.startswith("models:/"):
+        registered = registered_onnx(model)
+        if registered:
+            return registered
+    run_id, _, name = model.removeprefix("runs:/").partition("/")
+    if model.startswith("runs:/") and name == "bundle":
+        logged = find_onnx(run_id, name)
+        if logged is None:
+            raise ModelError(f"run {run_id} has no bundle: make it with scenetrack bundle {run_id}")
+        return logged
+    found = find_method(model)
+    logged = find_onnx(found.run.id, "bundle") if found.run else None
+    if logged:
+        logger.info("reusing the bundle of run %s (%s)", found.run and found.run.id, found.name)
+        return logged
+    target = cache_dir("bundles") / f"{_key(found)}.onnx"
+    if target.is_file():
+        logger.info("reusing %s", target)
+        return target
+    pipeline = open_pipeline(found, None, "cpu")
+    graph = _build(found, pipeline)
+    verify_bundle(graph, pipeline, _random_images(pipeline.image_size))
+    with replacing(target) as temporary:
+        onnx.save(graph, temporary)
+    logger.info("bundled %s as %s", found.name, target)
+    return target
+
+
+def _target(output: str) -> Path:
+    path = user_path(output)
+    if path.suffix.lower() != ".onnx":
+        raise ConfigError(f"output must end in .onnx. Received: {printable(output)}")
+    if path.is_dir():
+        raise InputError(f"output must be a file, but {printable(path)} is a folder: name another")
+    ensure_writable(path.parent)
+    return path
+
+
+def _check_dataset(
+    found: FinishedMethod, pipeline: ScenePipeline, dataset: SceneDataset | None
+) -> bool:
+    """Whether the data set is the one that the method was tested on."""
+    if dataset is None:
+        return False
+    if dataset.class_names != pipeline.classes:
+        raise ModelError(
+            f"a data set of the classes {', '.join(pipeline.classes)} is required. Received: one "
+            f"of {', '.join(dataset.class_names)}; name the method's own with --data"
+        )
+    is_own = dataset.digest == found.dataset_digest
+    if found.dataset_digest and not is_own:
+        logger.warning(
+            "the data set %s is not the one of run %s (digest %s, not %s): verified on it all the "
+            "same",
+            dataset.name,
+            found.stage_run and found.stage_run.id,
+            dataset.digest,
+            found.dataset_digest,
+        )
+    return is_own
+
+
+def _build(found: FinishedMethod, pipeline: ScenePipeline) -> onnx.ModelProto:
+    source = found.run.id if found.run else Path(found.model).name
+    return build_bundle(
+        pipeline, {"method": found.name, "source_run": source, "scenetrack": __version__}
+    )
+
+
+def _random_images(size: int) -> np.ndarray:
+    """Noise and smooth colours by turns: uint8 [32, size, size, 3]."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (_RANDOM_IMAGES, size, size, 3)).astype(np.uint8)
+    images[::2] = rng.integers(0, 256, (_RANDOM_IMAGES // 2, 1, 1, 3))
+    ramp = np.linspace(0, 1, size)[:, None]
+    images[::4] = (images[::4] * ramp[:, None]).astype(np.uint8)
+    return images
+
+
+def _description(found: FinishedMethod, pipeline: ScenePipeline, path: Path) -> str:
+    where = f"of run {found.run.id}" if found.run else f"of {found.model}"
+    return (
+        f"wrote {path}: {found.name} {where}, {len(pipeline.classes)} classes, "
+        f"{path.stat().st_size / 1e6:.1f} MB"
+    )
+
+
+def _verification(report: BundleReport, dataset: SceneDataset | None) -> str:
+    on = (
+        f"test images of {dataset.name}" if dataset else "random images, for no data set is at hand"
+    )
+    sizes = " and ".join(map(str, report.batch_sizes))
+    return (
+        f"verified on {report.images} {on}, in batches of {sizes}: every label equal, scores "
+        f"within {report.max_difference:.1e} of the method in Python"
+    )
+
+
+def _accuracy(
+    found: FinishedMethod, path: Path, images: np.ndarray, dataset: SceneDataset, *, is_own: bool
+) -> str:
+    labels = OnnxModel(path).predict(images)["label"]
+    share = float(np.mean(labels == dataset.test.labels))
+    text = f"test accuracy {share:.2%}"
+    logged = found.run.metrics.get("test/accuracy") if found.run else None
+    if logged is None or not is_own:
+        return text
+    if abs(share - logged) > 1e-9:
+        logger.warning(
+            "run %s logged a test accuracy of %.2f%%, and the bundle reaches %.2f%%: versions or "
+            "devices differ",
+            found.run and found.run.id,
+            100 * logged,
+            100 * share,
+        )
+    return f"{text}, and {logged:.2%} in the run"
+
+
+def _latency(path: Path, pipeline: ScenePipeline, image: np.ndarray) -> str:
+    model = OnnxModel(path, device=pipeline.device)
+    one = _milliseconds(lambda: model.run(images=image))
+    other = _milliseconds(lambda: pipeline.probabilities(pipeline.scores(image)))
+    return f"one image takes {one:.2f} ms on {model.provider}, and {other:.2f} ms in Python"
+
+
+def _milliseconds(work: Callable[[], object]) -> float:
+    """The median of some runs after a first one."""
+    work()
+    times = []
+    for _ in range(_TIMED_RUNS):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return 1000 * statistics.median(times)
+
+
+def _logged(found: FinishedMethod, path: Path, model: onnx.ModelProto, image: np.ndarray) -> str:
+    if found.run is None:
+        return "not logged: it is of no run"
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG")
+    example = base64.b64encode(buffer.getvalue()).decode()
+    about = {item.key: item.value for item in model.metadata_props}
+    address = log_bundle(found.run.id, path, about, example)
+    return (
+        f"logged to run {found.run.id}; to serve it: "
+        f"mlflow models serve -m {address} --env-manager local --port 5001"
+    )
+
+
+def _key(found: FinishedMethod) -> str:
+    """Changes with the run or the file, and with the version."""
+    if found.run:
+        source = found.run.id
+    else:
+        content = resolve_model(found.model, "").read_bytes()
+        source = hashlib.sha256(content).hexdigest()
+    return hashlib.sha256(f"{source} {__version__}".encode()).hexdigest()[:32]
