@@ -8,8 +8,10 @@ compiled. Of these only the first is allowed, and only within the model's own fo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TypeAlias
 
@@ -35,9 +37,18 @@ ONNX_DOMAINS = ("", "ai.onnx")
 DOMAINS = (*ONNX_DOMAINS, "ai.onnx.ml", "com.microsoft")
 # A graph that a driver compiled, in the file or beside it: code, not data.
 COMPILED = ("com.microsoft", "EPContext")
+# A real network has some thousands. Functions count as often as they are called, for they are
+# unfolded: thirty that each call the one before twice would make a billion nodes.
+MAX_NODES = 200_000
 _LONGEST_REASON = 200
+_RUNTIME_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 
+# What messages call a model that came as bytes.
+IN_MEMORY = "this model in memory"
+
+_Part: TypeAlias = GraphProto | FunctionProto | NodeProto | AttributeProto
 _Found: TypeAlias = NodeProto | TensorProto | SparseTensorProto
+_Kind: TypeAlias = tuple[str, str, str]  # domain, name and overload of an operator
 
 
 @dataclass(frozen=True)
@@ -61,9 +72,9 @@ def check_model_file(source: Path | str | bytes) -> ModelFile:
 
     Raises:
         ModelError: there is no such file; it is no ONNX model, or of a newer ONNX; it is larger
-            than ``MAX_MODEL_BYTES`` with its external data; its external data is missing, cut
-            off or outside the model's folder; it needs a library of custom operators, or wraps
-            what a device's driver compiled.
+            than ``MAX_MODEL_BYTES`` with its external data, or than ``MAX_NODES``; its external
+            data is missing, cut off or outside the model's folder; it needs a library of custom
+            operators, or wraps what a device's driver compiled.
     """
     return _load(source)[0]
 
@@ -78,13 +89,18 @@ def read_model(source: Path | str | bytes) -> ModelProto:
 
 
 def one_line(error: BaseException) -> str:
-    """The first words of an error, for the end of a message."""
-    return " ".join(str(error).split())[:_LONGEST_REASON]
+    """What an error of onnx or ONNX Runtime says, cut to the end of a message.
+
+    Their texts begin with places in their own source and end with the reason.
+    """
+    reason = " ".join(str(error).split()).rpartition(" was false. ")[2]
+    reason = _RUNTIME_PREFIX.sub("", reason)
+    return reason if len(reason) <= _LONGEST_REASON else f"…{reason[-_LONGEST_REASON:]}"
 
 
 def _load(source: Path | str | bytes) -> tuple[ModelFile, ModelProto]:
     if isinstance(source, bytes):
-        name, content, folder = "these bytes", source, None
+        name, content, folder = IN_MEMORY, source, None
     else:
         name = printable(source)
         real = _real_file(source, name)
@@ -139,18 +155,60 @@ def _check_size(size: int, name: str) -> None:
 def _check(model: ModelProto, folder: Path | None, name: str) -> set[Path]:
     """Refuse what may not be loaded, and return the files of the external data."""
     _check_versions(model, name)
-    own = {(function.domain, function.name) for function in model.functions}
+    own = _function_sizes(model, name)
     files: set[Path] = set()
-    for found in _walk(model):
+    for found in _walk(_roots(model)):
         if isinstance(found, NodeProto):
-            _check_node(found, own, name)
+            _check_node(found, own.keys(), name)
         elif isinstance(found, SparseTensorProto):
-            # It is unpacked when it is loaded.
-            _check_elements(found.dims, name)
+            _check_unpacked(found, name)
         else:
-            _check_elements(found.dims, name)
             files.update(_external_files(found, folder, name))
+    size = _unfolded([model.graph], own)
+    if size > MAX_NODES:
+        raise ModelError(
+            f"a graph of at most {MAX_NODES:,} nodes is required, but {name} has {size:,} with "
+            "its functions unfolded: export a smaller one"
+        )
     return files
+
+
+def _roots(model: ModelProto) -> list[_Part]:
+    training = [
+        part for info in model.training_info for part in (info.initialization, info.algorithm)
+    ]
+    return [model.graph, *training, *model.functions]
+
+
+def _function_sizes(model: ModelProto, name: str) -> dict[_Kind, int]:
+    """The number of nodes that each of the model's own functions unfolds to."""
+    bodies = {
+        (function.domain, function.name, function.overload): function
+        for function in model.functions
+    }
+    calls = {
+        kind: {_kind(node) for node in _nodes([body])} & bodies.keys()
+        for kind, body in bodies.items()
+    }
+    sizes: dict[_Kind, int] = {}
+    try:
+        for kind in TopologicalSorter(calls).static_order():
+            sizes[kind] = _unfolded([bodies[kind]], sizes)
+    except CycleError as error:
+        raise _unreadable(name, "a function calls itself") from error
+    return sizes
+
+
+def _unfolded(roots: Iterable[_Part], sizes: Mapping[_Kind, int]) -> int:
+    return sum(1 + sizes.get(_kind(node), 0) for node in _nodes(roots))
+
+
+def _nodes(roots: Iterable[_Part]) -> Iterator[NodeProto]:
+    return (found for found in _walk(roots) if isinstance(found, NodeProto))
+
+
+def _kind(node: NodeProto) -> _Kind:
+    return (node.domain, node.op_type, node.overload)
 
 
 def _check_versions(model: ModelProto, name: str) -> None:
@@ -166,14 +224,13 @@ def _check_versions(model: ModelProto, name: str) -> None:
         )
 
 
-def _check_node(node: NodeProto, own: set[tuple[str, str]], name: str) -> None:
-    kind = (node.domain, node.op_type)
-    if kind == COMPILED:
+def _check_node(node: NodeProto, own: Collection[_Kind], name: str) -> None:
+    if (node.domain, node.op_type) == COMPILED:
         raise ModelError(
             f"a graph of ONNX operators is required, but {name} wraps one that a device's driver "
             "compiled (EPContext), which is code: give the model that it was compiled from"
         )
-    if node.domain not in DOMAINS and kind not in own:
+    if node.domain not in DOMAINS and _kind(node) not in own:
         raise ModelError(
             f"operators of ONNX, ai.onnx.ml or com.microsoft are required, but {name} uses "
             f"{printable(node.op_type)} of {printable(node.domain)}, and libraries of custom "
@@ -181,25 +238,18 @@ def _check_node(node: NodeProto, own: set[tuple[str, str]], name: str) -> None:
         )
 
 
-def _check_elements(dims: Sequence[int], name: str) -> None:
-    elements = math.prod(dims)
-    if any(length < 0 for length in dims) or elements > MAX_MODEL_BYTES:
+def _check_unpacked(tensor: SparseTensorProto, name: str) -> None:
+    elements = math.prod(tensor.dims)
+    if any(length < 0 for length in tensor.dims) or elements > MAX_MODEL_BYTES:
         raise ModelError(
-            f"tensors of at most {MAX_MODEL_BYTES:,} elements are required, but {name} has one of "
-            f"{printable(str(list(dims)))}: export it anew"
+            f"tensors of at most {MAX_MODEL_BYTES:,} elements are required, but {name} has a "
+            f"sparse one of {printable(str(list(tensor.dims)))}: export it anew"
         )
 
 
-def _walk(model: ModelProto) -> Iterator[_Found]:
-    """Every node and tensor of the model, however deep: subgraphs, functions, training."""
-    training = (
-        graph for info in model.training_info for graph in (info.initialization, info.algorithm)
-    )
-    rest: list[GraphProto | FunctionProto | NodeProto | AttributeProto] = [
-        model.graph,
-        *training,
-        *model.functions,
-    ]
+def _walk(roots: Iterable[_Part]) -> Iterator[_Found]:
+    """Every node and tensor in the roots, however deep in subgraphs they are."""
+    rest = list(roots)
     while rest:
         item = rest.pop()
         if isinstance(item, GraphProto):
@@ -218,7 +268,7 @@ def _walk(model: ModelProto) -> Iterator[_Found]:
             rest.extend((item.g, *item.graphs))
 
 
-def _with_parts(tensors: Sequence[SparseTensorProto]) -> Iterator[_Found]:
+def _with_parts(tensors: Iterable[SparseTensorProto]) -> Iterator[_Found]:
     for tensor in tensors:
         yield from (tensor, tensor.values, tensor.indices)
 
@@ -228,7 +278,7 @@ def _external_files(tensor: TensorProto, folder: Path | None, name: str) -> Iter
         return
     if folder is None:
         raise ModelError(
-            f"a model without external data is required, but {name} keep the tensor "
+            f"a model without external data is required, but {name} keeps the tensor "
             f"{printable(tensor.name)!r} outside: give the model's path"
         )
     locations = [entry.value for entry in tensor.external_data if entry.key == "location"]

@@ -16,7 +16,7 @@ import numpy as np
 from scenetrack.config.base import DEVICES
 from scenetrack.errors import ModelError, ScenetrackError
 from scenetrack.machine import available_cpus, page_lock
-from scenetrack.onnx_files import ModelFile, check_model_file, one_line
+from scenetrack.onnx_files import IN_MEMORY, ModelFile, check_model_file, one_line
 from scenetrack.providers import CPU, provider_lists
 from scenetrack.storage import printable
 
@@ -94,7 +94,7 @@ class OnnxModel:
             # The names in a damaged file may be no text.
             self._describe()
         except Exception as error:  # onnxruntime's exceptions share no narrower base
-            what = "these bytes" if isinstance(source, bytes) else printable(source)
+            what = IN_MEMORY if isinstance(source, bytes) else printable(source)
             raise ModelError(
                 f"a valid ONNX model is required, but {what} cannot be read: {one_line(error)}"
             ) from error

@@ -310,7 +310,7 @@ def test_missing_and_invalid_files(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"broken\.onnx cannot be read") as caught:
         OnnxModel(broken)
     assert "\n" not in str(caught.value)
-    with pytest.raises(ModelError, match="these bytes cannot be read"):
+    with pytest.raises(ModelError, match="this model in memory cannot be read"):
         OnnxModel(b"no model")
 
 
