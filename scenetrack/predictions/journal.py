@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 
 from scenetrack.errors import InputError, ScenetrackError
 from scenetrack.predictions.rows import Row, as_jsonl, from_json
@@ -16,6 +16,7 @@ from scenetrack.storage import printable
 logger = logging.getLogger(__name__)
 
 _VERSION = 1
+_LONGEST_HEADER = 2**20
 
 
 class Journal:
@@ -42,7 +43,8 @@ class Journal:
         self.kept = 0
         self.failures = 0
         try:
-            self._file: IO[bytes] = path.open("a+b")
+            # Without a buffer, which would be written once more when a full disk's file is closed.
+            self._file = path.open("ab", buffering=0)
             self._recover(json.loads(json.dumps([_VERSION, settings])), paths)
         except OSError as error:
             raise InputError(
@@ -63,8 +65,7 @@ class Journal:
             ScenetrackError: the disk is full or fails.
         """
         try:
-            self._file.write(b"".join(as_jsonl(rows)))
-            self._file.flush()
+            self._write(b"".join(as_jsonl(rows)))
         except OSError as error:
             raise ScenetrackError(
                 f"{printable(self.path)} cannot be written ({error.strerror}): free some room and "
@@ -74,33 +75,37 @@ class Journal:
 
     def rows(self) -> Iterator[Row]:
         """Every row from the first."""
-        self._file.seek(0)
-        self._file.readline()
-        yield from map(from_json, self._file)
+        with self.path.open("rb") as file:
+            file.readline()
+            yield from map(from_json, file)
+
+    def _write(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            left = left[self._file.write(left) :]
 
     def _recover(self, settings: object, paths: Iterable[str]) -> None:
-        self._file.seek(0)
-        first = self._file.readline()
-        began = _beginning(first, settings)
-        if began is None:
-            if first:
-                logger.info(
-                    "starting anew: %s is of another model, other settings or images",
-                    printable(self.path),
-                )
-            self._file.truncate(0)
-            # The clock of the file system, which is not always that of this machine.
-            header = {"settings": settings, "began": os.fstat(self._file.fileno()).st_ctime_ns}
-            self._file.write((json.dumps(header) + "\n").encode())
-            self._file.flush()
-            return
-        self._file.truncate(len(first) + self._count_usable(paths, began))
-        logger.info("reusing %d rows of %s", self.kept, printable(self.path))
+        with self.path.open("rb") as file:
+            first = file.readline(_LONGEST_HEADER)
+            began = _beginning(first, settings)
+            if began is not None:
+                self._file.truncate(len(first) + self._count_usable(file, paths, began))
+                logger.info("reusing %d rows of %s", self.kept, printable(self.path))
+                return
+        if first:
+            logger.info(
+                "starting anew: %s is of another model, other settings or images",
+                printable(self.path),
+            )
+        self._file.truncate(0)
+        # The clock of the file system, which is not always that of this machine.
+        header = {"settings": settings, "began": os.fstat(self._file.fileno()).st_ctime_ns}
+        self._write((json.dumps(header) + "\n").encode())
 
-    def _count_usable(self, paths: Iterable[str], began: int) -> int:
+    def _count_usable(self, lines: Iterable[bytes], paths: Iterable[str], began: int) -> int:
         """Count the rows that still hold, and return how many bytes they take."""
         length = 0
-        for line, path in zip(self._file, paths, strict=False):
+        for line, path in zip(lines, paths, strict=False):
             row = _whole(line)
             if row is None or row.path != path or not _unchanged(row, began):
                 break
@@ -114,7 +119,8 @@ def _beginning(header: bytes, settings: object) -> int | None:
     """When a journal of these settings began; None where the header is of another one."""
     try:
         values = json.loads(header)
-        return int(values["began"]) if values["settings"] == settings else None
+        same = header.endswith(b"\n") and values["settings"] == settings
+        return int(values["began"]) if same else None
     except (KeyError, TypeError, ValueError):
         return None
 

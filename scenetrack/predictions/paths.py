@@ -33,19 +33,20 @@ class PathList:
     def __init__(self, paths: Iterable[str]) -> None:
         self._spool = _spool()
         self._count = 0
-        hashes = array("q", (hash(encoded) for encoded in self._write(paths)))
-        suspects = _repeated(np.frombuffer(hashes, np.int64))
-        if suspects.any():
-            doubled, self._count = self._spool, 0
-            self._spool = _spool()
-            with doubled:
-                for _ in self._write(_without_doubles(_read(doubled), suspects)):
-                    pass
+        try:
+            self._fill(paths)
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the temporary file."""
         self._spool.close()
 
     def __len__(self) -> int:
@@ -60,6 +61,15 @@ class PathList:
         for path in self:
             digest.update(os.fsencode(path) + b"\0")
         return digest.hexdigest()
+
+    def _fill(self, paths: Iterable[str]) -> None:
+        hashes = array("q", (hash(encoded) for encoded in self._write(paths)))
+        suspects = _repeated(np.frombuffer(hashes, np.int64))
+        if suspects.any():
+            with self._spool as doubled:
+                self._spool, self._count = _spool(), 0
+                for _ in self._write(_without_doubles(_read(doubled), suspects)):
+                    pass
 
     def _write(self, paths: Iterable[str]) -> Iterator[bytes]:
         for path in paths:
@@ -87,6 +97,7 @@ def find_images(words: Sequence[str], stdin: TextIO) -> PathList:
         raise InputError("images are required: give files, folders, patterns, or - for a list")
     paths = PathList(path for word in dict.fromkeys(words) for path in _meant(word, stdin))
     if not len(paths):
+        paths.close()
         raise InputError("paths of images are required, but standard input has none: pipe a list")
     return paths
 
