@@ -1,0 +1,168 @@
+"""Everything fitted computes the same in Python and as a graph: one test for all of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_pipelines import svm, vocabulary
+
+from scenetrack.classifiers import FittedClassifier
+from scenetrack.config import KERNELS
+from scenetrack.encoders import BagOfWords, DescriptorPca, Vocabulary
+from scenetrack.graph import GraphBuilder
+from scenetrack.runtime import OnnxModel
+
+counts = pytest.mark.parametrize("count", [1, 7])
+
+
+def run(add, **inputs: np.ndarray) -> list[np.ndarray]:
+    """The tensors that ``add(builder, *names)`` returns, for arrays of any first length."""
+    builder = GraphBuilder("twin")
+    names = [
+        builder.input(name, array.dtype, [None] * array.ndim) for name, array in inputs.items()
+    ]
+    kinds = {}
+    for index, (tensor, dtype, rank) in enumerate(add(builder, *names)):
+        kinds[builder.output(f"output_{index}", tensor, dtype, [None] * rank)] = index
+    outputs = OnnxModel(builder.build({}).SerializeToString(), device="cpu").run(**inputs)
+    return [outputs[name] for name in kinds]
+
+
+def drawn(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def with_codebook(words: np.ndarray) -> BagOfWords:
+    bow = BagOfWords(len(words))
+    bow.codebook_ = np.asarray(words, np.float32)
+    return bow
+
+
+def transformed_in_graph(pca: DescriptorPca, rows: np.ndarray) -> np.ndarray:
+    (twin,) = run(lambda b, x: [(pca.to_graph(b, x), np.float32, rows.ndim)], x=rows)
+    return twin
+
+
+def encoded_in_graph(words: Vocabulary, local: np.ndarray) -> list[np.ndarray]:
+    def add(builder: GraphBuilder, name: str) -> list[tuple[str, type, int]]:
+        histograms, found = words.to_graph(builder, name)
+        return [(histograms, np.float32, 2), (found, np.int64, 2)]
+
+    return run(add, x=local)
+
+
+@counts
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e5])
+def test_pca_is_equal_to_the_last_bit(count: int, scale: float) -> None:
+    pca = DescriptorPca(5).fit(scale * (drawn((200, 33)) + 2))
+    rows = scale * (drawn((count, 4, 33), seed=1) + 2)
+    np.testing.assert_array_equal(transformed_in_graph(pca, rows), pca.transform(rows))
+
+
+def test_pca_of_rows_far_longer_than_at_fit_is_no_worse_than_float64() -> None:
+    pca = DescriptorPca(5).fit(drawn((200, 33)))
+    rows = 1e6 * drawn((50, 33), seed=1)
+    twin = transformed_in_graph(pca, rows)
+    np.testing.assert_allclose(twin, pca.transform(rows), rtol=1e-6, atol=1)
+
+
+@counts
+@pytest.mark.parametrize("pca", [0, 4])
+def test_words_and_histograms_are_equal_to_the_last_bit(count: int, pca: int) -> None:
+    encoder = vocabulary(drawn((400, 9)), words=32, pca=pca)
+    local = drawn((count, 53, 9), seed=1)
+    histograms, words = encoded_in_graph(encoder, local)
+    np.testing.assert_array_equal(histograms, encoder.histograms(local))
+    expected = encoder.words.assign(encoder.project(local).reshape(-1, pca or 9))
+    np.testing.assert_array_equal(words.ravel(), expected)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([2**-10, 1.0, 3.0, 2**12]),
+    st.integers(1, 40),
+    st.booleans(),
+)
+def test_ties_fall_to_the_first_word_in_both(
+    seed: int, unit: float, width: int, doubled: bool
+) -> None:
+    """Small whole coordinates lie half-way between words all the time; so do equal words."""
+    rng = np.random.default_rng(seed)
+    codebook = unit * rng.integers(-2, 3, (24, width))
+    if doubled:
+        codebook[12:] = codebook[:12]
+    encoder = Vocabulary(None, with_codebook(codebook))
+    local = (unit * rng.integers(-2, 3, (3, 40, width)) / 2).astype(np.float32)
+    rows = local.reshape(-1, width).astype(np.float64)
+    distances = ((rows[:, None] - codebook) ** 2).sum(axis=2)
+    histograms, words = encoded_in_graph(encoder, local)
+    np.testing.assert_array_equal(words.ravel(), distances.argmin(axis=1))
+    np.testing.assert_array_equal(histograms, encoder.histograms(local))
+
+
+def test_descriptors_a_rounding_error_apart_from_a_tie() -> None:
+    """A float32 product would decide these by the order in which it adds up."""
+    rng = np.random.default_rng(0)
+    codebook = rng.standard_normal((2, 80)).astype(np.float32)
+    middle = codebook.astype(np.float64).mean(axis=0)
+    towards = codebook[0].astype(np.float64) - codebook[1]
+    steps = np.linspace(-3e-7, 3e-7, 2001)[:, None]
+    local = (middle + steps * towards).astype(np.float32)[None]
+    encoder = Vocabulary(None, with_codebook(codebook))
+    (_, words) = encoded_in_graph(encoder, local)
+    assert set(words.ravel()) == {0, 1}
+    np.testing.assert_array_equal(words.ravel(), encoder.words.assign(local[0]))
+
+
+def histograms_of(count: int, words: int, patches: int, seed: int) -> np.ndarray:
+    """As images have them: many words not at all, some often."""
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(np.full(words, 0.3), count)
+    return np.stack([rng.multinomial(patches, s) / patches for s in shares]).astype(np.float32)
+
+
+def scored_in_graph(classifier: FittedClassifier, features: np.ndarray) -> np.ndarray:
+    (twin,) = run(
+        lambda b, x: [(classifier.to_graph(b, x).scores, np.float64, 2)], features=features
+    )
+    return twin
+
+
+@counts
+@pytest.mark.parametrize("c", [0.1, 100.0])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_scores_of_histograms(kernel: str, c: float, count: int) -> None:
+    labels = np.arange(60) % 4
+    classifier = svm(histograms_of(60, 256, 841, 0), labels, kernel, histograms=True, c=c)
+    features = histograms_of(count, 256, 841, 1)
+    twin = scored_in_graph(classifier, features)
+    assert twin.dtype == np.float64
+    # The dual coefficients are at most C: a hundredth of what a bundle may differ by, at any C.
+    np.testing.assert_allclose(twin, classifier.predict_scores(features), rtol=0, atol=1e-9)
+
+
+@counts
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_scores_of_plain_descriptors(kernel: str, count: int) -> None:
+    labels = np.arange(60) % 4
+    values = np.abs(drawn((60, 40))) * 10 + labels[:, None]
+    classifier = svm(values, labels, kernel, histograms=False)
+    features = np.abs(drawn((count, 40), seed=1)) * 10
+    expected = classifier.predict_scores(features)
+    twin = scored_in_graph(classifier, features)
+    np.testing.assert_allclose(twin, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
+
+
+def test_support_vectors_take_half_the_room() -> None:
+    """The graph of an RBF machine is about as large as its support vectors in float32."""
+    classifier = svm(histograms_of(60, 256, 841, 0), np.arange(60) % 4, "rbf", histograms=True)
+    builder = GraphBuilder("size")
+    features = builder.input("x", np.float32, [None, 256])
+    scores = classifier.to_graph(builder, features).scores
+    builder.output("scores", scores, np.float64, [None, 4])
+    model: onnx.ModelProto = builder.build({})
+    assert model.ByteSize() < 1.2 * 4 * classifier.support.size
