@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap, Normalize
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure as Canvas
 
 from scenetrack.figures.style import DPI, GREY, fit, heading, to_png
@@ -17,6 +17,8 @@ _NARROWEST, _WIDEST = 0.6, 1.8  # width to height of an image that is shown as i
 _GAP, _BAR, _TITLE, _MARGIN = 0.15, 1.2, 0.45, 0.1
 _STRONGEST = 0.8  # opacity, which leaves the image visible under the colour
 _PERCENTILE = 99.5
+# Without the ends of the map, which are so dark that they hide the image.
+_COLOURS = ListedColormap(colormaps["RdBu_r"](np.linspace(0.08, 0.92, 256)))
 
 
 def evidence_map(
@@ -43,18 +45,18 @@ def evidence_map(
         for place in ((0, wide), (wide + _GAP, wide), (2 * (wide + _GAP), _BAR / 7))
     )
     limit = _limit(evidence)
-    colours, scale = colormaps["RdBu_r"], Normalize(-limit, limit)
+    scale = Normalize(-limit, limit)
     _show(whole, image)
     _show(over, _faded(image))
     over.imshow(
-        _coloured(evidence, colours, scale),
+        _coloured(evidence, scale),
         extent=(-0.5, width - 0.5, height - 0.5, -0.5),
         interpolation="bilinear",
         aspect="auto",
     )
     heading(whole, f"{label}  {probability:.1%}")
     heading(over, "What spoke for it")
-    bar = canvas.colorbar(ScalarMappable(scale, colours), cax=side)
+    bar = canvas.colorbar(ScalarMappable(scale, _COLOURS), cax=side)
     bar.outline.set_visible(False)
     bar.set_label(unit, fontsize=8.5, color=GREY)
     side.tick_params(labelsize=8, length=2)
@@ -86,9 +88,9 @@ def _faded(image: np.ndarray) -> np.ndarray:
     return np.repeat(0.35 + 0.65 * grey, 3, axis=2)
 
 
-def _coloured(evidence: np.ndarray, colours: Colormap, scale: Normalize) -> np.ndarray:
+def _coloured(evidence: np.ndarray, scale: Normalize) -> np.ndarray:
     """Colours [S, S, 4] that are the more opaque the stronger the evidence."""
     known = np.nan_to_num(evidence)
-    painted: np.ndarray = np.array(colours(scale(known)))
+    painted: np.ndarray = np.array(_COLOURS(scale(known)))
     painted[..., 3] = _STRONGEST * np.clip(np.abs(known) / scale.vmax, 0, 1) ** 0.7
     return painted

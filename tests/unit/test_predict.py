@@ -1,0 +1,226 @@
+"""The command predict in this process: rows, errors, exit codes, and what it goes on with."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_bundle import CLASSES, fake_bundle, paint, probabilities
+from PIL import Image
+
+from scenetrack import cli
+from scenetrack.errors import ModelError
+from scenetrack.predictions.classifier import Classifier
+from scenetrack.predictions.journal import Journal
+from scenetrack.predictions.rows import Row
+from scenetrack.runtime import OnnxModel
+
+COLOURS = {"r.png": (200, 0, 0), "g.png": (9, 99, 50), "b.png": (1, 2, 250)}
+LABELS = {"r.png": "red", "g.png": "green", "b.png": "blue"}
+
+
+@pytest.fixture(autouse=True)
+def _photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, colour in COLOURS.items():
+        paint(Path("photos", name), colour)
+    fake_bundle(Path("fake.onnx"))
+
+
+def table(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def standard_input(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def test_rows_on_standard_output(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert cli.main(["predict", "fake.onnx", "photos", "--top", "2"]) == 0
+    out, err = capfdbinary.readouterr()
+    rows = table(out.decode())
+    assert [row["path"] for row in rows] == ["photos/b.png", "photos/g.png", "photos/r.png"]
+    assert list(rows[0]) == ["path", "label", "probability", "label_2", "probability_2", "error"]
+    for row in rows:
+        name = Path(row["path"]).name
+        expected = probabilities(COLOURS[name])
+        first, second = np.argsort(-expected)[:2]
+        assert (row["label"], row["label_2"]) == (LABELS[name], CLASSES[second])
+        told = [float(row["probability"]), float(row["probability_2"])]
+        np.testing.assert_allclose(told, expected[[first, second]], rtol=1e-5)
+    assert b"Traceback" not in err
+
+
+def test_unreadable_images_have_rows_and_an_exit_code(capfd: pytest.CaptureFixture[str]) -> None:
+    Path("photos/broken.jpg").write_bytes(b"no image")
+    words = ["photos/r.png", "photos/broken.jpg", "photos/g.png", "-o", "rows.csv"]
+    assert cli.main(["predict", "fake.onnx", *words]) == 2
+    rows = table(Path("rows.csv").read_text())
+    assert [row["label"] for row in rows] == ["red", "", "green"]
+    assert rows[1]["error"] == "no JPEG, PNG, WebP or BMP image"
+    assert rows[1]["probability"] == ""
+    assert rows[0]["error"] == ""
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line == ("error: 1 of 3 images could not be read: the column error of rows.csv says why")
+    assert not list(Path().glob("rows.csv.*"))
+
+
+def test_no_readable_image_at_all(capfd: pytest.CaptureFixture[str]) -> None:
+    Path("broken.jpg").write_bytes(b"no image")
+    Path("empty.jpg").touch()
+    assert cli.main(["predict", "fake.onnx", "broken.jpg", "empty.jpg", "--explain", "maps"]) == 2
+    captured = capfd.readouterr()
+    assert [bool(row["error"]) for row in table(captured.out)] == [True, True]
+    assert os.listdir("maps") == []
+
+
+def test_paths_from_standard_input(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    standard_input(monkeypatch, b"photos/r.png\nphotos/none.png\nphotos/b.png\n")
+    assert cli.main(["predict", "fake.onnx", "-", "--format", "jsonl"]) == 2
+    rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [row["label"] for row in rows] == ["red", None, "blue"]
+    assert [name for name, _ in rows[0]["top"]] == ["red", "green", "blue"]
+    assert rows[1]["error"] == "No such file or directory"
+
+
+def test_odd_names_come_out_right(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    names = [os.fsencode(n) for n in ("=1+1.png", 'a"b,c.png', "two\nlines.png")] + [b"\xff.png"]
+    for name in names:
+        paint(Path(os.fsdecode(name)), COLOURS["r.png"])
+    assert cli.main(["predict", "fake.onnx", "*.png", "--top", "1"]) == 0
+    out = capfdbinary.readouterr().out.decode("utf-8", "surrogateescape")
+    paths = [row[0] for row in csv.reader(io.StringIO(out, newline=""))][1:]
+    assert sorted(os.fsencode(path).removeprefix(b"./") for path in paths) == sorted(names)
+    assert "./=1+1.png" in paths
+
+
+def test_images_of_other_sizes_are_resized_as_pillow_does(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 31, 3), np.uint8)
+    Image.fromarray(pixels).save("noise.png")
+    assert cli.main(["predict", "fake.onnx", "noise.png"]) == 0
+    small = Image.fromarray(pixels).resize((24, 24), Image.Resampling.BILINEAR)
+    powers = np.exp(np.asarray(small).mean(axis=(0, 1), dtype=np.float64) / 100)
+    (row,) = table(capfd.readouterr().out)
+    assert float(row["probability"]) == pytest.approx((powers / powers.sum()).max(), rel=1e-5)
+
+
+def test_explained_rows_have_pictures(capfd: pytest.CaptureFixture[str]) -> None:
+    fake_bundle(Path("evidence.onnx"), evidence=True)
+    for model in ("fake.onnx", "evidence.onnx"):
+        assert cli.main(["predict", model, "photos", "--explain", f"maps of {model}"]) == 0
+        assert sorted(os.listdir(f"maps of {model}")) == sorted(COLOURS)
+
+
+def test_going_on_reuses_rows_and_classifies_the_rest(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Rows of one image a batch, interrupted after the second."""
+    monkeypatch.setattr(OnnxModel, "batch_size", lambda self, shape: 1)
+    words = ["predict", "fake.onnx", "photos", "-o", "rows.jsonl"]
+    add = Journal.add
+
+    def interrupted(self: Journal, rows: Sequence[Row]) -> None:
+        add(self, rows)
+        if len(list(self.rows())) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "add", interrupted)
+        assert cli.main(words) == 130
+    assert not Path("rows.jsonl").exists()
+    capfd.readouterr()
+
+    classified: list[str] = []
+    batches = Classifier.batches
+
+    def watched(self: Classifier, paths: Iterator[str]) -> object:
+        for batch in batches(self, paths):
+            classified.extend(batch.paths)
+            yield batch
+
+    monkeypatch.setattr(Classifier, "batches", watched)
+    assert cli.main(words) == 0
+    assert classified == ["photos/r.png"]
+    assert "reusing 2 rows of" in capfd.readouterr().err
+    rows = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]
+    assert [row["label"] for row in rows] == ["blue", "green", "red"]
+
+
+@pytest.mark.parametrize("change", ["model", "top", "images"])
+def test_other_rows_are_begun_anew(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], change: str
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    words = ["predict", "fake.onnx", "photos", "-o", "rows.csv"]
+    with monkeypatch.context() as patch:
+        patch.setattr("scenetrack.predictions.output._write", interrupted)
+        assert cli.main(words) == 130
+    if change == "model":
+        fake_bundle(Path("fake.onnx"), method="another")
+    if change == "top":
+        words += ["--top", "1"]
+    if change == "images":
+        paint(Path("photos/a.png"), (255, 255, 0))
+    assert cli.main(words) == 0
+    said = capfd.readouterr().err
+    assert "starting anew" in said
+    assert "reusing" not in said
+    assert len(table(Path("rows.csv").read_text())) == 3 + (change == "images")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "a model is required"),
+        (["fake.onnx"], "images are required"),
+        (["fake.onnx", "none.jpg"], "none.jpg means no image"),
+        (["none.onnx", "photos"], "none.onnx"),
+        (["fake.onnx", "photos", "-o", "."], "output must be a file"),
+        (["fake.onnx", "photos", "-o", "fake.onnx"], "output must be a file for rows"),
+        (["fake.onnx", "photos", "--format", "parquet"], "format parquet needs a file"),
+        (["fake.onnx", "photos", "--explain", "fake.onnx"], "a writable folder is required"),
+        (["other.onnx", "photos"], "a bundle is required, but this ONNX model is none"),
+    ],
+)
+def test_refused_before_any_work(
+    capfd: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    fake_bundle(Path("other.onnx"), kind="descriptors")
+    assert cli.main(["predict", *words]) == 2
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert said in line
+    assert Path("fake.onnx").stat().st_size > 500
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"kind": ""},
+        {"classes": "red,green,blue"},
+        {"classes": '["red", "green"]'},
+        {"classes": "3"},
+        {"classes": "[1, 2, 3]"},
+        {"classes": '{"red": 1, "green": 2, "blue": 3}'},
+        {"image_size": "large"},
+        {"image_size": "0"},
+        {"image_size": "-24"},
+    ],
+)
+def test_what_is_no_bundle_is_refused(about: dict[str, str]) -> None:
+    model = OnnxModel(fake_bundle(Path("odd.onnx"), **about), device="cpu")
+    with pytest.raises(ModelError, match="a bundle is required"):
+        Classifier(model, memory=2**20, threads=1)
