@@ -1,0 +1,61 @@
+"""A finished run to measure: one that is named, or one that is trained for the purpose."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+DATA_HELP = "run of patch_bow to take, in the MLflow store in use; without one it is trained"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of benchmarks that measure a finished run."""
+    parser.add_argument("--task", help=argparse.SUPPRESS)
+    parser.add_argument("--run", default="", help=DATA_HELP)
+    parser.add_argument("--quick", action="store_true", help="a small network, few repeats")
+
+
+@contextmanager
+def finished_run(args: argparse.Namespace) -> Iterator[tuple[str, Path]]:
+    """A run's id, and a folder for the time being.
+
+    A run that is trained here is logged to a store of its own in that folder.
+    """
+    with TemporaryDirectory() as name:
+        if args.run:
+            yield args.run, Path(name)
+            return
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{name}/mlflow.db"
+        here = Path.cwd()
+        os.chdir(name)
+        try:
+            yield _train(args.quick), Path(name)
+        finally:
+            os.chdir(here)
+
+
+def data_name() -> str:
+    """The real split where ``SCENETRACK_DATA`` names it, else the demo data."""
+    return "mit8" if os.environ.get("SCENETRACK_DATA") else "demo"
+
+
+def _train(quick: bool) -> str:
+    from scenetrack import stages
+    from scenetrack.config import PatchBowConfig
+
+    settings = PatchBowConfig(data=data_name())
+    if quick:
+        settings = PatchBowConfig(
+            data="demo",
+            epochs=1,
+            hidden=(64,),
+            codebook_size=32,
+            image_size=64,
+            whitening=32,
+            pca=0,
+        )
+    return stages.run(settings).run_id

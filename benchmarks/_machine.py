@@ -1,0 +1,172 @@
+"""What every benchmark shares: the machine it ran on, work in a process of its own, results."""
+
+from __future__ import annotations
+
+import gc
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scenetrack.bench import processor_name
+from scenetrack.data.catalog import load_dataset
+from scenetrack.data.images import load_images
+
+RESULTS = Path(__file__).parent / "results"
+SHAPE = (2048, 4096, 2048)  # of the matrix product that stands for the machine's peak
+
+
+def machine() -> str:
+    """A line on where and when: processor, memory, load, versions; no names of folders or hosts."""
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    versions = [
+        f"{name} {importlib.metadata.version(name)}"
+        for name in ("numpy", "onnxruntime", "onnxruntime-gpu", "tensorflow", "keras")
+        if any(True for _ in importlib.metadata.distributions(name=name))
+    ]
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d}, {processor_name()}, {pages / 2**30:.0f} GiB, load "
+        f"{os.getloadavg()[0]:.1f} at the start, {platform.system()}, Python "
+        f"{platform.python_version()}, {', '.join(versions)}"
+    )
+
+
+def peak_rss() -> float:
+    """The most memory that this process has had so far, in MB (10^6 bytes)."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:  # no Linux
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    # Linux hands getrusage's figure down from the process that started this one.
+    peak = next(line for line in lines if line.startswith("VmHWM:"))
+    return int(peak.split()[1]) * 1024 / 1e6
+
+
+def real_images(count: int, size: int) -> tuple[NDArray[np.uint8], str]:
+    """uint8 [count, size, size, 3], evenly over the training images, and what they are.
+
+    Of the real split where ``SCENETRACK_DATA`` names it, else the drawn ones of the demo data.
+    """
+    name = "mit8" if os.environ.get("SCENETRACK_DATA") else "demo"
+    paths = load_dataset(name, seed=0).train.paths
+    places = np.linspace(0, len(paths) - 1, count).astype(int)
+    return np.asarray(load_images([paths[place] for place in places], size)), name
+
+
+def in_own_process(script: str, task: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``script`` prints for ``task``, a JSON object each; see ``task_given``."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
+    done = subprocess.run(
+        [sys.executable, script, "--task", json.dumps(task)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{task}:\n{done.stderr}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def seconds_each(
+    work: Iterator[Any], budget: float, *, fewest: int = 3, warm: int = 1
+) -> list[float]:
+    """How long each step of ``work`` takes, until ``budget`` seconds have passed.
+
+    Args:
+        work: does a step each time it is advanced.
+        budget: seconds.
+        fewest: steps that are timed whatever they take.
+        warm: steps before those that are timed.
+    """
+    for _ in range(warm):
+        next(work)
+    gc.collect()
+    seconds: list[float] = []
+    while len(seconds) < fewest or sum(seconds) < budget:
+        started = time.perf_counter()
+        next(work)
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def gemm_rates(budget: float) -> dict[str, float]:
+    """Floating-point operations a second of float32 matrix products: NumPy's, ONNX Runtime's."""
+    from scenetrack.graph import GraphBuilder
+    from scenetrack.runtime import OnnxModel
+
+    rows, inner, columns = SHAPE
+    rng = np.random.default_rng(0)
+    left = rng.standard_normal((rows, inner), np.float32)
+    right = rng.standard_normal((inner, columns), np.float32)
+    builder = GraphBuilder("gemm")
+    name = builder.input("left", np.float32, [rows, inner])
+    product = builder.node("MatMul", name, builder.constant("right", right))
+    builder.output("product", product, np.float32, [rows, columns])
+    model = OnnxModel(builder.build({}).SerializeToString(), device="cpu")
+    ways: dict[str, Callable[[], Any]] = {
+        "numpy": lambda: left @ right,
+        "onnxruntime": lambda: model.run(left=left),
+    }
+    operations = 2.0 * rows * inner * columns
+    return {
+        way: operations / statistics.median(seconds_each(_forever(run), budget))
+        for way, run in ways.items()
+    }
+
+
+def gpu_rates(budget: float) -> dict[str, float]:
+    """Operations a second of large matrix products on the GPU in float32, TF32 and float16."""
+    import tensorflow as tf
+
+    side, rates = 8192, {}
+    for label, kind, tf32 in (
+        ("fp32", tf.float32, False),
+        ("tf32", tf.float32, True),
+        ("fp16", tf.float16, True),
+    ):
+        tf.config.experimental.enable_tensor_float_32_execution(tf32)
+        with tf.device("/GPU:0"):
+            left, right = (tf.random.normal((side, side), dtype=kind) for _ in range(2))
+
+        def step(left: Any = left, right: Any = right) -> None:
+            # One number comes back, so that the product is done when the clock stops.
+            float(tf.matmul(left, right)[0, 0])
+
+        rates[label] = 2.0 * side**3 / statistics.median(seconds_each(_forever(step), budget))
+    return rates
+
+
+def table(rows: Sequence[Mapping[str, object]]) -> str:
+    """A Markdown table; its columns are the keys of the first row."""
+    names = list(rows[0])
+    lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
+    lines += ["| " + " | ".join(str(row.get(name, "")) for name in names) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def write_result(name: str, parts: Sequence[str], figure: Any) -> None:
+    """``results/NAME.md`` of ``parts``, paragraphs, with the plot ``results/NAME.png``."""
+    RESULTS.mkdir(exist_ok=True)
+    figure.savefig(RESULTS / f"{name}.png", dpi=120, bbox_inches="tight")
+    text = "\n\n".join([*parts, f"![{name}]({name}.png)"]) + "\n"
+    (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def _forever(run: Callable[[], Any]) -> Iterator[Any]:
+    while True:
+        yield run()

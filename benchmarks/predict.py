@@ -1,0 +1,195 @@
+"""The whole of ``predict``, from image files to labels, against its parts alone.
+
+``python benchmarks/predict.py [--quick] [--run RUN]`` takes the test images of the real split
+where ``SCENETRACK_DATA`` names it, else drawn ones, and a run of ``patch_bow``, which it trains
+in a temporary folder where none is named. Every figure is taken in a process of its own, the
+parts by turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from subprocess import run
+from typing import Any
+
+import numpy as np
+from _finished import add_options, data_name, finished_run
+from _machine import in_own_process, machine, peak_rss, table, write_result
+
+DECODING, DESCRIPTORS, BUNDLE, WHOLE, COMMAND = (
+    "decoding alone",
+    "descriptors alone",
+    "bundle alone, images decoded",
+    "whole predict",
+    "whole command, start of Python included",
+)
+PARTS = (DECODING, DESCRIPTORS, BUNDLE, WHOLE, COMMAND)
+
+
+def prepare(folder: Path, run_id: str, quick: bool) -> int:
+    """Write bundle, network and the list of files into ``folder``; how many files there are."""
+    from scenetrack.data.catalog import load_dataset
+    from scenetrack.stages.bundle import bundle_of
+    from scenetrack.stages.finished import find_method, open_pipeline
+
+    (folder / "scene.onnx").write_bytes(bundle_of(run_id).read_bytes())
+    pipeline = open_pipeline(find_method(run_id), None, "cpu")
+    (folder / "network.onnx").write_bytes(pipeline.network.SerializeToString())
+    paths = load_dataset("demo" if quick else data_name(), seed=0).test.paths
+    chosen = [str(path) for path in paths][: 64 if quick else None]
+    (folder / "paths.json").write_text(json.dumps(chosen), encoding="utf-8")
+    return len(chosen)
+
+
+def run_task(task: dict[str, Any]) -> dict[str, Any]:
+    """Seconds that a part takes for all images, and the memory it needed."""
+    folder = Path(task["folder"])
+    paths = json.loads((folder / "paths.json").read_text(encoding="utf-8"))
+    part = task["part"]
+    if part == COMMAND:
+        return {"seconds": command(folder, paths), "rss": None}
+    if part == WHOLE:
+        return {"seconds": whole(folder, paths), "rss": peak_rss()}
+    seconds = decoding(folder, paths) if part == DECODING else inference(folder, paths, part)
+    return {"seconds": seconds, "rss": peak_rss()}
+
+
+def whole(folder: Path, paths: list[str]) -> float:
+    """Seconds from files to a file of rows, nothing imported in between."""
+    from scenetrack.config import PredictConfig
+    from scenetrack.stages.predict import predict
+
+    output = folder / "labels.csv"
+    bundle = str(folder / "scene.onnx")
+    # What is imported on the first call, and read from the disk, is not timed.
+    predict(PredictConfig(model=bundle, images=(paths[0],), output=str(output)))
+    settings = PredictConfig(model=bundle, images=tuple(paths), output=str(folder / "all.csv"))
+    started = time.perf_counter()
+    predict(settings)
+    return time.perf_counter() - started
+
+
+def command(folder: Path, paths: list[str]) -> float:
+    """Seconds of ``scenetrack predict`` for everything."""
+    words = ["predict", str(folder / "scene.onnx"), *paths, "-o", str(folder / "command.csv")]
+    started = time.perf_counter()
+    run([sys.executable, "-m", "scenetrack", *words], check=True, capture_output=True)
+    return time.perf_counter() - started
+
+
+def decoding(folder: Path, paths: list[str]) -> float:
+    """Seconds to decode and resize all files, in as many threads as ``predict`` uses."""
+    from scenetrack.data.ahead import read_ahead
+    from scenetrack.machine import available_cpus
+    from scenetrack.runtime import OnnxModel
+
+    size = int(OnnxModel(folder / "scene.onnx", device="cpu").metadata["image_size"])
+    started = time.perf_counter()
+    images = read_ahead(paths, size, threads=available_cpus(), ahead=64, memory=2**27)
+    if not all(isinstance(image, np.ndarray) for _, image in images):
+        raise SystemExit("an image could not be read")
+    return time.perf_counter() - started
+
+
+def inference(folder: Path, paths: list[str], part: str) -> float:
+    """Seconds of a graph on all images, which are decoded before the clock starts."""
+    from scenetrack.data.images import load_images
+    from scenetrack.runtime import OnnxModel
+
+    bundle = OnnxModel(folder / "scene.onnx", device="cpu")
+    size = int(bundle.metadata["image_size"])
+    images = np.asarray(load_images([Path(path) for path in paths], size))
+    model = bundle if part == BUNDLE else OnnxModel(folder / "network.onnx", device="cpu")
+    count = bundle.batch_size(images.shape[1:])
+    model.run(**{next(iter(model.inputs)): images[:count]})
+    started = time.perf_counter()
+    for _ in model.stream(images[at : at + count] for at in range(0, len(images), count)):
+        pass
+    return time.perf_counter() - started
+
+
+def measure(folder: Path, rounds: int) -> dict[str, dict[str, Any]]:
+    """The median seconds of each part, and the most memory."""
+    taken: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
+    for _ in range(rounds):
+        for part, results in taken.items():
+            for name in ("labels.csv", "all.csv", "command.csv"):
+                (folder / name).unlink(missing_ok=True)
+            results.append(in_own_process(__file__, {"part": part, "folder": str(folder)}))
+            print(f"{part}: {results[-1]['seconds']:.2f} s")
+    return {
+        part: {
+            "seconds": statistics.median(result["seconds"] for result in results),
+            "rss": max((result["rss"] or 0.0) for result in results),
+        }
+        for part, results in taken.items()
+    }
+
+
+def summary(taken: dict[str, dict[str, Any]]) -> str:
+    """How near the whole is to the slower part, and to both on the same processors."""
+    seconds = {part: result["seconds"] for part, result in taken.items()}
+    slower = max(seconds[DECODING], seconds[DESCRIPTORS])
+    both = seconds[DECODING] + seconds[BUNDLE]
+    return (
+        f"The whole takes {seconds[WHOLE] / slower:.2f} times as long as the slower of decoding "
+        f"and descriptors alone, and {seconds[WHOLE] / both:.2f} times as long as decoding and "
+        "the bundle one after the other, each of which keeps every processor busy: where they "
+        "share the processors, as on a CPU, 1 is the best that this can be."
+    )
+
+
+def plot(taken: dict[str, dict[str, Any]], count: int) -> Any:
+    """Images a second of every part."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    axes = figure.subplots()
+    names = list(taken)[::-1]
+    bars = axes.barh(names, [count / taken[name]["seconds"] for name in names])
+    axes.bar_label(bars, fmt="%.0f", padding=3)
+    axes.set_xlabel("images a second")
+    return figure
+
+
+def main() -> None:
+    """Measure, write ``results/predict.md`` and its plot."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_options(parser)
+    args = parser.parse_args()
+    if args.task:
+        print(json.dumps(run_task(json.loads(args.task))))
+        return
+    where = machine()
+    with finished_run(args) as (run_id, folder):
+        count = prepare(folder, run_id, args.quick)
+        taken = measure(folder, 1 if args.quick else 5)
+    rows = [
+        {
+            "part": part,
+            "images/s": f"{count / result['seconds']:.0f}",
+            "ms an image": f"{1000 * result['seconds'] / count:.2f}",
+            "peak MB": f"{result['rss']:.0f}" if result["rss"] else "",
+        }
+        for part, result in taken.items()
+    ]
+    data = "demo" if args.quick else data_name()
+    write_result(
+        "predict" + "-quick" * args.quick,
+        [
+            "# From image files to labels",
+            f"{where}. {count} test images of {data}.",
+            summary(taken),
+            table(rows),
+        ],
+        plot(taken, count),
+    )
+
+
+if __name__ == "__main__":
+    main()
