@@ -54,7 +54,6 @@ class ScoreTensors:
     """Tensors of a classifier in a graph, by name.
 
     Attributes:
-        features: float32 [N, D], as they came.
         prepared: float64 [N, D], as the kernel takes them.
         support: float64 [S, D].
         similar: float64 [N, S], the kernel of both.
@@ -62,7 +61,6 @@ class ScoreTensors:
         scores: float64 [N, n_classes].
     """
 
-    features: str
     prepared: str
     support: str
     similar: str
@@ -149,7 +147,13 @@ class FittedClassifier:
     def to_graph(self, builder: GraphBuilder, features: str) -> ScoreTensors:
         """The twin of ``predict_scores`` for ``features`` float32 [N, D]."""
         with builder.scope("svm"):
-            rows = self._prepare_in_graph(builder, features)
+            rows = builder.node("Cast", features, name="float64", to=TensorProto.DOUBLE)
+            if self.square_root:
+                rows = builder.node("Sqrt", rows)
+            if self.mean.any():
+                rows = builder.node("Sub", rows, builder.constant("mean", self.mean))
+            if (self.scale != 1).any():
+                rows = builder.node("Div", rows, builder.constant("scale", self.scale))
             support = _stored(builder, "support", self.support)
             compared = compare_in_graph(builder, rows, support, self.kernel)
             similar = kernel_in_graph(builder, compared, self.kernel, self.gamma)
@@ -158,7 +162,7 @@ class FittedClassifier:
             weighed = builder.node("MatMul", similar, weights)
             intercept = builder.constant("intercept", self.intercept)
             scores = builder.node("Add", weighed, intercept, name="scores")
-        return ScoreTensors(features, rows, support, similar, dual, scores)
+        return ScoreTensors(rows, support, similar, dual, scores)
 
     def evidence_in_graph(self, builder: GraphBuilder, tensors: ScoreTensors, words: str) -> str:
         """How much each patch of an image spoke for each class.
@@ -176,10 +180,8 @@ class FittedClassifier:
             float32 [N, n, n_classes].
         """
 
-        def explain(
-            image: GraphBuilder, histogram: str, row: str, similar: str, words: str
-        ) -> list[str]:
-            fewer = self._prepare_in_graph(image, _one_less(image, histogram, words))
+        def explain(image: GraphBuilder, row: str, similar: str, words: str) -> list[str]:
+            fewer = _one_less(image, row, words, square_root=bool(self.square_root))
             machine = (self.kernel, self.gamma)
             lost = change_in_graph(image, (row, fewer), tensors.support, similar, machine)
             by_class = image.node("MatMul", tensors.dual, lost)  # C x K
@@ -188,19 +190,8 @@ class FittedClassifier:
             return [image.node("Cast", of_patches, to=TensorProto.FLOAT)]
 
         with builder.scope("evidence"):
-            inputs = [tensors.features, tensors.prepared, tensors.similar, words]
-            kinds = [np.float32, np.float64, np.float64, np.int64]
-            return builder.each(inputs, explain, kinds)[0]
-
-    def _prepare_in_graph(self, builder: GraphBuilder, features: str) -> str:
-        rows = builder.node("Cast", features, name="float64", to=TensorProto.DOUBLE)
-        if self.square_root:
-            rows = builder.node("Sqrt", rows)
-        if self.mean.any():
-            rows = builder.node("Sub", rows, builder.constant("mean", self.mean))
-        if (self.scale != 1).any():
-            rows = builder.node("Div", rows, builder.constant("scale", self.scale))
-        return rows
+            inputs = [tensors.prepared, tensors.similar, words]
+            return builder.each(inputs, explain, [np.float64, np.float64, np.int64])[0]
 
     def predict(self, features: ArrayLike) -> NDArray[np.int64]:
         """The label with the highest score of each row of ``features`` [N, D]: int64 [N]."""
@@ -415,15 +406,18 @@ def _stored(builder: GraphBuilder, name: str, values: Floats) -> str:
     return builder.node("Cast", stored, name=f"{name}/float64", to=TensorProto.DOUBLE)
 
 
-def _one_less(builder: GraphBuilder, histogram: str, words: str) -> str:
-    """Each word's share of ``words`` int64 [n] if it counted one less: float64 [K]."""
+def _one_less(builder: GraphBuilder, row: str, words: str, *, square_root: bool) -> str:
+    """A prepared histogram, float64 [K], if each of its ``words`` int64 [n] counted one less.
+
+    Histograms are never standardised, so that the counts can be told from it.
+    """
     total = builder.node("Cast", builder.node("Shape", words), to=TensorProto.DOUBLE)
-    shares = builder.node("Cast", histogram, to=TensorProto.DOUBLE)
+    shares = builder.node("Mul", row, row) if square_root else row
     counts = builder.node("Round", builder.node("Mul", shares, total))
-    bounds = (builder.constant("number", np.array(value)) for value in (1.0, 0.0))
-    one, zero = bounds
-    fewer = builder.node("Max", builder.node("Sub", counts, one), zero)
-    return builder.node("Div", fewer, total)
+    one, zero = (builder.constant("number", np.array(value)) for value in (1.0, 0.0))
+    left = builder.node("Max", builder.node("Sub", counts, one), zero)
+    fewer = builder.node("Div", left, total)
+    return builder.node("Sqrt", fewer) if square_root else fewer
 
 
 def _gamma_grid(compared: Floats, kernel: str) -> tuple[float, ...]:

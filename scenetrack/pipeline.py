@@ -60,6 +60,14 @@ class ScenePipeline:
                 "visual words need local descriptors, but this network gives one for each image: "
                 "choose a method without an encoder"
             )
+        if self.encoder is not None and self.classifier is None:
+            raise ModelError("an encoder needs a classifier of what it encodes. Received: none")
+        # Written so that NaN fails.
+        if not 0 < self.temperature < float("inf"):
+            raise ModelError(
+                f"a finite temperature above 0 is required. Received: {self.temperature}; train "
+                "it again"
+            )
         labels = range(len(self.classes))
         if self.classifier is not None and self.classifier.classes.tolist() != list(labels):
             raise ModelError(
