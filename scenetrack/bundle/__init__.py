@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -14,8 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 from scenetrack.bundle.resize import resize_in_graph
 from scenetrack.errors import ExportError, ModelError
 from scenetrack.graph import OPSET, GraphBuilder, Shape
-from scenetrack.pipeline import BATCH_SIZE, ScenePipeline
 from scenetrack.runtime import WORKSPACE, OnnxModel
+
+if TYPE_CHECKING:  # the pipeline needs scikit-learn, whose import takes seconds
+    from scenetrack.pipeline import ScenePipeline
 
 KIND, EVIDENCE = "bundle", "evidence"
 _EXPLAIN = "explain"
@@ -23,6 +26,7 @@ _EXPLAIN = "explain"
 # Both sides compute the scores in float64 from the same descriptors and visual words; what is left
 # is the order of sums and the rounding of the graph's outputs to float32.
 TOLERANCE = 1e-5
+BATCH_SIZES = (1, 16)
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,10 @@ def with_evidence(model: onnx.ModelProto) -> onnx.ModelProto:
     for constant in explained.graph.initializer:
         if constant.name == _EXPLAIN:
             constant.CopyFrom(numpy_helper.from_array(np.array(True), _EXPLAIN))
-    shape = ["batch", "grid_height", "grid_width", None]
-    explained.graph.output.append(helper.make_tensor_value_info(EVIDENCE, TensorProto.FLOAT, shape))
+    if EVIDENCE not in [item.name for item in model.graph.output]:
+        shape = ["batch", "grid_height", "grid_width", None]
+        output = helper.make_tensor_value_info(EVIDENCE, TensorProto.FLOAT, shape)
+        explained.graph.output.append(output)
     return explained
 
 
@@ -116,7 +122,7 @@ def verify_bundle(
     expected = pipeline.scores(images)
     probabilities = pipeline.probabilities(expected)
     differences = []
-    for size in (1, BATCH_SIZE):
+    for size in BATCH_SIZES:
         came = session.predict(images, size)
         wrong = int(np.sum(came["label"] != expected.argmax(axis=1)))
         difference = float(np.abs(came["scores"] - expected).max())
@@ -130,7 +136,7 @@ def verify_bundle(
                 "report the method"
             )
         differences.append(difference)
-    return BundleReport(len(images), (1, BATCH_SIZE), max(differences))
+    return BundleReport(len(images), BATCH_SIZES, max(differences))
 
 
 def _scores(builder: GraphBuilder, pipeline: ScenePipeline, outputs: Mapping[str, str]) -> str:

@@ -248,6 +248,14 @@ class TestEvidence:
             with_evidence(build_bundle(image_pipeline("rbf"), {}))
 
 
+def test_explaining_needs_no_scikit_learn() -> None:
+    """``predict --explain`` of a bundle starts in a moment."""
+    code = (
+        "import sys, scenetrack.bundle; assert not {'sklearn', 'scipy', 'keras'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
 ALONE = """
 import importlib.abc, sys
 

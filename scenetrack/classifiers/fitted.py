@@ -1,0 +1,246 @@
+"""A fitted classifier: saved without pickles, scored with NumPy alone, and as a graph."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from onnx import TensorProto
+
+from scenetrack.errors import InputError
+from scenetrack.graph import GraphBuilder
+from scenetrack.kernels import (
+    HISTOGRAM_KERNELS,
+    Floats,
+    change_in_graph,
+    compare,
+    compare_in_graph,
+    kernel_in_graph,
+    kernel_matrix,
+)
+
+
+@dataclass(frozen=True)
+class ScoreTensors:
+    """Tensors of a classifier in a graph, by name.
+
+    Attributes:
+        prepared: float64 [N, D], as the kernel takes them.
+        support: float64 [S, D].
+        similar: float64 [N, S], the kernel of both.
+        dual: float64 [n_classes, S].
+        scores: float64 [N, n_classes].
+    """
+
+    prepared: str
+    support: str
+    similar: str
+    dual: str
+    scores: str
+
+
+@dataclass(frozen=True)
+class FittedClassifier:
+    """One linear machine per class in the feature space of a kernel.
+
+    Attributes:
+        kernel: one of ``config.KERNELS``.
+        gamma: 1 over the unit of the distance in rbf and chi2; 0 for the other kernels.
+        square_root: 1 where features are square-rooted first (Hellinger), else 0.
+        mean: float64 [D], taken off after that.
+        scale: float64 [D], divided by after that.
+        support: float64 [S, D], prepared support vectors; for the linear kernel the weight vector
+            of each class, S = n_classes.
+        dual: float64 [n_classes, S].
+        intercept: float64 [n_classes].
+        classes: int64 [n_classes], the labels in ascending order: the columns of the scores.
+        C: penalty of a margin violation, chosen by cross-validation as gamma is.
+        cv_table: float64 [n_settings, 4], for every setting tried: C, gamma, mean and standard
+            deviation over the folds of the accuracy in [0, 1].
+    """
+
+    kernel: str
+    gamma: float
+    square_root: int
+    mean: Floats
+    scale: Floats
+    support: Floats
+    dual: Floats
+    intercept: Floats
+    classes: NDArray[np.int64]
+    C: float
+    cv_table: Floats
+
+    @property
+    def best_params(self) -> dict[str, float]:
+        """The chosen setting: C, and gamma where the kernel has one."""
+        return {"C": self.C, "gamma": self.gamma} if self.gamma else {"C": self.C}
+
+    @property
+    def cv_accuracy(self) -> float:
+        """Mean accuracy of the chosen setting over the folds, in [0, 1]."""
+        return float(self._chosen[2])
+
+    @property
+    def cv_std(self) -> float:
+        """Standard deviation of that accuracy over the folds."""
+        return float(self._chosen[3])
+
+    @property
+    def _chosen(self) -> Floats:
+        settings = self.cv_table[:, :2]
+        return np.asarray(self.cv_table[(settings == (self.C, self.gamma)).all(axis=1)][0])
+
+    def predict_scores(self, features: ArrayLike) -> Floats:
+        """The score of every class, above 0 where its machine says yes.
+
+        Args:
+            features: [N, D], as at fit.
+
+        Returns:
+            float64 [N, n_classes], columns in the order of ``classes``.
+
+        Raises:
+            InputError: another D than at fit, values not finite, or negative values where
+                histograms are required.
+        """
+        rows = checked_features(features, bool(self.square_root), self.kernel)
+        if rows.shape[1] != self.mean.size:
+            raise InputError(
+                f"features must have {self.mean.size} values, as at fit. Received: {rows.shape[1]}"
+            )
+        ready = prepared(rows, bool(self.square_root), self.mean, self.scale)
+        compared = compare(ready, self.support, self.kernel)
+        return np.asarray(
+            kernel_matrix(compared, self.kernel, self.gamma) @ self.dual.T + self.intercept
+        )
+
+    def to_graph(self, builder: GraphBuilder, features: str) -> ScoreTensors:
+        """The twin of ``predict_scores`` for ``features`` float32 [N, D]."""
+        with builder.scope("svm"):
+            rows = builder.node("Cast", features, name="float64", to=TensorProto.DOUBLE)
+            if self.square_root:
+                rows = builder.node("Sqrt", rows)
+            if self.mean.any():
+                rows = builder.node("Sub", rows, builder.constant("mean", self.mean))
+            if (self.scale != 1).any():
+                rows = builder.node("Div", rows, builder.constant("scale", self.scale))
+            support = _stored(builder, "support", self.support)
+            compared = compare_in_graph(builder, rows, support, self.kernel)
+            similar = kernel_in_graph(builder, compared, self.kernel, self.gamma)
+            dual = builder.constant("dual", self.dual)
+            weights = builder.node("Transpose", dual, perm=[1, 0])
+            weighed = builder.node("MatMul", similar, weights)
+            intercept = builder.constant("intercept", self.intercept)
+            scores = builder.node("Add", weighed, intercept, name="scores")
+        return ScoreTensors(rows, support, similar, dual, scores)
+
+    def evidence_in_graph(self, builder: GraphBuilder, tensors: ScoreTensors, words: str) -> str:
+        """How much each patch of an image spoke for each class.
+
+        That is what the class's score loses when the patch is left out of the histogram: its word
+        counts one less, and the other words' shares stay as they are. In every kernel such a
+        change touches one term of each comparison, so all words together cost no more than a few
+        comparisons.
+
+        Args:
+            tensors: what ``to_graph`` gave for histograms.
+            words: of the patches, int64 [N, n].
+
+        Returns:
+            float32 [N, n, n_classes].
+        """
+
+        def explain(image: GraphBuilder, row: str, similar: str, words: str) -> list[str]:
+            fewer = _one_less(image, row, words, square_root=bool(self.square_root))
+            machine = (self.kernel, self.gamma)
+            lost = change_in_graph(image, (row, fewer), tensors.support, similar, machine)
+            by_class = image.node("MatMul", tensors.dual, lost)  # C x K
+            by_word = image.node("Transpose", by_class, perm=[1, 0])
+            of_patches = image.node("Gather", by_word, words, axis=0)
+            return [image.node("Cast", of_patches, to=TensorProto.FLOAT)]
+
+        with builder.scope("evidence"):
+            inputs = [tensors.prepared, tensors.similar, words]
+            return builder.each(inputs, explain, [np.float64, np.float64, np.int64])[0]
+
+    def predict(self, features: ArrayLike) -> NDArray[np.int64]:
+        """The label with the highest score of each row of ``features`` [N, D]: int64 [N]."""
+        return np.asarray(self.classes[np.argmax(self.predict_scores(features), axis=1)])
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """All fields as arrays without objects, for ``numpy.savez``."""
+        return {
+            item.name: np.asarray(getattr(self, item.name)) for item in dataclasses.fields(self)
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """The classifier whose ``to_arrays`` gave ``arrays``; its scores are the same.
+
+        Raises:
+            InputError: an array is missing.
+        """
+        names = [item.name for item in dataclasses.fields(cls)]
+        missing = sorted(set(names) - set(arrays))
+        if missing:
+            raise InputError(
+                f"a saved classifier needs {', '.join(names)}. Missing: {', '.join(missing)}; "
+                "save it again"
+            )
+        values: dict[str, Any] = {name: np.asarray(arrays[name]) for name in names}
+        return cls(**{name: v if v.ndim else v.item() for name, v in values.items()})
+
+
+def _stored(builder: GraphBuilder, name: str, values: Floats) -> str:
+    """Constants as float64, kept in half the room where float32 holds them exactly."""
+    single = values.astype(np.float32)
+    if not np.array_equal(single, values):
+        return builder.constant(name, values)
+    stored = builder.constant(name, single)
+    return builder.node("Cast", stored, name=f"{name}/float64", to=TensorProto.DOUBLE)
+
+
+def _one_less(builder: GraphBuilder, row: str, words: str, *, square_root: bool) -> str:
+    """A prepared histogram, float64 [K], if each of its ``words`` int64 [n] counted one less.
+
+    Histograms are never standardised, so that the counts can be told from it.
+    """
+    total = builder.node("Cast", builder.node("Shape", words), to=TensorProto.DOUBLE)
+    shares = builder.node("Mul", row, row) if square_root else row
+    counts = builder.node("Round", builder.node("Mul", shares, total))
+    one, zero = (builder.constant("number", np.array(value)) for value in (1.0, 0.0))
+    left = builder.node("Max", builder.node("Sub", counts, one), zero)
+    fewer = builder.node("Div", left, total)
+    return builder.node("Sqrt", fewer) if square_root else fewer
+
+
+def prepared(
+    rows: Floats, square_root: bool, mean: Floats | float = 0.0, scale: Floats | float = 1.0
+) -> Floats:
+    """Rows [N, D] as the kernel takes them: square-rooted if asked, then standardised."""
+    return np.asarray(((np.sqrt(rows) if square_root else rows) - mean) / scale)
+
+
+def checked_features(features: ArrayLike, histograms: bool, kernel: str) -> Floats:
+    """``features`` as float64 [N, D].
+
+    Raises:
+        InputError: another shape, values not finite, or negative ones where ``histograms`` is set
+            or the kernel compares histograms.
+    """
+    rows = np.asarray(features, dtype=np.float64)
+    if rows.ndim != 2 or not rows.size:
+        raise InputError(f"features must be an array [N, D] of N, D > 0. Received: {rows.shape}")
+    if not np.isfinite(rows).all():
+        raise InputError("features must be finite. Received: NaN or infinity")
+    if (histograms or kernel in HISTOGRAM_KERNELS) and rows.min() < 0:
+        raise InputError(
+            f"the {kernel} kernel compares histograms, which are never negative. Received: a "
+            f"smallest value of {rows.min():.3g}; choose linear or rbf for other features"
+        )
+    return rows
