@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import importlib.metadata
 import logging
-import os
 import platform
 import statistics
 import time
@@ -212,7 +211,6 @@ def _heading(batch: int) -> str:
 
 def _find_device(device: str) -> tuple[str, str]:
     """TensorFlow's name of the device, and its name for people."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow as tf
 
     gpus = [] if device == "cpu" else tf.config.list_physical_devices("GPU")

@@ -364,8 +364,10 @@ def _bench_group() -> click.Group:
 
 def _bench_vgg16(batch: int, device: str, repeats: int | None) -> None:
     _prepare_process()
+    from scenetrack import stages
     from scenetrack.bench import bench_vgg16
 
+    stages.import_keras()
     click.echo(bench_vgg16(batch, device, repeats))
 
 

@@ -34,7 +34,8 @@ def quantise(model: onnx.ModelProto) -> onnx.ModelProto:
     """``model`` with its MatMul and Conv of constant weights in 8-bit integers.
 
     Sums are exact in int32; only weights and activations are rounded, to 8 bits or a little less.
-    Narrow layers on activations, such as the last one before the classes, stay in float32.
+    Narrow layers on activations, such as the last one before the classes, convolutions of
+    activations, and layers on activations that are no rows [B, K] stay in float32.
 
     Raises:
         ExportError: the checker refuses the result.
