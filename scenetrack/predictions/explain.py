@@ -88,7 +88,7 @@ class Explainer:
             image, one = batch.images[place], self._classifier
             grid = covering_grid(one.image_size)
             values = occlusion(one.scores, image, label, one.batch_size)
-            return values, grid, "fall of the score where it is covered"
+            return values, grid, "what the score loses where it is covered"
         evidence = batch.outputs["evidence"]
         if evidence.shape[1:3] != (self._grid.side, self._grid.side):
             raise ModelError(
@@ -96,7 +96,9 @@ class Explainer:
                 f"bundle's patch_size and stride say. Received: {evidence.shape[1:3]}; make it "
                 "again with scenetrack bundle"
             )
-        return evidence[place, :, :, label], self._grid, "share of a patch in the score"
+        # As in occlusion: what a patch adds to the scores of all classes decides nothing.
+        values = evidence[place, :, :, label] - evidence[place].mean(axis=-1)
+        return values, self._grid, "what each patch adds to the score"
 
 
 class PictureNames:

@@ -71,7 +71,13 @@ def output_file(output: str) -> Path:
 
 
 class Stream:
-    """Rows written to a binary stream as they come, flushed batch by batch."""
+    """Rows written to a binary stream as they come, flushed batch by batch.
+
+    Args:
+        stream: such as standard output.
+        format: csv or jsonl.
+        top: classes told of each image.
+    """
 
     def __init__(self, stream: IO[bytes], format: str, top: int) -> None:
         self.kept = 0
@@ -82,9 +88,22 @@ class Stream:
         self._header = True
 
     def add(self, rows: Sequence[Row]) -> None:
-        for line in as_text(rows, self._format, self._top, header=self._header):
-            self._stream.write(line)
-        self._stream.flush()
+        """Write the rows.
+
+        Raises:
+            BrokenPipeError: whoever read the stream has gone.
+            ScenetrackError: it cannot be written for another reason.
+        """
+        try:
+            self._stream.writelines(as_text(rows, self._format, self._top, header=self._header))
+            self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise ScenetrackError(
+                f"rows cannot be written to standard output ({error.strerror}): send it elsewhere, "
+                "or add -o FILE, which goes on where it stopped"
+            ) from error
         self._header = False
         self.failures += sum(bool(row.error) for row in rows)
 

@@ -121,8 +121,10 @@ def _output(
 def _classify(
     config: PredictConfig, classifier: Classifier, paths: PathList, output: Output, top: int
 ) -> None:
+    # On a terminal a bar would run through the rows; None leaves it out where there is none.
+    hidden = True if not config.output and sys.stdout.isatty() else None
     progress = tqdm(
-        total=len(paths), initial=output.kept, desc="classifying", unit="img", disable=None
+        total=len(paths), initial=output.kept, desc="classifying", unit="img", disable=hidden
     )
     explainer = _explainer(config, classifier, islice(paths, output.kept))
     batches = classifier.batches(islice(paths, output.kept, None))

@@ -190,9 +190,9 @@ def test_pictures_of_a_bundle(
     assert values[:, 2].min() > 0 > values[:, -3].max()
     np.testing.assert_array_equal(values, again[0])
     if evidence:
-        # Patches wholly to the left hold 255 of red, those to the right none.
-        np.testing.assert_allclose(values[:, 0], 1.27, rtol=1e-5)
-        np.testing.assert_allclose(values[:, -1], -1.28, rtol=1e-5)
+        # Patches wholly to the left hold 255 of red alone, those to the right 200 of blue.
+        np.testing.assert_allclose(values[:, 0], 2.55 - 2.55 / 3, rtol=1e-5)
+        np.testing.assert_allclose(values[:, -1], -2 / 3, rtol=1e-5)
 
 
 def test_grid_of_the_bundle(tmp_path: Path) -> None:

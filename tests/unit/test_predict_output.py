@@ -262,3 +262,19 @@ def test_stream_writes_one_header_and_counts(rows: list[Row]) -> None:
     output.add(rows[2:])
     assert stream.getvalue() == b"".join(as_csv(rows, 2, header=True))
     assert (output.kept, output.failures) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "seen"),
+    [
+        (BrokenPipeError(32, "Broken pipe"), BrokenPipeError),
+        (OSError(28, "No space"), ScenetrackError),
+    ],
+)
+def test_stream_that_fails(rows: list[Row], error: OSError, seen: type[Exception]) -> None:
+    class Failing(io.BytesIO):
+        def flush(self) -> None:
+            raise error
+
+    with pytest.raises(seen, match=error.strerror):
+        Stream(Failing(), "csv", 2).add(rows)
