@@ -144,12 +144,14 @@ class GraphBuilder:
             dtypes: of ``tensors``.
         """
         inner = self._inner()
-        entries = [inner._unique("entry") for _ in tensors]
+        entries = [inner._unique("each/entry") for _ in tensors]
         inputs = [
             helper.make_tensor_value_info(name, _element_type(dtype), None)
             for name, dtype in zip(entries, dtypes, strict=True)
         ]
-        results = [inner.node("Identity", name, name="result") for name in body(inner, *entries)]
+        results = [
+            inner.node("Identity", name, name="each/result") for name in body(inner, *entries)
+        ]
         outputs = [helper.make_empty_tensor_value_info(name) for name in results]
         graph = inner._graph("body", outputs, inputs)
         count = len(results)

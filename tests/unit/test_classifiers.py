@@ -72,6 +72,16 @@ def test_gamma_scales_distances_only():
 
 
 @pytest.mark.parametrize("block_bytes", [1, 300, 2**18])
+@pytest.mark.parametrize("kernel", ["chi2", "intersection"])
+def test_rows_with_themselves_are_as_with_a_copy(monkeypatch, block_bytes, kernel):
+    monkeypatch.setattr(kernels, "_BLOCK_BYTES", block_bytes)
+    rows = histograms_of_classes(9)[0].astype(float)
+    np.testing.assert_allclose(
+        compare(rows, rows, kernel), compare(rows, rows.copy(), kernel), rtol=0, atol=1e-15
+    )
+
+
+@pytest.mark.parametrize("block_bytes", [1, 300, 2**18])
 def test_kernels_agree_with_scikit_learn(monkeypatch, block_bytes):
     monkeypatch.setattr(kernels, "_BLOCK_BYTES", block_bytes)
     left = histograms_of_classes(5, seed=1)[0].astype(float)

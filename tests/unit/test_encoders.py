@@ -12,7 +12,7 @@ from sklearn.metrics import pairwise_distances_argmin
 from threadpoolctl import threadpool_limits
 
 from scenetrack import encoders
-from scenetrack.encoders import BagOfWords, DescriptorPca
+from scenetrack.encoders import BagOfWords, DescriptorPca, Vocabulary
 from scenetrack.errors import InputError
 
 
@@ -161,3 +161,61 @@ def test_pca_to_more_dimensions_than_there_are_says_what_came():
 def test_pca_of_another_width_is_refused():
     with pytest.raises(InputError, match="must have 6 values"):
         DescriptorPca(2).fit(drawn(50, 6)).transform(drawn(5, 4))
+
+
+@pytest.mark.parametrize("pca", [0, 3])
+def test_a_saved_vocabulary_gives_the_same_histograms(tmp_path, pca):
+    descriptors = drawn(200, 6)
+    reduction = DescriptorPca(pca).fit(descriptors) if pca else None
+    projected = reduction.transform(descriptors) if reduction else descriptors
+    vocabulary = Vocabulary(reduction, BagOfWords(8, iterations=3).fit(projected))
+    np.savez(tmp_path / "vocabulary.npz", allow_pickle=False, **vocabulary.to_arrays())
+    with np.load(tmp_path / "vocabulary.npz", allow_pickle=False) as arrays:
+        loaded = Vocabulary.from_arrays(dict(arrays))
+    images = drawn(40, 6, seed=1).reshape(4, 10, 6)
+    np.testing.assert_array_equal(loaded.histograms(images), vocabulary.histograms(images))
+    assert loaded.width == vocabulary.width == 6
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {},
+        {"codebook": np.zeros(3)},
+        {"codebook": np.zeros((2, 3)), "pca_mean": np.zeros(4)},
+        # As the first version wrote it, without the length.
+        {
+            "codebook": np.zeros((2, 3)),
+            "pca_mean": np.zeros(4),
+            "pca_components": np.zeros((3, 4)),
+        },
+    ],
+)
+def test_an_incomplete_vocabulary_is_refused(arrays):
+    with pytest.raises(InputError, match="a saved vocabulary needs a codebook"):
+        Vocabulary.from_arrays(arrays)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(1e-6, 1e6))
+def test_the_grid_is_as_fine_as_float32(seed, scale):
+    """Rounding to it moves a projection about as much as float32 itself does."""
+    rng = np.random.default_rng(seed)
+    descriptors = (scale * rng.standard_normal((300, 20))).astype(np.float32)
+    pca = DescriptorPca(4).fit(descriptors)
+    exact = (descriptors.astype(np.float64) - pca.mean_) @ pca.components_.T.astype(np.float64)
+    longest = np.linalg.norm(descriptors, axis=1).max()
+    np.testing.assert_allclose(
+        pca.transform(descriptors), exact, rtol=0, atol=2 * longest * np.finfo(np.float32).eps
+    )
+
+
+def test_words_do_not_depend_on_the_order_of_values():
+    """Sums are exact: the same values in another order give the same words, ties and all."""
+    rng = np.random.default_rng(0)
+    codebook = rng.standard_normal((50, 40)).astype(np.float32)
+    # Half-way between two words, but for the rounding to float32.
+    rows = (codebook[rng.integers(0, 50, 2000)] + codebook[rng.integers(0, 50, 2000)]) / 2
+    order = rng.permutation(40)
+    mixed = with_codebook(codebook[:, order]).assign(rows[:, order])
+    np.testing.assert_array_equal(with_codebook(codebook).assign(rows), mixed)

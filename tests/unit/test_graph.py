@@ -110,3 +110,95 @@ def test_unknown_operator_is_refused() -> None:
     builder.output("out", builder.node("Relou", tensor), np.float32, [2])
     with pytest.raises(ExportError, match="Relou"):
         builder.build({})
+
+
+class TestGraphsWithin:
+    """If, Scan and whole models inside a graph, computed by ONNX's own evaluator."""
+
+    def evaluated(self, builder: GraphBuilder, **inputs: np.ndarray) -> list[np.ndarray]:
+        found = ReferenceEvaluator(builder.build({})).run(None, inputs)
+        return [np.asarray(values) for values in found]
+
+    @pytest.mark.parametrize(("value", "expected"), [(6, -6), (4, 8)])
+    def test_one_of_two_parts_is_chosen(self, value: float, expected: float) -> None:
+        builder = GraphBuilder("choice")
+        tensor = builder.input("x", np.float32, [])
+        two = builder.constant("two", np.float32(2))
+        large = builder.node("Greater", tensor, builder.constant("five", np.float32(5)))
+        chosen = builder.choose(
+            large,
+            lambda inner: inner.node("Neg", tensor),
+            lambda inner: inner.node("Mul", tensor, two),
+        )
+        builder.output("y", chosen, np.float32, [])
+        assert self.evaluated(builder, x=np.float32(value)) == [expected]
+
+    def test_each_entry_of_several_tensors(self) -> None:
+        builder = GraphBuilder("each")
+        rows = builder.input("rows", np.float32, [None, 3])
+        factors = builder.input("factors", np.float32, [None])
+        shift = builder.constant("shift", np.float32(1))
+
+        def body(inner: GraphBuilder, row: str, factor: str) -> list[str]:
+            scaled = inner.node("Mul", row, factor)
+            total = inner.node("ReduceSum", scaled, keepdims=0)
+            return [inner.node("Add", scaled, shift), total, row]
+
+        kinds = [np.float32, np.float32]
+        shifted, totals, same = builder.each([rows, factors], body, kinds)
+        builder.output("shifted", shifted, np.float32, [None, 3])
+        builder.output("totals", totals, np.float32, [None])
+        builder.output("same", same, np.float32, [None, 3])
+        given = np.arange(6, dtype=np.float32).reshape(2, 3)
+        found = self.evaluated(builder, rows=given, factors=np.array([1, 10], np.float32))
+        np.testing.assert_array_equal(found[0], [[1, 2, 3], [31, 41, 51]])
+        np.testing.assert_array_equal(found[1], [3, 120])
+        np.testing.assert_array_equal(found[2], given)
+
+    def test_graphs_nest(self) -> None:
+        """A choice within each row, of what stands outside both."""
+        builder = GraphBuilder("nested")
+        rows = builder.input("rows", np.float32, [None, 2])
+        limit = builder.input("limit", np.float32, [])
+
+        def body(inner: GraphBuilder, row: str) -> list[str]:
+            total = inner.node("ReduceSum", row, keepdims=0)
+            above = inner.node("Greater", total, limit)
+            return [inner.choose(above, lambda most: limit, lambda most: total)]
+
+        (capped,) = builder.each([rows], body, [np.float32])
+        builder.output("capped", capped, np.float32, [None])
+        rows_given = np.array([[1, 1], [3, 4]], np.float32)
+        (found,) = self.evaluated(builder, rows=rows_given, limit=np.float32(5))
+        np.testing.assert_array_equal(found, [2, 5])
+
+    def twice(self) -> onnx.ModelProto:
+        """Doubles each row of "values" in a Scan: with an inner graph that takes a constant."""
+        builder = GraphBuilder("twice")
+        values = builder.input("values", np.float32, ["batch", 2])
+        two = builder.constant("two", np.float32(2))
+        (doubled,) = builder.each(
+            [values], lambda inner, row: [inner.node("Mul", row, two)], [np.float32]
+        )
+        builder.output("result", doubled, np.float32, ["batch", 2])
+        return builder.build({"said": "by the inner one"})
+
+    def test_a_model_is_included_twice_and_stays_as_it_was(self) -> None:
+        model = self.twice()
+        before = model.SerializeToString()
+        builder = GraphBuilder("outer")
+        # The names of the outer graph's tensors are those within the other.
+        tensor = builder.input("values", np.float32, ["batch", 2])
+        once = builder.include(model, {"values": tensor})["result"]
+        again = builder.include(model, {"values": once})["result"]
+        builder.output("result", again, np.float32, ["batch", 2])
+        (found,) = self.evaluated(builder, values=np.array([[1, 2]], np.float32))
+        np.testing.assert_array_equal(found, [[4, 8]])
+        assert model.SerializeToString() == before
+
+    def test_a_model_of_another_opset_is_refused(self) -> None:
+        older = onnx.version_converter.convert_version(affine_graph().build({}), 18)
+        builder = GraphBuilder("outer")
+        tensor = builder.input("x", np.float32, ["batch", 2])
+        with pytest.raises(ExportError, match=r"opset 21 without functions .* \[\('', 18\)\]"):
+            builder.include(older, {"values": tensor})
