@@ -170,13 +170,11 @@ def _quantise_rows(rewrite: Rewrite, tensor: str) -> tuple[str, str, str]:
     step = rewrite.add_constant("step", np.float32(1 / (_LARGEST if signed else 255)))
     tiny = rewrite.add_constant("tiny", np.float32(_TINY))
     scale = rewrite.node("Max", rewrite.node("Mul", peak, step), tiny)
-    if not signed:
-        rows = rewrite.node("QuantizeLinear", tensor, scale, axis=0, output_dtype=TensorProto.UINT8)
-        return rows, scale, ""
-    fill = helper.make_tensor("value", TensorProto.UINT8, [1], [_ZERO])
+    # Rows with scales of their own need zero points of their own, although all are the same.
+    fill = helper.make_tensor("value", TensorProto.UINT8, [1], [_ZERO if signed else 0])
     zeros = rewrite.node("ConstantOfShape", rewrite.node("Shape", scale), value=fill)
     rows = rewrite.node("QuantizeLinear", tensor, scale, zeros, axis=0)
-    return rows, scale, rewrite.add_constant("zero", np.uint8(_ZERO))
+    return rows, scale, rewrite.add_constant("zero", np.uint8(_ZERO)) if signed else ""
 
 
 def _is_non_negative(rewrite: Rewrite, tensor: str) -> bool:

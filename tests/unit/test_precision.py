@@ -158,6 +158,17 @@ def test_what_nothing_takes_and_what_branches_take_stays(precision: str) -> None
     assert cosines(*results).min() > 0.999
 
 
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_graphs_of_an_older_opset(precision: str) -> None:
+    """Those of Keras' own exporter are of opset 18."""
+    for activation in ("Relu", "Tanh"):
+        model = mlp(activation)
+        model.opset_import[0].version = 18
+        came = with_precision(model, precision)
+        assert came.opset_import[0].version == 18
+        assert cosines(run(model, images(5)), run(came, images(5))).min() > 0.999
+
+
 class TestGemm:
     @pytest.mark.parametrize("transposed", [0, 1])
     def test_as_product_and_sum(self, transposed: int) -> None:
