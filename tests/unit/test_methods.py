@@ -1,0 +1,104 @@
+"""What a finished method's child run says: temperatures never come from the test images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scenetrack.calibration import fit_temperature, log_loss, out_of_fold_scores, softmax
+from scenetrack.classifiers import refit
+from scenetrack.config import LayerSvmConfig
+from scenetrack.data.catalog import SceneDataset, Split
+from scenetrack.records import MemoryTracker
+from scenetrack.stages.inputs import SceneImages
+from scenetrack.stages.methods import END_TO_END, Comparison, Features
+
+CLASSES = ("coast", "forest", "street")
+NONE = np.zeros(0, np.int64)
+
+
+def split(count: int) -> Split:
+    labels = np.arange(count, dtype=np.int64) % 3
+    paths = tuple(Path(CLASSES[label], f"{i}.jpg") for i, label in enumerate(labels))
+    return Split(paths, labels)
+
+
+@pytest.fixture
+def images() -> SceneImages:
+    dataset = SceneDataset("small", Path("small"), CLASSES, split(45), split(12), "0" * 16, ())
+    train, test = (np.zeros((len(part), 2, 2, 3), np.uint8) for part in (split(45), split(12)))
+    return SceneImages(dataset, train, test, np.arange(30), np.arange(30, 45))
+
+
+@pytest.fixture
+def features() -> Features:
+    rng = np.random.default_rng(0)
+    train, test = (
+        (np.eye(3)[part.labels] + rng.standard_normal((len(part), 3))).astype(np.float32)
+        for part in (split(45), split(12))
+    )
+    return Features(train, test, histograms=False, tags={"encoder": "none"})
+
+
+def compared(images: SceneImages, features: Features, *, unseen: bool) -> MemoryTracker:
+    """The parent run of the network's verdict and of one SVM; the features serve as scores."""
+    tracker = MemoryTracker()
+    comparison = Comparison(LayerSvmConfig(folds=3), images, tracker, unseen)
+    comparison.add_end_to_end(features.test, features.train, {})
+    classifier = comparison.cross_validate("linear", features)
+    comparison.add_svm("svm", classifier, features, 0.0)
+    return tracker
+
+
+def test_the_networks_temperature_is_that_of_the_held_out_images(
+    images: SceneImages, features: Features
+) -> None:
+    found = compared(images, features, unseen=True).children[END_TO_END].metrics()
+    held, labels = features.train[30:], images.dataset.train.labels[30:]
+    assert found["temperature"] == fit_temperature(held, labels)
+    shares = softmax(held, found["temperature"])
+    assert found["val/log_loss"] == pytest.approx(log_loss(shares, labels))
+    assert found["val/accuracy"] == np.mean(held.argmax(axis=1) == labels)
+
+
+def test_an_svms_temperature_is_that_of_images_it_was_not_fitted_on(
+    images: SceneImages, features: Features
+) -> None:
+    found = compared(images, features, unseen=True).children["svm"].metrics()
+    comparison = Comparison(LayerSvmConfig(folds=3), images, MemoryTracker(), True)
+    classifier = comparison.cross_validate("linear", features)
+    labels = images.dataset.train.labels
+    without = refit(classifier, features.train[:30], labels[:30])
+    scores = without.predict_scores(features.train[30:])
+    assert found["temperature"] == fit_temperature(scores, labels[30:])
+    assert found["val/log_loss"] < np.log(3)
+
+
+@pytest.mark.parametrize("nothing_held_out", [True, False])
+def test_without_unseen_images_the_folds_give_it_and_the_network_has_none(
+    images: SceneImages, features: Features, nothing_held_out: bool
+) -> None:
+    if nothing_held_out:
+        images = replace(images, fitted=np.arange(45), held_out=NONE)
+    tracker = compared(images, features, unseen=nothing_held_out)
+    network, svm = (tracker.children[name].metrics() for name in (END_TO_END, "svm"))
+    assert network["temperature"] == 1.0
+    comparison = Comparison(LayerSvmConfig(folds=3), images, MemoryTracker(), False)
+    classifier = comparison.cross_validate("linear", features)
+    labels = images.dataset.train.labels
+    scores = out_of_fold_scores(classifier, features.train, labels, 3, seed=0)
+    assert svm["temperature"] == fit_temperature(scores, labels)
+    assert not {"val/log_loss", "val/accuracy"} & (set(network) | set(svm))
+
+
+def test_the_test_images_have_no_part_in_it(images: SceneImages, features: Features) -> None:
+    other = replace(features, test=-features.test)
+    for name in (END_TO_END, "svm"):
+        once, again = (
+            compared(images, one, unseen=True).children[name].metrics() for one in (features, other)
+        )
+        assert once["temperature"] == again["temperature"]
+        assert once["test/accuracy"] != again["test/accuracy"]
