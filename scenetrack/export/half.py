@@ -10,8 +10,9 @@ from onnx import TensorProto
 from scenetrack.export.rewrite import MOVES, Convolution, Linear, Rewrite, attributes, uses
 
 # What may follow a layer in float16 without passing through float32 again.
-_ELEMENTWISE = frozenset(
-    ("Add", "Clip", "Elu", "Gelu", "LeakyRelu", "Mul", "Relu", "Sigmoid", "Sub", "Sum", "Tanh")
+_FOLLOWERS = frozenset(
+    ("Add", "Clip", "Elu", "Gelu", "LeakyRelu", "MaxPool")
+    + ("Mul", "Relu", "Sigmoid", "Sub", "Sum", "Tanh")
 )
 _LARGEST = float(np.finfo(np.float16).max)
 _LARGEST_PIXEL = 255
@@ -118,7 +119,7 @@ class _Halving:
 
     def _follow(self, node: onnx.NodeProto) -> bool:
         """Repeat a simple node on float16; False where it must or may as well be float32."""
-        if node.op_type not in _ELEMENTWISE | MOVES or len(node.output) != 1:
+        if node.op_type not in _FOLLOWERS | MOVES or len(node.output) != 1:
             return False
         count = 1 if node.op_type in MOVES else len(node.input)
         inputs = [self._operand(name) for name in node.input[:count]]

@@ -69,6 +69,7 @@ def convolutional(kernel: int, stride: int, bias: bool) -> onnx.ModelProto:
     constants = [first, weights(1, 150, 4)[0]] if bias else [first]
     net = Net().add("Transpose", perm=[0, 3, 1, 2]).add("Cast", to=TensorProto.FLOAT)
     net.add("Conv", *constants, strides=[stride, stride]).add("Relu")
+    net.add("MaxPool", kernel_shape=[2, 2])
     return net.add("Transpose", perm=[0, 2, 3, 1]).model(("batch", "down", "across", 150))
 
 
@@ -94,7 +95,7 @@ MODELS = {
     "contrast": lambda: mlp("Relu", centred=True),
     "pointwise conv": lambda: convolutional(1, 1, bias=True),
     "strided conv": lambda: convolutional(4, 2, bias=True),
-    "conv without bias": lambda: convolutional(4, 4, bias=False),
+    "conv without bias": lambda: convolutional(3, 3, bias=False),
 }
 
 
@@ -300,6 +301,11 @@ class TestHalves:
         assert operators(came) == wanted
         kinds = {tensor.data_type for tensor in came.graph.initializer}
         assert kinds == {TensorProto.FLOAT16}
+
+    def test_pooling_goes_on_in_float16(self) -> None:
+        steps = operators(with_precision(convolutional(4, 2, bias=True), "fp16"))
+        wanted = ["Transpose", "Cast", "Conv", "Relu", "MaxPool", "Transpose", "Identity", "Cast"]
+        assert steps == wanted
 
     def test_what_precedes_the_layers_stays_as_it_was(self) -> None:
         net = Net().add("Cast", to=TensorProto.FLOAT).add("Mul", np.float32([1e-9]))
