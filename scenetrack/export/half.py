@@ -10,10 +10,8 @@ from onnx import TensorProto
 from scenetrack.export.rewrite import MOVES, Convolution, Linear, Rewrite, attributes, uses
 
 # What may follow a layer in float16 without passing through float32 again.
-_FOLLOWERS = frozenset(
-    ("Add", "Clip", "Elu", "Gelu", "LeakyRelu", "MaxPool")
-    + ("Mul", "Relu", "Sigmoid", "Sub", "Sum", "Tanh")
-)
+_ACTIVATIONS = ("Clip", "Elu", "Gelu", "LeakyRelu", "Relu", "Sigmoid", "Tanh")
+_FOLLOWERS = frozenset((*_ACTIVATIONS, "Add", "MaxPool", "Mul", "Sub", "Sum"))
 _LARGEST = float(np.finfo(np.float16).max)
 _LARGEST_PIXEL = 255
 _SHARING = 16
