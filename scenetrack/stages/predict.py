@@ -16,6 +16,7 @@ from scenetrack.config import PredictConfig
 from scenetrack.data.images import quiet_decoding
 from scenetrack.errors import DataError, InputError
 from scenetrack.machine import available_cpus
+from scenetrack.onnx_files import read_model
 from scenetrack.predictions.classifier import Classifier, model_digest
 from scenetrack.predictions.output import (
     Output,
@@ -92,9 +93,8 @@ def _open(config: PredictConfig, file: Path) -> Classifier:
 
 def _with_evidence(file: Path) -> Path | bytes:
     """The bundle with its evidence as an output, where it has any."""
-    # ONNX takes half a second to import.
+    # What makes bundles takes its time to import, and only pictures need it.
     from scenetrack.bundle import with_evidence
-    from scenetrack.onnx_files import read_model
 
     model = read_model(file)
     about = {item.key: item.value for item in model.metadata_props}
