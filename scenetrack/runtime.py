@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import logging
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from scenetrack.config.base import DEVICES
 from scenetrack.errors import ModelError, ScenetrackError
 from scenetrack.machine import available_cpus, page_lock
 from scenetrack.onnx_files import IN_MEMORY, ModelFile, check_model_file, one_line
-from scenetrack.providers import CPU, provider_lists
+from scenetrack.providers import CPU, Providers, provider_lists
 from scenetrack.storage import printable
 
 logger = logging.getLogger(__name__)
@@ -334,10 +335,7 @@ def _open_session(ort: Any, file: ModelFile, device: str, threads: int) -> Any:
     for providers in preferred:
         name = providers[0][0]
         try:
-            # ONNX Runtime's own way of falling back prints several lines.
-            session = ort.InferenceSession(
-                file.content, options, providers=providers, enable_fallback=0
-            )
+            session = _start(ort, file, options, providers)
         except Exception as error:  # onnxruntime's exceptions share no narrower base
             logger.info("%s did not start: %s", name, one_line(error))
             continue
@@ -345,7 +343,14 @@ def _open_session(ort: Any, file: ModelFile, device: str, threads: int) -> Any:
         if used != name:
             logger.info("%s did not start: running on %s", name, used)
         return session
-    return ort.InferenceSession(file.content, options, providers=last, enable_fallback=0)
+    return _start(ort, file, options, last)
+
+
+def _start(ort: Any, file: ModelFile, options: Any, providers: Providers) -> Any:
+    # ONNX Runtime's own way of falling back prints several lines, and before 1.26 it cannot be
+    # turned off.
+    with redirect_stdout(io.StringIO()):
+        return ort.InferenceSession(file.content, options, providers=providers, enable_fallback=0)
 
 
 def _import_onnxruntime() -> Any:

@@ -75,12 +75,12 @@ def damage_bytes(content: bytes, generator: np.random.Generator) -> bytes:
     """Flip, replace, insert and cut a few bytes."""
     damaged = bytearray(content)
     for _ in range(generator.integers(1, 5)):
-        place = int(generator.integers(len(damaged)))
+        place = int(generator.integers(max(len(damaged), 1)))
         match generator.integers(5):
             case 0:
+                damaged[place : place + 1] = generator.bytes(1)
+            case 1 if damaged:
                 damaged[place] ^= 1 << int(generator.integers(8))
-            case 1:
-                damaged[place] = int(generator.integers(256))
             case 2:
                 del damaged[place : place + int(generator.integers(1, 9))]
             case 3:

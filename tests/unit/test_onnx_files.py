@@ -448,6 +448,24 @@ class TestDamage:
         monkeypatch.setattr(Path, "open", refused)
         assert refusal(path).endswith("net.onnx cannot be read: Permission denied")
 
+    @pytest.mark.parametrize("size", [0, 47, 49, 96])
+    def test_raw_data_of_another_size(self, size: int) -> None:
+        model = product()
+        model.graph.initializer[0].raw_data = bytes(size)
+        message = refusal(model.SerializeToString())
+        assert f"tensor 'weights' has {size} bytes, and its shape takes 48" in message
+
+    @pytest.mark.parametrize("length", [2**31, 2**40, -2])
+    def test_lengths_that_cannot_be(self, length: int) -> None:
+        model = product()
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = length
+        assert f"'x' has the shape [{length}, 4]" in refusal(model.SerializeToString())
+
+    def test_graphs_that_the_checker_refuses(self) -> None:
+        model = product()
+        model.graph.node[0].input.append("x")
+        assert "cannot be read" in refusal(model.SerializeToString())
+
     def test_both_onnx_and_the_runtimes_own_format(self) -> None:
         """ONNX Runtime takes bytes with ORTM at the fifth place for a format of its own."""
         content = product().SerializeToString()
@@ -493,6 +511,22 @@ class TestDamage:
         assert sum(counts.values()) == FUZZED
         assert min(counts["ran"], counts["refused"]) > FUZZED / 50
         assert counts["failed"] > 0
+
+
+@pytest.mark.parametrize("kind", sorted(helper.get_all_tensor_dtypes()))
+def test_bits_of_an_element(kind: int) -> None:
+    """Against onnx, which packs what is smaller than a byte."""
+    if kind == TensorProto.STRING:
+        assert onnx_files._bits(kind) == 0
+        return
+    array = np.zeros(8, helper.tensor_dtype_to_np_dtype(kind))
+    tensor = onnx.numpy_helper.from_array(array)
+    assert tensor.data_type == kind
+    assert 8 * len(tensor.raw_data) == 8 * onnx_files._bits(kind)
+
+
+def test_bits_of_unknown_types() -> None:
+    assert onnx_files._bits(TensorProto.UNDEFINED) == onnx_files._bits(1000) == 0
 
 
 @pytest.mark.parametrize(
