@@ -20,7 +20,7 @@ from scenetrack.bundle import BundleReport, build_bundle, verify_bundle
 from scenetrack.config import BundleConfig
 from scenetrack.data.catalog import SceneDataset
 from scenetrack.data.images import load_images
-from scenetrack.errors import ConfigError, InputError, ModelError
+from scenetrack.errors import ConfigError, DataError, InputError, ModelError
 from scenetrack.pipeline import ScenePipeline
 from scenetrack.runtime import OnnxModel
 from scenetrack.stages.finished import FinishedMethod, find_method, open_pipeline
@@ -76,15 +76,8 @@ def bundle_of(model: str) -> Path:
         InputError: it does not exist, or cannot be bundled.
         ExportError: the graph differs from the method in Python.
     """
-    if model.startswith("models:/"):
-        registered = registered_onnx(model)
-        if registered:
-            return registered
-    run_id, _, name = model.removeprefix("runs:/").partition("/")
-    if model.startswith("runs:/") and name == "bundle":
-        logged = find_onnx(run_id, name)
-        if logged is None:
-            raise ModelError(f"run {run_id} has no bundle: make it with scenetrack bundle {run_id}")
+    logged = _addressed(model)
+    if logged:
         return logged
     found = find_method(model)
     logged = find_onnx(found.run.id, "bundle") if found.run else None
@@ -102,6 +95,19 @@ def bundle_of(model: str) -> Path:
         onnx.save(graph, temporary)
     logger.info("bundled %s as %s", found.name, target)
     return target
+
+
+def _addressed(model: str) -> Path | None:
+    """The bundle at an address in MLflow; None for another kind of model."""
+    if model.startswith("models:/"):
+        return registered_onnx(model)
+    run_id, _, name = model.removeprefix("runs:/").partition("/")
+    if not model.startswith("runs:/") or name != "bundle":
+        return None
+    logged = find_onnx(run_id, name)
+    if logged is None:
+        raise ModelError(f"run {run_id} has no bundle: make it with scenetrack bundle {run_id}")
+    return logged
 
 
 def _target(output: str) -> Path:
@@ -124,6 +130,11 @@ def _check_dataset(
         raise ModelError(
             f"a data set of the classes {', '.join(pipeline.classes)} is required. Received: one "
             f"of {', '.join(dataset.class_names)}; name the method's own with --data"
+        )
+    if not len(dataset.test):
+        raise DataError(
+            f"at least one test image is required to verify on. Received: none in {dataset.root}; "
+            "name other data with --data"
         )
     is_own = dataset.digest == found.dataset_digest
     if found.dataset_digest and not is_own:

@@ -115,27 +115,15 @@ def open_pipeline(
         ModelError: a part is missing, is damaged or does not fit the others.
         ExportError: a Keras network cannot be exported.
     """
-    if found.stage_run is None or found.stage_run.stage in _ONE_METHOD:
-        return _network_alone(found, dataset, device)
     run, stage_run = found.run, found.stage_run
-    assert run is not None
-    network = read_model(resolve_onnx(stage_run.id, "descriptors"))
-    about = {item.key: item.value for item in network.metadata_props}
-    if "image_size" not in about:
-        raise ModelError(
-            "a network for whole images is required, but that of run "
-            f"{stage_run.id} is of scenetrack {about.get('scenetrack', '0.1')}, which kept single "
-            "patches: run the stage again"
-        )
-    end_to_end = run.tags.get("classifier") == "network"
-    encoder = None
-    if not end_to_end and run.tags.get("encoder", "none") != "none":
-        arrays = read_arrays(run_file(stage_run.id, "vocabulary.npz"))
-        encoder = Vocabulary.from_arrays(arrays)
-    classifier = None
-    if not end_to_end:
-        arrays = read_arrays(run_file(run.id, "classifier.npz"))
-        classifier = FittedClassifier.from_arrays(arrays)
+    if run is None or stage_run is None or stage_run.stage in _ONE_METHOD:
+        return _network_alone(found, dataset, device)
+    network, about = _network_of(stage_run)
+    encoder, classifier = None, None
+    if run.tags.get("classifier") != "network":
+        if run.tags.get("encoder", "none") != "none":
+            encoder = Vocabulary.from_arrays(read_arrays(run_file(stage_run.id, "vocabulary.npz")))
+        classifier = FittedClassifier.from_arrays(read_arrays(run_file(run.id, "classifier.npz")))
     return ScenePipeline(
         network=network,
         classes=tuple(json.loads(about["classes"])),
@@ -146,6 +134,18 @@ def open_pipeline(
         temperature=run.metrics.get("temperature", 1.0),
         device=device,
     )
+
+
+def _network_of(run: RunInfo) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """The network that a stage exported, and what it says of itself."""
+    network = read_model(resolve_onnx(run.id, "descriptors"))
+    about = {item.key: item.value for item in network.metadata_props}
+    if "image_size" not in about:
+        raise ModelError(
+            f"a network for whole images is required, but that of run {run.id} is of scenetrack "
+            f"{about.get('scenetrack', '0.1')}, which kept single patches: run the stage again"
+        )
+    return network, about
 
 
 def _finished(run: RunInfo) -> RunInfo:
