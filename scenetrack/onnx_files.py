@@ -5,8 +5,8 @@ operators of libraries that would have to be loaded, and nodes that wrap what a 
 compiled. Of these only the first is allowed, and only within the model's own folder.
 
 Damaged graphs are refused here as well, for older releases of ONNX Runtime crash on some: of
-8,000 mutations of a small graph 1.22 died of 20 and 1.26 of 13, 1.32 of none. After these checks
-none was left.
+8,000 mutations of a small graph 1.22 died of 20 and 1.26 of 13, 1.32 of none. With these checks
+1.26 died of one in 16,000, a Conv whose kernel has a dimension too many.
 """
 
 from __future__ import annotations
