@@ -18,7 +18,7 @@ from workplace import Workplace, finished
 
 from scenetrack.predictions.rows import from_json
 
-MANY = 3000
+MANY = 2001
 SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGKILL": -9}
 # Little memory makes small batches, so that a signal finds work in the middle.
 SMALL = ("--memory", "16")
