@@ -238,8 +238,11 @@ class BagOfWords(TransformerMixin, BaseEstimator):
         scale, weights, offsets = self._grid()
         with builder.scope("words"):
             rows = _grid_in_graph(builder, descriptors, scale)
-            product = builder.node("MatMul", rows, builder.constant("weights", weights))
-            distances = builder.node("Add", product, builder.constant("offsets", offsets))
+            constants = (
+                builder.constant(name, values)
+                for name, values in (("weights", weights), ("offsets", offsets))
+            )
+            distances = builder.node("Gemm", rows, *constants)
             words = builder.node("ArgMin", distances, name="nearest", axis=1, keepdims=0)
             shape = builder.node("Shape", words)
             one = helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])
@@ -332,21 +335,22 @@ _VOCABULARY_RANKS = {"codebook": 2, "pca_mean": 1, "pca_components": 2, "pca_len
 
 
 def _steps_per_unit(length: float, bits: int) -> float:
-    """The power of two that makes ``length`` at most 2**bits grid steps."""
-    return float(2.0 ** (bits - np.frexp(length)[1])) if length else 1.0
+    """The power of two that makes ``length`` at most 2**bits grid steps, if float32 has it."""
+    exponent = bits - int(np.frexp(length)[1]) if length else 0
+    return float(2.0 ** min(exponent, 100))
 
 
 def _to_grid(values: NDArray[np.float32], scale: float) -> NDArray[np.float64]:
     """``values`` in whole grid steps."""
-    scaled = values.astype(np.float64)
-    scaled *= scale
-    return np.asarray(np.rint(scaled, out=scaled))
+    # A power of two times a float32 is exact, and so is what is rounded of it.
+    scaled = values * np.float32(scale)
+    return np.asarray(np.rint(scaled, out=scaled), np.float64)
 
 
 def _grid_in_graph(builder: GraphBuilder, tensor: str, scale: float) -> str:
-    values = builder.node("Cast", tensor, name="float64", to=TensorProto.DOUBLE)
-    scaled = builder.node("Mul", values, builder.constant("scale", np.array(scale)))
-    return builder.node("Round", scaled, name="steps")
+    scaled = builder.node("Mul", tensor, builder.constant("scale", np.array(scale, np.float32)))
+    steps = builder.node("Round", scaled, name="steps")
+    return builder.node("Cast", steps, name="float64", to=TensorProto.DOUBLE)
 
 
 def _joined(

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from scenetrack.graph import GraphBuilder
 
@@ -93,21 +94,22 @@ def _in_blocks(left: Floats, right: Floats, pairwise: _Pairwise) -> Floats:
 
 
 def compare_in_graph(builder: GraphBuilder, left: str, others: str, kernel: str) -> str:
-    """The twin of ``compare``: tensors float64 [N, D] and [M, D] to float64 [N, M].
+    """The twin of ``compare``: tensors float64 [N, D] and [D, M] to float64 [N, M].
 
-    For chi2 and intersection one row after the other, so that [M, D] values are held at a time.
+    For chi2 and intersection one row after the other, and of each row only the values above 0: an
+    image has few of the words.
     """
     if kernel in HISTOGRAM_KERNELS:
         add = _shared_in_graph if kernel == "intersection" else _chi2_in_graph
         pairwise = add(builder, others)
         (compared,) = builder.each([left], lambda inner, row: [pairwise(inner, row)], [np.float64])
         return compared
-    product = builder.node("MatMul", left, builder.node("Transpose", others, perm=[1, 0]))
+    product = builder.node("MatMul", left, others)
     if kernel == "linear":
         return product
-    lengths = builder.node("ReduceSumSquare", left, _last_axis(builder), keepdims=1)
+    lengths = builder.node("ReduceSumSquare", left, _axis(builder, 1), keepdims=1)
     squares = builder.node("Sub", lengths, builder.node("Mul", product, _number(builder, 2)))
-    lengths = builder.node("ReduceSumSquare", others, _last_axis(builder), keepdims=0)
+    lengths = builder.node("ReduceSumSquare", others, _axis(builder, 0), keepdims=0)
     return builder.node("Max", builder.node("Add", squares, lengths), _number(builder, 0))
 
 
@@ -118,61 +120,35 @@ def kernel_in_graph(builder: GraphBuilder, compared: str, kernel: str, gamma: fl
     return builder.node("Exp", builder.node("Mul", compared, _number(builder, -gamma)))
 
 
-_PairwiseTwin: TypeAlias = Callable[[GraphBuilder, str], str]
-
-
-def _shared_in_graph(outer: GraphBuilder, others: str) -> _PairwiseTwin:
-    return lambda builder, row: builder.node(
-        "ReduceSum", builder.node("Min", row, others), _last_axis(builder), keepdims=0
-    )
-
-
-def _chi2_in_graph(outer: GraphBuilder, others: str) -> _PairwiseTwin:
-    # The sums over constants alone are done once, when the graph is loaded.
-    floor = outer.node("Max", others, _number(outer, _TINY))
-    sums = outer.node("ReduceSum", others, _last_axis(outer), keepdims=0)
-
-    def distances(builder: GraphBuilder, row: str) -> str:
-        quotients = builder.node("Div", others, builder.node("Add", floor, row))
-        terms = builder.node("Mul", quotients, row)
-        harmonic = builder.node("ReduceSum", terms, _last_axis(builder), keepdims=0)
-        total = builder.node("Add", builder.node("ReduceSum", row, keepdims=0), sums)
-        four = builder.node("Mul", harmonic, _number(builder, 4))
-        return builder.node("Max", builder.node("Sub", total, four), _number(builder, 0))
-
-    return distances
-
-
-def _chi2_terms_in_graph(builder: GraphBuilder, row: str, others: str) -> str:
-    """(x - y)^2 / (x + y) of each value: float64 [D] and [M, D] to [M, D]."""
-    total = builder.node("Max", builder.node("Add", row, others), _number(builder, _TINY))
-    difference = builder.node("Sub", row, others)
-    return builder.node("Div", builder.node("Mul", difference, difference), total)
+def places_above_zero(builder: GraphBuilder, row: str) -> str:
+    """Where ``row`` float64 [D] is above 0: int64 [d], in a graph."""
+    above = builder.node("Cast", row, to=TensorProto.BOOL)
+    return builder.node("Squeeze", builder.node("NonZero", above), _axis(builder, 0))
 
 
 def change_in_graph(
     builder: GraphBuilder, rows: tuple[str, str], others: str, similar: str, machine: Kernel
 ) -> str:
-    """What a row's kernel values lose when one of its values alone changes, for each of its values.
+    """What a row's kernel values lose when one of its values alone changes.
 
     Args:
-        rows: the row as it is and its changed values, each float64 [D].
-        others: float64 [M, D].
-        similar: the kernel of the row as it is and the others, float64 [M].
+        rows: values of the row as they are and as they would be, each float64 [d].
+        others: the same values of the other rows, float64 [d, M].
+        similar: the kernel of the whole row as it is and the others, float64 [M].
         machine: the kernel and its gamma.
 
     Returns:
-        float64 [M, D].
+        float64 [d, M], one change in each row.
     """
     kernel, gamma = machine
-    before, after = rows
+    before, after = (builder.node("Unsqueeze", row, _axis(builder, 1)) for row in rows)
     if kernel == "linear":
         return builder.node("Mul", others, builder.node("Sub", before, after))
     if kernel == "intersection":
-        terms = [builder.node("Min", row, others) for row in rows]
+        terms = [builder.node("Min", row, others) for row in (before, after)]
         return builder.node("Sub", *terms)
     if kernel == "chi2":
-        old, new = (_chi2_terms_in_graph(builder, row, others) for row in rows)
+        old, new = (_chi2_terms_in_graph(builder, row, others) for row in (before, after))
         farther = builder.node("Sub", new, old)
     else:
         # (b - y)^2 - (a - y)^2 = (b - a) (a + b - 2y).
@@ -180,13 +156,53 @@ def change_in_graph(
         middle = builder.node("Sub", builder.node("Add", before, after), twice)
         farther = builder.node("Mul", builder.node("Sub", after, before), middle)
     left = kernel_in_graph(builder, farther, kernel, gamma)
-    axis = builder.constant("column", np.array([1], np.int64))
-    share = builder.node("Sub", _number(builder, 1), left)
-    return builder.node("Mul", share, builder.node("Unsqueeze", similar, axis))
+    return builder.node("Mul", builder.node("Sub", _number(builder, 1), left), similar)
 
 
-def _last_axis(builder: GraphBuilder) -> str:
-    return builder.constant("last", np.array([-1], np.int64))
+_PairwiseTwin: TypeAlias = Callable[[GraphBuilder, str], str]
+
+
+def _shared_in_graph(outer: GraphBuilder, others: str) -> _PairwiseTwin:
+    def shared(builder: GraphBuilder, row: str) -> str:
+        values, parts = _above_zero(builder, row, others)
+        smaller = builder.node("Min", values, parts)
+        return builder.node("ReduceSum", smaller, _axis(builder, 0), keepdims=0)
+
+    return shared
+
+
+def _chi2_in_graph(outer: GraphBuilder, others: str) -> _PairwiseTwin:
+    # Of constants alone: ONNX Runtime adds them up once, when it loads the graph.
+    sums = outer.node("ReduceSum", others, _axis(outer, 0), keepdims=0)
+
+    def distances(builder: GraphBuilder, row: str) -> str:
+        values, parts = _above_zero(builder, row, others)
+        quotients = builder.node("Div", parts, builder.node("Add", parts, values))
+        terms = builder.node("Mul", quotients, values)
+        harmonic = builder.node("ReduceSum", terms, _axis(builder, 0), keepdims=0)
+        total = builder.node("Add", builder.node("ReduceSum", row, keepdims=0), sums)
+        four = builder.node("Mul", harmonic, _number(builder, 4))
+        return builder.node("Max", builder.node("Sub", total, four), _number(builder, 0))
+
+    return distances
+
+
+def _above_zero(builder: GraphBuilder, row: str, others: str) -> tuple[str, str]:
+    """The values of a row above 0, float64 [d, 1], and the others' there, float64 [d, M]."""
+    places = places_above_zero(builder, row)
+    values = builder.node("Unsqueeze", builder.node("Gather", row, places), _axis(builder, 1))
+    return values, builder.node("Gather", others, places, axis=0)
+
+
+def _chi2_terms_in_graph(builder: GraphBuilder, values: str, others: str) -> str:
+    """(x - y)^2 / (x + y): float64 [d, 1] and [d, M] to [d, M]."""
+    total = builder.node("Max", builder.node("Add", values, others), _number(builder, _TINY))
+    difference = builder.node("Sub", values, others)
+    return builder.node("Div", builder.node("Mul", difference, difference), total)
+
+
+def _axis(builder: GraphBuilder, axis: int) -> str:
+    return builder.constant("axis", np.array([axis], np.int64))
 
 
 def _number(builder: GraphBuilder, value: float) -> str:

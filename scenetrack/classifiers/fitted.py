@@ -21,6 +21,7 @@ from scenetrack.kernels import (
     compare_in_graph,
     kernel_in_graph,
     kernel_matrix,
+    places_above_zero,
 )
 
 
@@ -30,16 +31,16 @@ class ScoreTensors:
 
     Attributes:
         prepared: float64 [N, D], as the kernel takes them.
-        support: float64 [S, D].
+        support: float64 [D, S].
         similar: float64 [N, S], the kernel of both.
-        dual: float64 [n_classes, S].
+        weights: float64 [S, n_classes].
         scores: float64 [N, n_classes].
     """
 
     prepared: str
     support: str
     similar: str
-    dual: str
+    weights: str
     scores: str
 
 
@@ -129,15 +130,14 @@ class FittedClassifier:
                 rows = builder.node("Sub", rows, builder.constant("mean", self.mean))
             if (self.scale != 1).any():
                 rows = builder.node("Div", rows, builder.constant("scale", self.scale))
-            support = _stored(builder, "support", self.support)
+            support = _stored(builder, "support", self.support.T)
             compared = compare_in_graph(builder, rows, support, self.kernel)
             similar = kernel_in_graph(builder, compared, self.kernel, self.gamma)
-            dual = builder.constant("dual", self.dual)
-            weights = builder.node("Transpose", dual, perm=[1, 0])
+            weights = builder.constant("dual", self.dual.T)
             weighed = builder.node("MatMul", similar, weights)
             intercept = builder.constant("intercept", self.intercept)
             scores = builder.node("Add", weighed, intercept, name="scores")
-        return ScoreTensors(rows, support, similar, dual, scores)
+        return ScoreTensors(rows, support, similar, weights, scores)
 
     def evidence_in_graph(self, builder: GraphBuilder, tensors: ScoreTensors, words: str) -> str:
         """How much each patch of an image spoke for each class.
@@ -156,12 +156,15 @@ class FittedClassifier:
         """
 
         def explain(image: GraphBuilder, row: str, similar: str, words: str) -> list[str]:
-            fewer = _one_less(image, row, words, square_root=bool(self.square_root))
+            present = places_above_zero(image, row)
+            before = image.node("Gather", row, present)
+            fewer = _one_less(image, before, words, square_root=bool(self.square_root))
+            support = image.node("Gather", tensors.support, present, axis=0)
             machine = (self.kernel, self.gamma)
-            lost = change_in_graph(image, (row, fewer), tensors.support, similar, machine)
-            by_class = image.node("MatMul", tensors.dual, lost)  # C x K
-            by_word = image.node("Transpose", by_class, perm=[1, 0])
-            of_patches = image.node("Gather", by_word, words, axis=0)
+            lost = change_in_graph(image, (before, fewer), support, similar, machine)
+            by_word = image.node("MatMul", lost, tensors.weights)  # words present x C
+            order = _places(image, present, self.support.shape[1])
+            of_patches = image.node("Gather", by_word, image.node("Gather", order, words), axis=0)
             return [image.node("Cast", of_patches, to=TensorProto.FLOAT)]
 
         with builder.scope("evidence"):
@@ -206,9 +209,10 @@ def _stored(builder: GraphBuilder, name: str, values: Floats) -> str:
 
 
 def _one_less(builder: GraphBuilder, row: str, words: str, *, square_root: bool) -> str:
-    """A prepared histogram, float64 [K], if each of its ``words`` int64 [n] counted one less.
+    """Values of a prepared histogram, float64 [d], if each of its words counted one less.
 
-    Histograms are never standardised, so that the counts can be told from it.
+    ``words`` int64 [n] tell how many there are. Histograms are never standardised, so that the
+    counts can be told from the values.
     """
     total = builder.node("Cast", builder.node("Shape", words), to=TensorProto.DOUBLE)
     shares = builder.node("Mul", row, row) if square_root else row
@@ -217,6 +221,15 @@ def _one_less(builder: GraphBuilder, row: str, words: str, *, square_root: bool)
     left = builder.node("Max", builder.node("Sub", counts, one), zero)
     fewer = builder.node("Div", left, total)
     return builder.node("Sqrt", fewer) if square_root else fewer
+
+
+def _places(builder: GraphBuilder, present: str, size: int) -> str:
+    """Which of ``present`` int64 [d] each of ``size`` words is: int64 [size], 0 for the others."""
+    numbers = [builder.constant("number", np.array(value, np.int64)) for value in (0, 1)]
+    count = builder.node("Size", present)
+    order = builder.node("Range", numbers[0], count, numbers[1])
+    none = builder.constant("none", np.zeros(size, np.int64))
+    return builder.node("ScatterElements", none, present, order)
 
 
 def prepared(
