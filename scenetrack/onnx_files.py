@@ -123,11 +123,31 @@ def _load(source: Path | str | bytes) -> tuple[ModelFile, ModelProto]:
         _check_size(len(content) + sum(path.stat().st_size for path in external), name)
         # The checker looks for external data beside a file, and for a model in memory in the
         # folder where the process runs.
-        onnx.checker.check_model(str(real) if external else content)
+        onnx.checker.check_model(str(real) if external else _with_shapes(model, content))
     # A text field that is no UTF-8 fails only when it is looked at.
     except (DecodeError, onnx.checker.ValidationError, ValueError, OSError) as error:
         raise _unreadable(name, one_line(error)) from error
     return ModelFile(content, folder if external else None), model
+
+
+def _with_shapes(model: ModelProto, content: bytes) -> bytes:
+    """The content, for the checker: it wants every input and output to have a shape.
+
+    ONNX Runtime does not, and an output's number of dimensions may be unknown.
+    """
+    if all(value.type.tensor_type.HasField("shape") for value in _ends(model)):
+        return content
+    copied = ModelProto()
+    copied.CopyFrom(model)
+    for value in _ends(copied):
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.shape.SetInParent()
+    shaped: bytes = copied.SerializeToString()
+    return shaped
+
+
+def _ends(model: ModelProto) -> Iterator[ValueInfoProto]:
+    yield from (*model.graph.input, *model.graph.output)
 
 
 def _real_file(source: Path | str, name: str) -> Path:

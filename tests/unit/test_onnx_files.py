@@ -461,6 +461,14 @@ class TestDamage:
         model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = length
         assert f"'x' has the shape [{length}, 4]" in refusal(model.SerializeToString())
 
+    def test_outputs_may_have_any_number_of_dimensions(self) -> None:
+        model = product()
+        model.graph.output[0].type.tensor_type.ClearField("shape")
+        content = model.SerializeToString()
+        result = OnnxModel(content, device="cpu", threads=1).run(x=INPUT)["y"]
+        np.testing.assert_array_equal(result, INPUT @ WEIGHTS)
+        assert not read_model(content).graph.output[0].type.tensor_type.HasField("shape")
+
     def test_graphs_that_the_checker_refuses(self) -> None:
         model = product()
         model.graph.node[0].input.append("x")
