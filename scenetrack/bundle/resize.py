@@ -68,8 +68,7 @@ def _weights(builder: GraphBuilder, length: str, size: int) -> list[str]:
 
     Each uint8 [length, size]. The operations and their order are Pillow's.
     """
-    number = _double(builder, "half", 0.5), _double(builder, "one", 1.0)
-    half, one = number
+    zero, half, one = (_double(builder, "number", value) for value in (0.0, 0.5, 1.0))
     scale = builder.node(
         "Div", _cast(builder, length, TensorProto.DOUBLE), _double(builder, "size", size)
     )
@@ -83,7 +82,6 @@ def _weights(builder: GraphBuilder, length: str, size: int) -> list[str]:
         "Add", builder.node("Sub", _cast(builder, pixels, TensorProto.DOUBLE), centers), half
     )
     distances = builder.node("Abs", builder.node("Mul", offsets, builder.node("Div", one, support)))
-    zero = _double(builder, "zero", 0.0)
     heights = builder.node("Max", builder.node("Sub", one, distances), zero)
     inside = builder.node(
         "And",
