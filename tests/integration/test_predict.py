@@ -50,6 +50,18 @@ def whole(workplace: Workplace, place: Path) -> Path:
     return output
 
 
+def assert_same(output: Path, whole: Path) -> None:
+    """Equal rows but for the last digit of a probability, which depends on who shares a batch."""
+    came, expected = (
+        [from_json(line) for line in file.read_bytes().splitlines()] for file in (output, whole)
+    )
+    assert [(row.path, row.error) for row in came] == [(row.path, row.error) for row in expected]
+    for one, other in zip(came, expected, strict=True):
+        assert [name for name, _ in one.top] == [name for name, _ in other.top]
+        told = [probability for _, probability in one.top]
+        assert told == pytest.approx([probability for _, probability in other.top], rel=1e-6)
+
+
 def test_order_and_labels(whole: Path, place: Path) -> None:
     rows = [from_json(line) for line in whole.read_bytes().splitlines()]
     assert [row.path for row in rows] == [
@@ -78,7 +90,7 @@ def test_goes_on_after_a_signal(workplace: Workplace, place: Path, whole: Path, 
 
     _, err = finished(start(workplace, place, *words))
     assert f"reusing {kept} rows of" in err
-    assert output.read_bytes() == whole.read_bytes()
+    assert_same(output, whole)
     assert not list(place.glob(f"{name}.jsonl.*"))
 
 
@@ -99,7 +111,7 @@ def test_two_on_one_file(workplace: Workplace, place: Path, whole: Path) -> None
         f"error: another process is writing {output}: wait for it or choose another output"
     ]
     finished(first)
-    assert output.read_bytes() == whole.read_bytes()
+    assert_same(output, whole)
 
 
 def test_parquet_and_csv_tell_the_same(workplace: Workplace, place: Path) -> None:
