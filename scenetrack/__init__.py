@@ -1,3 +1,3 @@
 """Scene and image classification: Keras to ONNX descriptors, encoders, SVMs, tracked in MLflow."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
