@@ -1,0 +1,226 @@
+"""The ``scenetrack`` command: one command per stage, flags from its config, errors as one line.
+
+Nothing heavy is imported until a command really runs, so that help and refusals are immediate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, get_args
+
+import click
+
+from scenetrack import __version__
+from scenetrack.cli.tools import tools
+from scenetrack.cli.values import EMPTY_LIST, build_config, parse_value
+from scenetrack.cli.voice import (
+    Voice,
+    example,
+    prepare_process,
+    show_help_without_command,
+    voice_options,
+)
+from scenetrack.config import (
+    ENTRY_POINTS,
+    EntryPointConfig,
+    StageConfig,
+    field_types,
+    format_value,
+)
+from scenetrack.errors import ScenetrackError, Terminated
+from scenetrack.mlproject import POSITIONAL, flag_name
+
+__all__ = ["EXAMPLES", "build_config", "command_line", "main", "parse_value"]
+
+EXAMPLES = {
+    "main": "scenetrack main --data mit8",
+    "train_mlp": "scenetrack train_mlp --data mit8 --hidden 2048,1024 --dropout 0.5 --epochs 80",
+    "activations": "scenetrack activations coast.jpg --layer hidden_1 --output figures",
+    "layer_svm": "scenetrack layer_svm --data photos --kernels linear,rbf --folds 10",
+    "patch_bow": "scenetrack patch_bow --data mit8 --patch-size 16 --codebook-size 2048 --seed 7",
+    "export": "scenetrack export RUN --layer hidden_2 --dense --precision int8 -o layer.onnx",
+    "bundle": "scenetrack bundle RUN -o scene.onnx",
+    "predict": "scenetrack predict scene.onnx photos -o labels.csv --explain maps",
+}
+
+_METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
+
+
+class _Commands(click.Group):
+    """Lists its commands in the order of the story, not of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: the words after the program's name; those of this process where None.
+
+    Returns:
+        0; 1 after a failure; 2 after a wrong value, file or flag; 130 after Ctrl-C; 143 after
+        SIGTERM. What went wrong is one line on stderr; ``--debug`` adds the traceback.
+    """
+    voice = Voice()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        root = command_line()
+        with _sigterm_raises(), root.make_context("scenetrack", words, obj=voice) as context:
+            root.invoke(context)
+    except click.exceptions.Exit as finished:
+        return finished.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except BaseException as error:
+        message, code = _verdict(error)
+        if voice.debug:
+            traceback.print_exception(error)
+        click.echo(" ".join(message.split()), err=True)
+        return code
+    return 0
+
+
+def command_line() -> click.Group:
+    """The whole command line: a command for each entry point, ``data``, ``bench`` and ``ui``."""
+    root = _Commands(
+        name="scenetrack",
+        help=(
+            "Scene and image classification: end-to-end networks against descriptors, encoders "
+            "and SVMs, every run tracked in MLflow."
+        ),
+        epilog=example("scenetrack patch_bow", "scenetrack ui"),
+        params=voice_options(),
+        callback=show_help_without_command,
+        invoke_without_command=True,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    click.version_option(__version__, message="%(prog)s %(version)s")(root)
+    for config in ENTRY_POINTS:
+        root.add_command(_command(config))
+    for command in tools():
+        root.add_command(command)
+    return root
+
+
+def _command(config: type[EntryPointConfig]) -> click.Command:
+    types = field_types(config)
+    params: list[click.Parameter] = []
+    for item in dataclasses.fields(config):
+        if item.name in POSITIONAL.get(config.stage, ()):
+            count = -1 if get_args(types[item.name]) else 1
+            params.append(click.Argument([item.name], required=False, nargs=count))
+        else:
+            params.append(_option(item, types[item.name]))
+    return click.Command(
+        name=config.stage,
+        help=config.__doc__,
+        epilog=example(EXAMPLES[config.stage]),
+        params=params + voice_options(),
+        callback=_callback(config),
+    )
+
+
+def _option(item: dataclasses.Field[Any], kind: Any) -> click.Option:
+    # A switch may stand alone or take a value, as MLproject always gives one.
+    value_if_alone: dict[str, Any] = {}
+    if kind is bool:
+        value_if_alone = {"is_flag": False, "flag_value": "true"}
+    short = [item.metadata["short"]] if item.metadata["short"] else []
+    return click.Option(
+        [*short, flag_name(item.name), item.name],
+        type=str,
+        metavar=_metavar(item, kind),
+        help=_help(item, kind),
+        **value_if_alone,
+    )
+
+
+def _metavar(item: dataclasses.Field[Any], kind: Any) -> str:
+    if kind is bool:
+        return "[true|false]"
+    choices = item.metadata["choices"]
+    single = "|".join(choices) if choices else _METAVARS[(get_args(kind) or (kind,))[0]]
+    return f"{single},..." if get_args(kind) else single
+
+
+def _help(item: dataclasses.Field[Any], kind: Any) -> str:
+    low, high = item.metadata["low"], item.metadata["high"]
+    notes = []
+    if low is not None and high is not None:
+        notes.append(f"{low:.10g} to {high:.10g}")
+    elif low is not None:
+        notes.append(f"at least {low:.10g}")
+    default = format_value(item.default)
+    if default:
+        notes.append(f"default: {default}")
+    if get_args(kind):
+        notes.append(f"{EMPTY_LIST}: empty")
+    return f"{item.metadata['help']} [{'; '.join(notes)}]" if notes else item.metadata["help"]
+
+
+def _callback(config: type[EntryPointConfig]) -> Callable[..., None]:
+    def run_entry_point(**texts: str | tuple[str, ...] | None) -> None:
+        given = {name: text for name, text in texts.items() if text not in (None, ())}
+        # mlflow run writes an empty list as one word.
+        given = {name: () if text == (EMPTY_LIST,) else text for name, text in given.items()}
+        from_mlflow = "MLFLOW_RUN_ID" in os.environ
+        settings = build_config(config, given, from_mlflow=from_mlflow)
+        prepare_process()
+        from scenetrack import stages
+
+        chosen = () if from_mlflow else [name for name, text in given.items() if text]
+        if isinstance(settings, StageConfig):
+            stages.run(settings, given=chosen)
+        else:
+            stages.deliver(settings)
+
+    return run_entry_point
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Turn SIGTERM into Terminated, so that open runs are closed on the way out."""
+
+    def raise_terminated(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    try:
+        previous = signal.signal(signal.SIGTERM, raise_terminated)
+    except ValueError:  # Python allows handlers in the main thread only.
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _verdict(error: BaseException) -> tuple[str, int]:
+    """The line to print about an error and the exit code."""
+    match error:
+        case Terminated():
+            return "terminated", 128 + signal.SIGTERM
+        case KeyboardInterrupt():
+            return "interrupted", 128 + signal.SIGINT
+        case ScenetrackError():
+            return f"error: {error}", error.exit_code
+        case click.UsageError():
+            command = error.ctx.command_path if error.ctx else "scenetrack"
+            return f"error: {error.format_message()} (see {command} --help)", error.exit_code
+        case click.ClickException():
+            return f"error: {error.format_message()}", error.exit_code
+        case SystemExit():
+            return f"error: exit {error.code}", 1
+    kind = type(error).__name__
+    return f"error: internal error: {kind}: {error} (run with --debug for the traceback)", 1

@@ -1,0 +1,72 @@
+"""Texts of the command line as settings, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from scenetrack.config import EntryPointConfig, field_types
+from scenetrack.errors import ConfigError
+from scenetrack.mlproject import flag_name
+
+EMPTY_LIST = "none"
+
+_KINDS = {int: "a whole number", float: "a number", str: "a text"}
+_TRUTH = {"true": True, "false": False}
+
+
+def parse_value(name: str, text: str, kind: Any) -> Any:
+    """A parameter's value from its text, the inverse of ``config.format_value``.
+
+    Args:
+        name: the parameter, for the message.
+        text: ``12``, ``0.5``, ``true``, ``gelu``, ``1024,512``, or ``none`` for an empty list.
+        kind: int, float, bool, str, ``tuple[int, ...]`` or ``tuple[str, ...]``.
+
+    Raises:
+        ConfigError: ``text`` is no value of that kind.
+    """
+    if get_args(kind):
+        words = [] if text.strip() == EMPTY_LIST else text.split(",")
+        return tuple(parse_value(name, word.strip(), get_args(kind)[0]) for word in words)
+    if kind is bool:
+        if text.lower() not in _TRUTH:
+            raise ConfigError(f"{flag_name(name)} must be true or false. Received: {text!r}")
+        return _TRUTH[text.lower()]
+    try:
+        if kind is not str and ("_" in text or not text.isascii()):
+            raise ValueError(text)  # Python reads 1_0 and other alphabets' digits as numbers
+        return kind(text)
+    except ValueError:
+        raise ConfigError(f"{flag_name(name)} must be {_KINDS[kind]}. Received: {text!r}") from None
+
+
+def build_config(
+    config: type[EntryPointConfig],
+    given: Mapping[str, str | tuple[str, ...]],
+    *,
+    from_mlflow: bool,
+) -> EntryPointConfig:
+    """The entry point's config from the texts given for its parameters.
+
+    A tuple holds the words of a parameter that takes the rest of the command line.
+
+    An empty text for a parameter that is no text means its default, because ``mlflow run`` has no
+    other way to leave one out. With ``from_mlflow`` a value equal to its default counts as not
+    given, because ``mlflow run`` passes every parameter and a preset could never apply.
+
+    Raises:
+        ConfigError: a value of the wrong kind, out of range, or in contradiction to another.
+    """
+    types = field_types(config)
+    defaults = {item.name: item.default for item in dataclasses.fields(config)}
+    values: dict[str, Any] = {
+        name: parse_value(name, text, types[name]) if isinstance(text, str) else text
+        for name, text in given.items()
+        if text or types[name] is str
+    }
+    if from_mlflow:
+        values = {name: value for name, value in values.items() if value != defaults[name]}
+    preset: str = values.pop("preset", "")
+    return config.from_values(values, preset)

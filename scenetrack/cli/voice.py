@@ -1,0 +1,69 @@
+"""How much a command says, and the parts of help that all commands share."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+
+import click
+
+
+@dataclass
+class Voice:
+    """How much the command says; set by flags before or after the command's name."""
+
+    verbose: bool = False
+    debug: bool = False
+
+
+def example(*lines: str) -> str:
+    """The end of a command's help: commands that a reader may copy."""
+    # The control character keeps click from filling the lines together.
+    return "\b\n" + "\n".join(["Example:", *(f"  {line}" for line in lines)])
+
+
+def show_help_without_command() -> None:
+    """What a group of commands does when none of them is named."""
+    context = click.get_current_context()
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+def voice_options() -> list[click.Parameter]:
+    """``--verbose`` and ``--debug``, which every command takes."""
+    return [
+        click.Option(
+            ["-v", "--verbose"],
+            is_flag=True,
+            expose_value=False,
+            callback=_set_voice,
+            is_eager=True,
+            help="Say more about what is going on.",
+        ),
+        click.Option(
+            ["--debug"],
+            is_flag=True,
+            expose_value=False,
+            callback=_set_voice,
+            is_eager=True,
+            help="Show the traceback of an error.",
+        ),
+    ]
+
+
+def _set_voice(context: click.Context, option: click.Parameter, value: bool) -> None:
+    if value:
+        setattr(context.obj, str(option.name), True)
+
+
+def prepare_process() -> None:
+    """Set up logging and what mlflow reads when it is imported."""
+    # mlflow looks for git and would warn on every start where there is none.
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    voice: Voice = click.get_current_context().obj
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("scenetrack")
+    logger.handlers = [handler]
+    logger.setLevel(logging.DEBUG if voice.verbose or voice.debug else logging.INFO)
