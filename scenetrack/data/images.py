@@ -32,7 +32,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 _MAX_PIXELS = 80_000_000
 _LIMIT = f"the limit is {_MAX_PIXELS // 10**6} megapixels"
 # Part of the key of cached pixels: to be raised whenever decoding or resizing changes.
-_PIXELS_VERSION = 1
+_PIXELS_VERSION = 2
 _BATCH = 1024
 _TURN_BACK = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -163,7 +163,10 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 def resized(image: Image.Image, size: int) -> np.ndarray:
     """An RGB image as a square uint8 [size, size, 3], by Pillow's bilinear filter."""
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+    # Pillow 13 begins tall images with their height, earlier ones and the graph of a bundle with
+    # the width: a grey level apart. In two steps the order is ours.
+    narrow = image.resize((size, image.height), Image.Resampling.BILINEAR)
+    return np.asarray(narrow.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def _decode(file: IO[bytes]) -> tuple[Image.Image, str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.version_converter
 
 from scenetrack.errors import ExportError, ModelError
 from scenetrack.export.dense import Dense, FormChoice, export_dense, free_lengths
@@ -22,7 +23,7 @@ from scenetrack.export.pixels import WholeImages
 from scenetrack.export.precision import with_precision
 from scenetrack.export.steps import layer_tensors, producer
 from scenetrack.export.verify import verify_against_keras, verify_precision
-from scenetrack.graph import GraphBuilder, check_model
+from scenetrack.graph import IR_VERSION, OPSET, GraphBuilder, check_model
 from scenetrack.storage import ensure_writable, replacing
 
 logger = logging.getLogger(__name__)
@@ -212,10 +213,30 @@ def _build_with_keras(
                 f"{model.name!r} ({reason}): replace the layers that it does not know"
             ) from error
     graph.graph.name = model.name
+    check_model(graph)
+    graph = _in_own_opset(graph)
     _name_outputs(graph, list(tensors))
     onnx.helper.set_model_props(graph, dict(metadata))
     check_model(graph)
     return graph
+
+
+def _in_own_opset(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph in the package's opset and IR, which Keras' exporter does not know yet."""
+    try:
+        converted = onnx.version_converter.convert_version(graph, OPSET)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ExportError(
+            f"a graph of opset {OPSET} is required, but {graph.graph.name!r} cannot be brought to "
+            f"it ({reason}): replace the layers that Keras' exporter writes so"
+        ) from error
+    converted.ir_version = IR_VERSION
+    used = {node.domain for node in converted.graph.node}
+    kept = [item for item in converted.opset_import if not item.domain or item.domain in used]
+    del converted.opset_import[:]
+    converted.opset_import.extend(kept)
+    return converted
 
 
 def _name_outputs(graph: onnx.ModelProto, names: Sequence[str]) -> None:

@@ -298,6 +298,9 @@ def test_unknown_layers_go_through_keras_exporter(tmp_path: Path) -> None:
     )
     assert report.builder == "keras"
     assert report.outputs == {"descriptors": (-1, 4), "logits": (-1, 3)}
+    stored = onnx.load(path)
+    assert [(item.domain, item.version) for item in stored.opset_import] == [("", 21)]
+    assert stored.ir_version == 10
     runtime = OnnxModel(path, device="cpu", threads=1)
     assert (set(runtime.inputs), set(runtime.outputs)) == ({"images"}, {"descriptors", "logits"})
     assert runtime.metadata == {"layer": "pooled"}
