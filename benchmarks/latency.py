@@ -114,7 +114,6 @@ def plot(rows: list[dict[str, Any]]) -> Any:
         xerr=np.stack([np.zeros_like(late), late]),
         color=[f"C{SIDES.index(row['side'])}" for row in shown],
     )
-    axes.set_xscale("log")
     axes.set_xlabel("milliseconds for one image; the line ends at the 99th percentile")
     return figure
 
