@@ -3,7 +3,8 @@
 ``python benchmarks/predict.py [--quick] [--run RUN]`` takes the test images of the real split
 where ``SCENETRACK_DATA`` names it, else drawn ones, and a run of ``patch_bow``, which it trains
 in a temporary folder where none is named. Every figure is taken in a process of its own, the
-parts by turns.
+parts by turns; once for the way end to end, whose bundle is descriptors and an average, and once
+for the method that the run chose.
 """
 
 from __future__ import annotations
@@ -28,22 +29,29 @@ DECODING, DESCRIPTORS, BUNDLE, WHOLE, COMMAND = (
     "whole predict",
     "whole command, start of Python included",
 )
+END_TO_END = "end to end"
 PARTS = (DECODING, DESCRIPTORS, BUNDLE, WHOLE, COMMAND)
 
 
-def prepare(folder: Path, run_id: str, quick: bool) -> int:
-    """Write bundle, network and the list of files into ``folder``; how many files there are."""
+def prepare(folder: Path, run_id: str, method: str, quick: bool) -> tuple[str, int]:
+    """Write bundle, network and the list of files into ``folder``.
+
+    Returns:
+        The method, by name where ``method`` is empty, and how many files there are.
+    """
     from scenetrack.data.catalog import load_dataset
     from scenetrack.stages.bundle import bundle_of
     from scenetrack.stages.finished import find_method, open_pipeline
 
-    (folder / "scene.onnx").write_bytes(bundle_of(run_id).read_bytes())
-    pipeline = open_pipeline(find_method(run_id), None, "cpu")
+    found = find_method(run_id, method)
+    bundle = bundle_of(found.run.id if found.run else run_id)
+    (folder / "scene.onnx").write_bytes(bundle.read_bytes())
+    pipeline = open_pipeline(found, None, "cpu")
     (folder / "network.onnx").write_bytes(pipeline.network.SerializeToString())
     paths = load_dataset("demo" if quick else data_name(), seed=0).test.paths
     chosen = [str(path) for path in paths][: 64 if quick else None]
     (folder / "paths.json").write_text(json.dumps(chosen), encoding="utf-8")
-    return len(chosen)
+    return found.name, len(chosen)
 
 
 def run_task(task: dict[str, Any]) -> dict[str, Any]:
@@ -139,21 +147,23 @@ def summary(taken: dict[str, dict[str, Any]]) -> str:
     return (
         f"The whole takes {seconds[WHOLE] / slower:.2f} times as long as the slower of decoding "
         f"and descriptors alone, and {seconds[WHOLE] / both:.2f} times as long as decoding and "
-        "the bundle one after the other, each of which keeps every processor busy: where they "
-        "share the processors, as on a CPU, 1 is the best that this can be."
+        "the bundle one after the other (on a CPU they share the processors; `predict` runs "
+        "batches side by side in one thread each, the bundle alone one batch in all threads)."
     )
 
 
-def plot(taken: dict[str, dict[str, Any]], count: int) -> Any:
-    """Images a second of every part."""
+def plot(taken: dict[str, dict[str, dict[str, Any]]], count: int) -> Any:
+    """Images a second of every part, one panel for each method."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 3), layout="constrained")
-    axes = figure.subplots()
-    names = list(taken)[::-1]
-    bars = axes.barh(names, [count / taken[name]["seconds"] for name in names])
-    axes.bar_label(bars, fmt="%.0f", padding=3)
-    axes.set_xlabel("images a second")
+    figure = Figure(figsize=(8, 2.6 * len(taken)), layout="constrained")
+    panels = figure.subplots(len(taken), squeeze=False)[:, 0]
+    for axes, (method, results) in zip(panels, taken.items(), strict=True):
+        names = list(results)[::-1]
+        bars = axes.barh(names, [count / results[name]["seconds"] for name in names])
+        axes.bar_label(bars, fmt="%.0f", padding=3)
+        axes.set_xlabel("images a second")
+        axes.set_title(method)
     return figure
 
 
@@ -166,28 +176,35 @@ def main() -> None:
         print(json.dumps(run_task(json.loads(args.task))))
         return
     where = machine()
+    rounds = 1 if args.quick else 5
+    taken = {}
     with finished_run(args) as (run_id, folder):
-        count = prepare(folder, run_id, args.quick)
-        taken = measure(folder, 1 if args.quick else 5)
-    rows = [
-        {
-            "part": part,
-            "images/s": f"{count / result['seconds']:.0f}",
-            "ms an image": f"{1000 * result['seconds'] / count:.2f}",
-            "peak MB": f"{result['rss']:.0f}" if result["rss"] else "",
-        }
-        for part, result in taken.items()
-    ]
+        for chosen in (END_TO_END, ""):
+            method, count = prepare(folder, run_id, chosen, args.quick)
+            taken[method] = measure(folder, rounds)
     data = "demo" if args.quick else data_name()
+    parts: list[str] = []
+    for method, results in taken.items():
+        parts += [f"## {method[0].upper()}{method[1:]}", summary(results), rows(results, count)]
     write_result(
         "predict" + "-quick" * args.quick,
-        [
-            "# From image files to labels",
-            f"{where}. {count} test images of {data}.",
-            summary(taken),
-            table(rows),
-        ],
+        ["# From image files to labels", f"{where}. {count} test images of {data}.", *parts],
         plot(taken, count),
+    )
+
+
+def rows(taken: dict[str, dict[str, Any]], count: int) -> str:
+    """The table of a method."""
+    return table(
+        [
+            {
+                "part": part,
+                "images/s": f"{count / result['seconds']:.0f}",
+                "ms an image": f"{1000 * result['seconds'] / count:.2f}",
+                "peak MB": f"{result['rss']:.0f}" if result["rss"] else "",
+            }
+            for part, result in taken.items()
+        ]
     )
 
 

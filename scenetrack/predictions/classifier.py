@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -43,6 +45,7 @@ class Classifier:
         model: the bundle, running.
         memory: bytes for the images in work and their tensors.
         threads: that decode images.
+        workers: threads that run the model, each on a batch of its own.
 
     Attributes:
         classes: names of the C classes.
@@ -52,10 +55,11 @@ class Classifier:
         ModelError: the model is no bundle.
     """
 
-    def __init__(self, model: OnnxModel, *, memory: int, threads: int) -> None:
+    def __init__(self, model: OnnxModel, *, memory: int, threads: int, workers: int = 1) -> None:
         self.model = model
         self._memory = memory
         self._threads = threads
+        self._workers = workers
         self.classes, self.image_size = _description(model)
         self.batch_size = model.batch_size((self.image_size, self.image_size, 3))
 
@@ -78,17 +82,31 @@ class Classifier:
         return self.model.run(images=images)["scores"]
 
     def batches(self, paths: Iterable[str]) -> Generator[Batch, None, None]:
-        """Classify the files, in order; the next ones are decoded while a batch is in work."""
+        """Classify the files, in order; the next ones are decoded while batches are in work."""
         size = self.image_size
         # A quarter of the memory each for pictures in decoding and for decoded ones that wait.
-        ahead = int(np.clip(self._memory // 4 // (3 * size**2), 1, 2 * self.batch_size))
+        room = self._memory // 4 // (3 * size**2)
+        ahead = int(np.clip(room, 1, (self._workers + 1) * self.batch_size))
         decoded = read_ahead(
             paths, size, threads=self._threads, ahead=ahead, memory=self._memory // 4
         )
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="classify")
+        pending: deque[Future[Batch]] = deque()
+
+        def submit(count: int) -> None:
+            for _ in range(count):
+                if batch := list(islice(decoded, self.batch_size)):
+                    pending.append(pool.submit(self._classified, batch))
+
         try:
-            while batch := list(islice(decoded, self.batch_size)):
-                yield self._classified(batch)
+            # One more than there are workers, so that none waits while rows are written.
+            submit(self._workers + 1)
+            while pending:
+                result = pending.popleft().result()
+                submit(1)
+                yield result
         finally:
+            pool.shutdown(cancel_futures=True)
             decoded.close()
 
     def _classified(self, batch: Sequence[tuple[str, np.ndarray | str]]) -> Batch:

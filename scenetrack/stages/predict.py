@@ -28,6 +28,7 @@ from scenetrack.predictions.output import (
 )
 from scenetrack.predictions.paths import PathList, find_images
 from scenetrack.predictions.rows import make_rows
+from scenetrack.providers import CPU
 from scenetrack.runtime import OnnxModel
 from scenetrack.storage import ensure_writable, user_path
 
@@ -83,12 +84,21 @@ def _bundle_file(config: PredictConfig) -> Path:
 
 
 def _open(config: PredictConfig, file: Path) -> Classifier:
-    memory = config.memory * _MEGABYTE
+    memory, cpus = config.memory * _MEGABYTE, available_cpus()
     source: Path | bytes = _with_evidence(file) if config.explain else file
+    # Batches side by side, each in one thread, keep all processors busy; threads within an
+    # operator would wait for each other, and for those that decode.
     model = OnnxModel(
-        source, device=config.device, require_gpu=config.require_gpu, memory=memory // 2
+        source,
+        device=config.device,
+        require_gpu=config.require_gpu,
+        threads=1,
+        memory=memory // (2 * cpus),
     )
-    return Classifier(model, memory=memory, threads=available_cpus())
+    if model.provider == CPU:
+        return Classifier(model, memory=memory, threads=cpus, workers=cpus)
+    model = OnnxModel(source, device=config.device, memory=memory // 2)
+    return Classifier(model, memory=memory, threads=cpus)
 
 
 def _with_evidence(file: Path) -> Path | bytes:
