@@ -60,6 +60,9 @@ def run(config: StageConfig, *, given: Collection[str] = ()) -> StageResult:
     if isinstance(config, DataConfig) and config.data == "demo":
         note = "demo data: drawn scenes, so these figures are no results"
         result = dataclasses.replace(result, summary=f"{result.summary}\n{note}")
+    if isinstance(config, DataConfig):
+        use = f"run {result.run_id}; to ship it: scenetrack bundle {result.run_id} -o scene.onnx"
+        result = dataclasses.replace(result, summary=f"{result.summary}\n{use}")
     return _printed(result)
 
 

@@ -47,6 +47,7 @@ def test_layer_svm_trains_a_network_of_its_own(workplace: Workplace, twins: obje
     assert run.data.metrics["test/accuracy"] > 0.7
     assert {"val/accuracy", "cv/accuracy"} <= set(methods["layer svm"].data.metrics)
     assert all(name in out for name in methods)
+    assert out.splitlines()[-1].startswith(f"run {run.info.run_id}; to ship it: scenetrack bundle")
 
 
 def test_layer_svm_takes_the_network_of_a_run(
