@@ -118,11 +118,16 @@ class TestExecuted:
         assert sorted(by_hand) == sorted(METHODS)
         assert tracked == by_hand
 
-    def test_the_last_table_lists_parent_and_children(self, executed: tuple[Any, Path]) -> None:
-        (table,) = [output.data["text/html"] for output in code_cells(executed[0])[-1].outputs]
+    def test_the_table_of_runs_lists_parent_and_children(self, executed: tuple[Any, Path]) -> None:
+        (table,) = [output.data["text/html"] for output in code_cells(executed[0])[-2].outputs]
         rows = re.findall(r"<td>([^<]*)</td>\s*<td>(True|False)</td>\s*<td>([A-Z]+)</td>", table)
         assert rows[0] == ("patch_bow demo 256,128", "False", "FINISHED")
         assert rows[1:] == [(name, "True", "FINISHED") for name in METHODS]
+
+    def test_ends_with_one_file(self, executed: tuple[Any, Path]) -> None:
+        told = printed(code_cells(executed[0])[-1])
+        assert "scene.onnx: bag of words" in told
+        assert "every label equal" in told
 
     def test_leaves_nothing_in_the_working_folder(self, executed: tuple[Any, Path]) -> None:
         assert list(executed[1].iterdir()) == []
