@@ -162,6 +162,7 @@ def plot(taken: dict[str, dict[str, dict[str, Any]]], count: int) -> Any:
         names = list(results)[::-1]
         bars = axes.barh(names, [count / results[name]["seconds"] for name in names])
         axes.bar_label(bars, fmt="%.0f", padding=3)
+        axes.margins(x=0.12)
         axes.set_xlabel("images a second")
         axes.set_title(method)
     return figure
