@@ -35,6 +35,8 @@ LARGEST_BATCH = 256
 # values: both as float32, and twice as much again.
 UNTOLD_BYTES = 12
 WORKSPACE = "workspace_bytes"
+# Python reads no numbers of thousands of digits, and no machine has so many bytes.
+_DIGITS = 20
 FATAL = 4
 
 DTYPES: Mapping[str, type[np.generic]] = {
@@ -209,7 +211,7 @@ class OnnxModel:
                 the model's metadata tell, or a guess from the sizes of input and outputs.
         """
         told = self.metadata.get(WORKSPACE, "")
-        workspace = workspace or (int(told) if told.isdecimal() else 0)
+        workspace = workspace or (int(told) if told.isdecimal() and len(told) < _DIGITS else 0)
         image = math.prod(image_shape)
         sizes = {
             name: math.prod(max(length, 1) for length in shape[1:])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -59,6 +61,10 @@ def read_ahead(
 def _read(path: str, size: int, room: _Room) -> np.ndarray | str:
     # Broken bytes make Pillow's decoders raise almost anything, not OSError alone.
     try:
+        # Opening a pipe without a writer would wait for ever, and nothing could stop it.
+        kind = os.stat(path).st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+            return "no regular file"
         with open(path, "rb") as file:
             image = open_image(file)
             with room.taken(_BYTES_A_PIXEL * image.width * image.height):

@@ -138,7 +138,7 @@ def _description(model: OnnxModel) -> tuple[list[str], int]:
         described = about["kind"] == "bundle" and size > 0 and len(classes) > 0
         named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
         fits = model.outputs["probabilities"][-1] in (-1, len(classes))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, RecursionError, TypeError, ValueError):
         described = named = fits = False
     if not (described and named and fits and model.outputs.keys() >= _NEEDED):
         raise ModelError(

@@ -130,6 +130,11 @@ def journalled(
         raise ScenetrackError(
             f"another process is writing {printable(output)}: wait for it or choose another output"
         ) from error
+    except OSError as error:  # such as a name that is too long with ours behind it
+        raise InputError(
+            f"{printable(partial)}.lock is needed beside the output, but cannot be made "
+            f"({error.strerror}): choose another output"
+        ) from error
     try:
         with Journal(partial, settings, paths) as journal:
             yield journal

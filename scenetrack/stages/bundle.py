@@ -20,12 +20,12 @@ from scenetrack.bundle import BundleReport, build_bundle, verify_bundle
 from scenetrack.config import BundleConfig
 from scenetrack.data.catalog import SceneDataset
 from scenetrack.data.images import load_images
-from scenetrack.errors import ConfigError, DataError, InputError, ModelError
+from scenetrack.errors import DataError, InputError, ModelError
 from scenetrack.pipeline import ScenePipeline
 from scenetrack.runtime import OnnxModel
 from scenetrack.stages.finished import FinishedMethod, find_method, open_pipeline
-from scenetrack.stages.inputs import dataset_of_run
-from scenetrack.storage import cache_dir, ensure_writable, printable, replacing, user_path
+from scenetrack.stages.inputs import dataset_of_run, onnx_target
+from scenetrack.storage import cache_dir, replacing
 from scenetrack.tracking import find_onnx, log_bundle, registered_onnx, resolve_model
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def bundle(config: BundleConfig) -> None:
     """
     if not config.run:
         raise InputError("a run id or .keras file is required. Received: none; name one")
-    path = _target(config.output)
+    path = onnx_target(config.output)
     found = find_method(config.run, config.method)
     dataset = dataset_of_run(found.params, config.data)
     pipeline = open_pipeline(found, dataset, config.device)
@@ -108,16 +108,6 @@ def _addressed(model: str) -> Path | None:
     if logged is None:
         raise ModelError(f"run {run_id} has no bundle: make it with scenetrack bundle {run_id}")
     return logged
-
-
-def _target(output: str) -> Path:
-    path = user_path(output)
-    if path.suffix.lower() != ".onnx":
-        raise ConfigError(f"output must end in .onnx. Received: {printable(output)}")
-    if path.is_dir():
-        raise InputError(f"output must be a file, but {printable(path)} is a folder: name another")
-    ensure_writable(path.parent)
-    return path
 
 
 def _check_dataset(

@@ -19,14 +19,14 @@ from scenetrack.export.truncate import ExportReport, export_truncated, find_laye
 from scenetrack.models import PATCH_NETWORK
 from scenetrack.runtime import OnnxModel
 from scenetrack.stages.activations import layer_table
-from scenetrack.stages.inputs import dataset_of_run
+from scenetrack.stages.inputs import dataset_of_run, onnx_target
 from scenetrack.stages.network import check_device, descriptor_metadata, take
-from scenetrack.storage import user_path
 
 if TYPE_CHECKING:
     import keras
 
     from scenetrack.data.catalog import SceneDataset
+    from scenetrack.tracking import RunInfo
 
 logger = logging.getLogger(__name__)
 
@@ -44,17 +44,18 @@ def export(config: ExportConfig) -> None:
     if not config.run:
         raise InputError("a run id or .keras file is required. Received: none; name one")
     check_device(config)
+    path = onnx_target(config.output)
     network = take(config.run, "")
     if config.layer == "list":
         print(layer_table(network))
         return
     layer = find_layer(network, config.layer).name
-    params = _params(config.run)
+    run = _run(config.run)
+    params = run.params if run else {}
     dense = _dense(config, network, params)
     dataset = dataset_of_run(params, config.data)
     size = _image_size(network, params, dense)
-    classes = dataset.class_names if dataset else ()
-    path = user_path(config.output)
+    classes = _classes(run, dataset, network.output_shape[-1])
     seed = int(params.get("seed", 0))
     report = export_truncated(
         network,
@@ -68,16 +69,23 @@ def export(config: ExportConfig) -> None:
     )
     print(_description(config, report, dataset))
     if config.precision != "fp32":
-        print(_accuracy_change(config, network, dataset, params, size))
+        tested = dataset if dataset and dataset.class_names == classes else None
+        print(_accuracy_change(config, network, tested, params, size))
 
 
-def _params(run: str) -> Mapping[str, str]:
-    """The settings of the run; none for a file or a model of the registry."""
+def _run(run: str) -> RunInfo | None:
+    """What is known of the run; None for a file or a model of the registry."""
     from scenetrack.tracking import resolve_run
 
-    if run.endswith(".keras") or ":/" in run:
-        return {}
-    return resolve_run(run).params
+    return None if run.endswith(".keras") or ":/" in run else resolve_run(run)
+
+
+def _classes(run: RunInfo | None, dataset: SceneDataset | None, count: int) -> tuple[str, ...]:
+    """The run's own names of the classes, else those of the data if there are as many."""
+    if run and run.classes:
+        return run.classes
+    names = dataset.class_names if dataset else ()
+    return names if len(names) == count else ()
 
 
 def _dense(config: ExportConfig, network: keras.Model, params: Mapping[str, str]) -> Dense | None:
@@ -141,7 +149,10 @@ def _accuracy_change(
 ) -> str:
     """What the precision does to the whole network's accuracy on the test images."""
     if dataset is None or not len(dataset.test):
-        return "test accuracy: not measured, for no data set is at hand; name one with --data"
+        return (
+            "test accuracy: not measured, for no data set of its classes is at hand; name one "
+            "with --data"
+        )
     try:
         find_layer(network, "logits")
     except ModelError:

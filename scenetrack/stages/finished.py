@@ -241,7 +241,8 @@ def _classes(found: FinishedMethod, dataset: SceneDataset | None, count: int) ->
 def _exported(network: keras.Model, images: np.ndarray | None) -> onnx.ModelProto:
     """The network with the output ``logits``; of a foreign one the logarithm of its shares."""
     layer = network.layers[-1]
-    own = _LOGITS in {one.name for one in network.layers}
+    # A layer of another's network that has this name may be anything.
+    own = [one.name for one in network.layers[-2:]] == [_LOGITS, "probabilities"]
     shares = not own and _gives_shares(network)
     if not own and not shares and not _is_linear(layer):
         raise ModelError(

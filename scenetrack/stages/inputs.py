@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from scenetrack.config import DataConfig, TrainingConfig
 from scenetrack.data.catalog import SceneDataset, Split, load_dataset, stratified_split
 from scenetrack.data.images import load_images
-from scenetrack.errors import InputError
+from scenetrack.errors import ConfigError, InputError
 from scenetrack.figures import montage
 from scenetrack.records import DatasetInput, Figure, Table, Tag, Tracker
+from scenetrack.storage import ensure_writable, printable, user_path
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,22 @@ def open_dataset(config: DataConfig, tracker: Tracker) -> SceneDataset:
         rows = [(str(path), reason) for path, reason in dataset.bad_files]
         tracker.log(Table("skipped_files.csv", ("file", "reason"), rows))
     return dataset
+
+
+def onnx_target(output: str) -> Path:
+    """The file that a model is to be written to, in a folder that can be written.
+
+    Raises:
+        ConfigError: its name does not end in .onnx; it could replace a Keras model or an image.
+        InputError: it cannot be a file there.
+    """
+    path = user_path(output)
+    if path.suffix.lower() != ".onnx":
+        raise ConfigError(f"output must end in .onnx. Received: {printable(output)}")
+    if path.is_dir():
+        raise InputError(f"output must be a file, but {printable(path)} is a folder: name another")
+    ensure_writable(path.parent)
+    return path
 
 
 def dataset_of_run(params: Mapping[str, str], data: str) -> SceneDataset | None:

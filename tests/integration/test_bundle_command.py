@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from mlflow import entities
@@ -100,6 +101,22 @@ def test_a_keras_file_has_numbers_for_classes_until_data_name_them(
     named = bundled(path, "--data", str(here.data))
     assert json.loads(named.metadata["classes"]) == list(CLASSES)
     assert "verified on 15 test images of photos" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("after", [(), (5,)])
+def test_a_layer_of_another_network_may_be_named_logits(
+    here: Workplace, after: tuple[int, ...]
+) -> None:
+    first = keras.layers.Dense(4, activation="softmax", name="logits")
+    last = [keras.layers.Dense(units, activation="softmax") for units in after]
+    pixels = [keras.Input((6, 6, 3)), keras.layers.Rescaling(1 / 255), keras.layers.Flatten()]
+    network = keras.Sequential([*pixels, first, *last])
+    network.save("other.keras")
+    images = np.random.default_rng(0).integers(0, 256, (3, 6, 6, 3)).astype(np.uint8)
+    shares = network.predict(images, verbose=0)
+    np.testing.assert_allclose(
+        bundled("other.keras").predict(images)["probabilities"], shares, rtol=1e-4
+    )
 
 
 def test_predict_finds_a_bundle_or_makes_it_once(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import keras
@@ -9,7 +10,8 @@ import numpy as np
 import onnx
 import pytest
 from mlflow import entities
-from workplace import Workplace
+from PIL import Image
+from workplace import CLASSES, Workplace
 
 from scenetrack import cli, tracking
 from scenetrack.data.images import load_images
@@ -104,6 +106,21 @@ def test_whole_image_networks_and_files(
     assert relative_error(expected, OnnxModel("file.onnx").run(images=pixels)["descriptors"]) < 1e-5
 
 
+def test_other_data_do_not_rename_the_classes(
+    here: Workplace, twins: tuple[entities.Run, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("ants", "bees"):
+        for split in ("train", "test"):
+            folder = Path("other", split, name)
+            folder.mkdir(parents=True)
+            for index in range(2):
+                pixels = np.full((9, 9, 3), 50 * index + len(split), np.uint8)
+                Image.fromarray(pixels).save(folder / f"{name}{index}.png")
+    words = (twins[0].info.run_id, "--data", "other", "--precision", "int8", "-o", "x.onnx")
+    assert "not measured, for no data set of its classes" in export(capsys, *words)
+    assert json.loads(OnnxModel("x.onnx").metadata["classes"]) == list(CLASSES)
+
+
 def test_lists_the_layers(
     here: Workplace, twins: tuple[entities.Run, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,6 +144,10 @@ def test_refusals(
     assert "contradicts" in refusal(capsys, 2, run, "--device", "cpu", "--require-gpu")
     path = str(tracking.resolve_model(run, ""))
     assert "add --stride" in refusal(capsys, 2, path, "--dense")
+    assert "must end in .onnx" in refusal(capsys, 2, path, "-o", path)
+    Path("x.onnx").mkdir()
+    assert "is a folder" in refusal(capsys, 2, run, "-o", "x.onnx")
+    Path("x.onnx").rmdir()
     Path("file").touch()
     assert "writable folder" in refusal(capsys, 2, run, "-o", "file/x.onnx")
     assert [item.name for item in Path().iterdir()] == ["file"]

@@ -65,6 +65,15 @@ def test_bad_files_are_told_in_their_place(files: list[str], tmp_path: Path) -> 
     assert isinstance(read[files[1]], np.ndarray)
 
 
+@pytest.mark.timeout(60)
+def test_a_pipe_is_not_waited_for(files: list[str], tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.jpg"
+    os.mkfifo(pipe)
+    read = dict(read_ahead([str(pipe), files[0]], 16, threads=1, ahead=2, memory=MEGABYTE))
+    assert read[str(pipe)] == "no regular file"
+    assert isinstance(read[files[0]], np.ndarray)
+
+
 def test_draws_no_more_than_it_may(files: list[str]) -> None:
     drawn = []
 

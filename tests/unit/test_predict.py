@@ -33,6 +33,22 @@ def _photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_bundle(Path("fake.onnx"))
 
 
+def test_metadata_out_of_all_bounds_are_told_in_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fake_bundle(Path("many.onnx"), workspace_bytes="9" * 5000)
+    assert cli.main(["predict", "many.onnx", "photos"]) == 0
+    fake_bundle(Path("deep.onnx"), classes="[" * 100_000)
+    assert cli.main(["predict", "deep.onnx", "photos"]) == 2
+    assert "a bundle is required" in capsys.readouterr().err
+
+
+def test_an_output_whose_name_is_too_long(capsys: pytest.CaptureFixture[str]) -> None:
+    name = f"{'x' * 240}.csv"
+    assert cli.main(["predict", "fake.onnx", "photos", "-o", name]) == 2
+    assert "choose another output" in capsys.readouterr().err
+
+
 def table(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
