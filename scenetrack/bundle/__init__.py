@@ -47,7 +47,7 @@ class BundleReport:
 def build_bundle(pipeline: ScenePipeline, metadata: Mapping[str, str]) -> onnx.ModelProto:
     """One graph that does what ``pipeline`` does, resizing included.
 
-    Its input is ``images`` uint8 [N, H, W, 3], any N, H and W; its outputs are ``probabilities``
+    Its input is ``images`` uint8 [N, H, W, 3], any N, H and W of at least 1; its outputs are ``probabilities``
     float32 [N, C], ``label`` int64 [N], an index into the classes, and ``scores`` float32 [N, C].
 
     Args:

@@ -125,7 +125,8 @@ def build_dense(
     if graph is None:
         raise ExportError(
             f"every layer of a dense form needs a twin in ONNX, but {model.name!r} has one "
-            f"without in the form {form!r}: choose --form patches, an earlier layer, or no --dense"
+            f"without in the form {form!r}: choose "
+            f"{'--form patches, ' * (form != 'patches')}an earlier layer, or no --dense"
         )
     return graph
 

@@ -6,6 +6,7 @@ import difflib
 import logging
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -198,13 +199,16 @@ def _build_with_keras(
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         try:
-            part.export(
-                str(file),
-                format="onnx",
-                verbose=False,
-                input_signature=signature,
-                opset_version=KERAS_OPSET,
-            )
+            with warnings.catch_warnings():
+                # Of its own names in NumPy, which are of no use to whoever exports a network.
+                warnings.simplefilter("ignore", FutureWarning)
+                part.export(
+                    str(file),
+                    format="onnx",
+                    verbose=False,
+                    input_signature=signature,
+                    opset_version=KERAS_OPSET,
+                )
             graph = onnx.load(file)
         except Exception as error:  # its many stages raise all kinds
             reason = " ".join(str(error).split())[:300]

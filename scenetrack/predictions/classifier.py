@@ -19,6 +19,8 @@ from scenetrack.errors import ConfigError, ModelError
 from scenetrack.runtime import OnnxModel
 
 _NEEDED = frozenset({"probabilities", "label", "scores"})
+# Side in pixels; a bundle that asks for more would take the machine's memory.
+_LARGEST_SIDE = 4096
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,13 @@ class Classifier:
             none = np.empty((0, self.image_size, self.image_size, 3), np.uint8)
             return Batch(paths, problems, none, dict.fromkeys(self.model.outputs, none))
         stacked = np.stack(images)
-        return Batch(paths, problems, stacked, self.model.run(images=stacked))
+        outputs = self.model.run(images=stacked)
+        if not ((outputs["label"] >= 0) & (outputs["label"] < len(self.classes))).all():
+            raise ModelError(
+                f"a bundle with labels of its {len(self.classes)} classes is required, but this "
+                "one gives others: make it again with scenetrack bundle"
+            )
+        return Batch(paths, problems, stacked, outputs)
 
 
 def model_digest(path: Path) -> str:
@@ -135,7 +143,7 @@ def _description(model: OnnxModel) -> tuple[list[str], int]:
     about = model.metadata
     try:
         classes, size = json.loads(about["classes"]), int(about["image_size"])
-        described = about["kind"] == "bundle" and size > 0 and len(classes) > 0
+        described = about["kind"] == "bundle" and 0 < size <= _LARGEST_SIDE and len(classes) > 0
         named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
         fits = model.outputs["probabilities"][-1] in (-1, len(classes))
     except (KeyError, RecursionError, TypeError, ValueError):

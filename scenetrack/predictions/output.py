@@ -61,7 +61,14 @@ def output_file(output: str) -> Path:
     Raises:
         InputError: it cannot be a file there.
     """
-    target = Path(os.path.realpath(user_path(output)))
+    given = user_path(output)
+    if given.is_absolute() and given.parts[1:2] in (("dev",), ("proc",)):
+        # /dev/stdout may lead to a file, which would be replaced instead of added to.
+        raise InputError(
+            f"output must be a file, but {printable(output)} is a device: leave --output out to "
+            "write to standard output"
+        )
+    target = Path(os.path.realpath(given))
     if target.exists() and not target.is_file():
         raise InputError(
             f"output must be a file, but {printable(output)} is none: choose another name"

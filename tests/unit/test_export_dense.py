@@ -107,6 +107,14 @@ def test_a_layer_that_needs_real_patches_takes_the_form_that_makes_them() -> Non
             build_dense(model, tensors, 4, form, {})
 
 
+def test_a_convolution_has_no_dense_form() -> None:
+    source = keras.Input((SIDE, SIDE, 3), dtype="uint8")
+    values = keras.layers.Conv2D(2, 3, name="conv")(keras.layers.Rescaling(1 / 255)(source))
+    model = keras.Model(source, values, name="cnn")
+    with pytest.raises(ExportError, match="choose an earlier layer, or no --dense"):
+        build_dense(model, {"values": model.outputs[0]}, 4, "patches", {})
+
+
 @pytest.mark.parametrize("layer", ["contrast", "pixels"])
 def test_patches_themselves_can_be_descriptors(layer: str) -> None:
     model = patch_network()

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from fake_bundle import CLASSES, fake_bundle, paint, probabilities
 from PIL import Image
@@ -235,9 +236,30 @@ def test_refused_before_any_work(
         {"image_size": "large"},
         {"image_size": "0"},
         {"image_size": "-24"},
+        {"image_size": "60000"},
     ],
 )
 def test_what_is_no_bundle_is_refused(about: dict[str, str]) -> None:
     model = OnnxModel(fake_bundle(Path("odd.onnx"), **about), device="cpu")
     with pytest.raises(ModelError, match="a bundle is required"):
         Classifier(model, memory=2**20, threads=1)
+
+
+def test_devices_are_no_output_files(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["predict", "fake.onnx", "photos", "-o", "/dev/stdout"]) == 2
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert "is a device: leave --output out" in captured.err
+
+
+def test_a_label_of_no_class_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    model = onnx.load("fake.onnx")
+    (made,) = (node for node in model.graph.node if node.output[0] == "label")
+    seven = onnx.numpy_helper.from_array(np.array(7), "seven")
+    model.graph.initializer.append(seven)
+    shifted = onnx.helper.make_node("Add", [made.input[0], "seven"], ["shifted"])
+    model.graph.node.insert(list(model.graph.node).index(made), shifted)
+    made.input[0] = "shifted"
+    onnx.save(model, "odd.onnx")
+    assert cli.main(["predict", "odd.onnx", "photos"]) == 2
+    assert "a bundle with labels of its 3 classes is required" in capfd.readouterr().err
