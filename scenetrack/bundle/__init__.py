@@ -47,8 +47,9 @@ class BundleReport:
 def build_bundle(pipeline: ScenePipeline, metadata: Mapping[str, str]) -> onnx.ModelProto:
     """One graph that does what ``pipeline`` does, resizing included.
 
-    Its input is ``images`` uint8 [N, H, W, 3], any N, H and W of at least 1; its outputs are ``probabilities``
-    float32 [N, C], ``label`` int64 [N], an index into the classes, and ``scores`` float32 [N, C].
+    Its input is ``images`` uint8 [N, H, W, 3], any N, H and W of at least 1; its outputs are
+    ``probabilities`` float32 [N, C], ``label`` int64 [N], an index into the classes, and
+    ``scores`` float32 [N, C].
 
     Args:
         pipeline: the finished method.
