@@ -20,7 +20,7 @@ from scenetrack.export.dense import Dense
 from scenetrack.export.truncate import export_truncated, find_layer
 from scenetrack.figures import LayerRow, learning_curves, topology
 from scenetrack.graph import GraphBuilder
-from scenetrack.models import build_model
+from scenetrack.models import PATCH_NETWORK, build_model
 from scenetrack.records import (
     Metric,
     Model,
@@ -291,10 +291,12 @@ def descriptor_metadata(
     seed: int,
 ) -> dict[str, str]:
     """What an exported graph says of itself; ``image_size`` is the side images are resized to."""
+    side = str(network.input_shape[1])
     return {
         "classes": json.dumps(list(class_names)),
         "layer": layer,
-        "input_size": str(network.input_shape[1]),
+        "input_size": side,
+        **({"patch_size": side} if network.name == PATCH_NETWORK else {}),
         "image_size": str(image_size),
         "source_run": source_run,
         "seed": str(seed),

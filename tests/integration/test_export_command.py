@@ -121,6 +121,14 @@ def test_other_data_do_not_rename_the_classes(
     assert json.loads(OnnxModel("x.onnx").metadata["classes"]) == list(CLASSES)
 
 
+def test_a_patch_network_as_it_is(
+    here: Workplace, project_run: entities.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = export(capsys, project_run.info.run_id, "-o", "patch.onnx")
+    assert "images [any, 8, 8, 3] -> descriptors [any, 12]" in out
+    assert OnnxModel(Path("patch.onnx")).metadata["patch_size"] == "8"
+
+
 def test_lists_the_layers(
     here: Workplace, twins: tuple[entities.Run, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
