@@ -150,7 +150,9 @@ def _metavar(item: dataclasses.Field[Any], kind: Any) -> str:
     if kind is bool:
         return "[true|false]"
     choices = item.metadata["choices"]
-    single = "|".join(choices) if choices else _METAVARS[(get_args(kind) or (kind,))[0]]
+    single = (
+        "|".join(filter(None, choices)) if choices else _METAVARS[(get_args(kind) or (kind,))[0]]
+    )
     return f"{single},..." if get_args(kind) else single
 
 

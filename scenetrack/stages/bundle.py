@@ -24,7 +24,7 @@ from scenetrack.errors import DataError, InputError, ModelError
 from scenetrack.pipeline import ScenePipeline
 from scenetrack.runtime import OnnxModel
 from scenetrack.stages.finished import FinishedMethod, find_method, open_pipeline
-from scenetrack.stages.inputs import dataset_of_run, onnx_target
+from scenetrack.stages.inputs import check_device, dataset_of_run, onnx_target
 from scenetrack.storage import cache_dir, replacing
 from scenetrack.tracking import find_onnx, log_bundle, registered_onnx, resolve_model
 
@@ -43,12 +43,11 @@ def bundle(config: BundleConfig) -> None:
     """
     if not config.run:
         raise InputError("a run id or .keras file is required. Received: none; name one")
+    check_device(config)
     path = onnx_target(config.output)
     found = find_method(config.run, config.method)
     dataset = dataset_of_run(found.params, config.data)
     pipeline = open_pipeline(found, dataset, config.device)
-    if config.require_gpu:
-        OnnxModel(pipeline.network.SerializeToString(), device="gpu", require_gpu=True)
     is_own = _check_dataset(found, pipeline, dataset)
     if dataset:
         images = load_images(dataset.test.paths, pipeline.image_size)

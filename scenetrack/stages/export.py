@@ -19,8 +19,8 @@ from scenetrack.export.truncate import ExportReport, export_truncated, find_laye
 from scenetrack.models import PATCH_NETWORK
 from scenetrack.runtime import OnnxModel
 from scenetrack.stages.activations import layer_table
-from scenetrack.stages.inputs import dataset_of_run, onnx_target
-from scenetrack.stages.network import check_device, descriptor_metadata, take
+from scenetrack.stages.inputs import check_device, dataset_of_run, onnx_target
+from scenetrack.stages.network import descriptor_metadata, take
 
 if TYPE_CHECKING:
     import keras

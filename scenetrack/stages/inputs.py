@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from scenetrack.config import DataConfig, TrainingConfig
+from scenetrack.config import DataConfig, DeviceConfig, TrainingConfig
 from scenetrack.data.catalog import SceneDataset, Split, load_dataset, stratified_split
 from scenetrack.data.images import load_images
 from scenetrack.errors import ConfigError, InputError
 from scenetrack.figures import montage
+from scenetrack.graph import GraphBuilder
 from scenetrack.records import DatasetInput, Figure, Table, Tag, Tracker
+from scenetrack.runtime import OnnxModel
 from scenetrack.storage import ensure_writable, printable, user_path
 
 logger = logging.getLogger(__name__)
@@ -86,6 +88,16 @@ def dataset_of_run(params: Mapping[str, str], data: str) -> SceneDataset | None:
     except InputError as error:
         logger.warning("the run's data set %s cannot be used: %s", params["data"], error)
         return None
+
+
+def check_device(config: DeviceConfig) -> None:
+    """Raise ScenetrackError now, not after hours of work, if a GPU is required and none starts."""
+    if not config.require_gpu:
+        return
+    builder = GraphBuilder("probe")
+    builder.output("same", builder.input("values", np.float32, ["n"]), np.float32, ["n"])
+    content = builder.build({}).SerializeToString()
+    OnnxModel(content, device=config.device, require_gpu=True)
 
 
 def dataset_inputs(dataset: SceneDataset) -> list[DatasetInput]:

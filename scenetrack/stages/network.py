@@ -14,12 +14,11 @@ import numpy as np
 
 from scenetrack import __version__
 from scenetrack.checkpoints import Checkpoint
-from scenetrack.config import DeviceConfig, LayerSvmConfig, PatchBowConfig, TrainingConfig
+from scenetrack.config import LayerSvmConfig, PatchBowConfig, TrainingConfig
 from scenetrack.errors import ModelError
 from scenetrack.export.dense import Dense
 from scenetrack.export.truncate import export_truncated, find_layer
 from scenetrack.figures import LayerRow, learning_curves, topology
-from scenetrack.graph import GraphBuilder
 from scenetrack.models import PATCH_NETWORK, build_model
 from scenetrack.records import (
     Metric,
@@ -33,7 +32,7 @@ from scenetrack.records import (
     metrics,
 )
 from scenetrack.runtime import OnnxModel
-from scenetrack.stages.inputs import SceneImages, open_images
+from scenetrack.stages.inputs import SceneImages, check_device, open_images
 from scenetrack.stages.methods import check_cross_validation
 from scenetrack.training import Batches, TrainResult, fit, load_model, save_model
 
@@ -191,16 +190,6 @@ def choose_network(
     network = taken or build_model(config, classes)
     check_classes(network, classes)
     return ChosenNetwork(network, taken is None, layer, images)
-
-
-def check_device(config: DeviceConfig) -> None:
-    """Raise ScenetrackError now, not after hours of work, if a GPU is required and none starts."""
-    if not config.require_gpu:
-        return
-    builder = GraphBuilder("probe")
-    builder.output("same", builder.input("values", np.float32, ["n"]), np.float32, ["n"])
-    content = builder.build({}).SerializeToString()
-    OnnxModel(content, device=config.device, require_gpu=True)
 
 
 def check_fits(network: keras.Model, name: str, size: int) -> None:

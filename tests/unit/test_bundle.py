@@ -71,12 +71,14 @@ def test_whole_image_methods_agree(kernel: str, images: np.ndarray) -> None:
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 def test_aggregations_agree(aggregation: str, images: np.ndarray) -> None:
     pipeline = patch_pipeline(aggregation=aggregation)
-    verify_bundle(build_bundle(pipeline, {}), pipeline, images)
+    report = verify_bundle(build_bundle(pipeline, {}), pipeline, images)
+    assert report.max_difference <= 1e-5
 
 
 def test_an_encoder_without_pca_agrees(images: np.ndarray) -> None:
     pipeline = patch_pipeline("chi2", pca=0)
-    verify_bundle(build_bundle(pipeline, {}), pipeline, images)
+    report = verify_bundle(build_bundle(pipeline, {}), pipeline, images)
+    assert report.max_difference <= 1e-5
 
 
 def test_images_of_other_sizes_are_resized_inside(images: np.ndarray) -> None:
