@@ -66,17 +66,15 @@ def scenes(count: int, size: int = SIZE, seed: int = 1) -> tuple[np.ndarray, np.
 
 
 def svm(
-    features: np.ndarray, labels: np.ndarray, kernel: str, *, histograms: bool, c: float = 10.0
+    features: np.ndarray, labels: np.ndarray, kernel: str, *, preparation: str, c: float = 10.0
 ) -> FittedClassifier:
     """An SVM with settings that nobody searched for."""
-    root = int(histograms and kernel not in HISTOGRAM_KERNELS)
-    # ``refit`` standardises where the mean of its model says that it was.
-    mean = np.full(features.shape[1], float(not histograms and kernel not in HISTOGRAM_KERNELS))
+    first = "none" if kernel in HISTOGRAM_KERNELS else preparation
     none, classes = np.zeros((1, 1)), np.unique(labels)
     gamma = GAMMA[kernel]
     table = np.array([[c, gamma, 1.0, 0.0]])
     settings = FittedClassifier(
-        kernel, gamma, root, mean, mean, none, none, none[0], classes, c, table
+        kernel, gamma, first, none[0], none[0], none, none, none[0], classes, c, table
     )
     return refit(settings, features, labels)
 
@@ -98,7 +96,7 @@ def patch_pipeline(kernel: str = "", *, pca: int = 4, c: float = 10.0, **parts) 
     values = OnnxModel(network.SerializeToString(), device="cpu").run(images=images)["descriptors"]
     local = values.reshape(len(images), -1, WIDTH)
     encoder = vocabulary(local.reshape(-1, WIDTH), pca=pca)
-    classifier = svm(encoder.histograms(local), labels, kernel, histograms=True, c=c)
+    classifier = svm(encoder.histograms(local), labels, kernel, preparation="square_root", c=c)
     return ScenePipeline(network, CLASSES, SIZE, encoder=encoder, classifier=classifier, **parts)
 
 
@@ -107,7 +105,7 @@ def image_pipeline(kernel: str = "", **parts) -> ScenePipeline:
     network = whole_network()
     images, labels = scenes(FITTED_IMAGES)
     values = OnnxModel(network.SerializeToString(), device="cpu").run(images=images)["descriptors"]
-    classifier = svm(values, labels, kernel, histograms=False) if kernel else None
+    classifier = svm(values, labels, kernel, preparation="standardise") if kernel else None
     return ScenePipeline(network, CLASSES, SIZE, classifier=classifier, **parts)
 
 

@@ -20,12 +20,24 @@ from sklearn import config_context
 from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import SVC
 
-from scenetrack.classifiers.fitted import FittedClassifier, checked_features, prepared
+from scenetrack.classifiers.fitted import (
+    PREPARATIONS,
+    FittedClassifier,
+    checked_features,
+    prepared,
+)
 from scenetrack.config import KERNELS
 from scenetrack.errors import InputError
 from scenetrack.kernels import HISTOGRAM_KERNELS, Floats, compare, kernel_matrix
 
-__all__ = ["C_GRID", "GAMMA_FACTORS", "FittedClassifier", "fit_by_cross_validation", "refit"]
+__all__ = [
+    "C_GRID",
+    "GAMMA_FACTORS",
+    "PREPARATIONS",
+    "FittedClassifier",
+    "fit_by_cross_validation",
+    "refit",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -46,42 +58,46 @@ def fit_by_cross_validation(
     labels: ArrayLike,
     kernel: str,
     *,
-    histograms: bool,
+    preparation: str,
     folds: int,
     seed: int,
 ) -> FittedClassifier:
     """Choose C and gamma by stratified cross-validation, then fit on all of ``features``.
 
-    Histograms are square-rooted for linear and rbf and compared as they are by chi2 and
-    intersection. Other features are standardised for linear and rbf, in each fold by its own
-    training part. Of equally accurate settings the smallest C wins, then the smallest gamma.
+    Chi2 and intersection compare features as they are; ``preparation`` says what linear and rbf
+    need: ``square_root`` for histograms of sum 1, ``standardise`` for plain descriptors, in each
+    fold by its own training part, ``none`` for what is already normalised. Of equally accurate
+    settings the smallest C wins, then the smallest gamma.
 
     Args:
-        features: [N, D], finite; not negative where ``histograms`` is set or the kernel is chi2
+        features: [N, D], finite; not negative where they are square-rooted or the kernel is chi2
             or intersection.
         labels: [N] integers.
         kernel: one of ``config.KERNELS``.
-        histograms: whether the features are histograms.
+        preparation: one of ``PREPARATIONS``.
         folds: number of folds, made smaller where a class has fewer images.
         seed: draws the folds.
 
     Raises:
-        InputError: an unknown kernel, features or labels that do not fit, fewer than two classes,
-            or a class with one image.
+        InputError: an unknown kernel or preparation, features or labels that do not fit, fewer
+            than two classes, or a class with one image.
     """
     if kernel not in KERNELS:
         raise InputError(f"kernel must be one of: {', '.join(KERNELS)}. Received: {kernel!r}")
-    rows = checked_features(features, histograms, kernel)
+    if preparation not in PREPARATIONS:
+        raise InputError(
+            f"preparation must be one of: {', '.join(PREPARATIONS)}. Received: {preparation!r}"
+        )
+    if kernel in HISTOGRAM_KERNELS:
+        preparation = "none"
+    rows = checked_features(features, preparation, kernel)
     classes, targets = _checked_labels(labels, len(rows))
     folds = _usable_folds(targets, classes, folds)
-    square_root = histograms and kernel not in HISTOGRAM_KERNELS
-    rows = prepared(rows, square_root)
-    standardise = not histograms and kernel not in HISTOGRAM_KERNELS
-    mean, scale = _standards(rows, standardise)
-    ready = prepared(rows, False, mean, scale)
+    mean, scale = _standards(rows, preparation)
+    ready = prepared(rows, preparation, mean, scale)
     compared = compare(ready, ready, kernel)
     gammas = _gamma_grid(compared, kernel)
-    compare_fold = _fold_comparison(rows, compared, kernel, standardise)
+    compare_fold = _fold_comparison(rows, compared, kernel, preparation)
     table = _cross_validate(compare_fold, targets, kernel, gammas, folds, seed)
     best_c, gamma = _choose(table)
     dual, intercept = _machines(kernel_matrix(compared, kernel, gamma), targets, best_c)
@@ -89,7 +105,7 @@ def fit_by_cross_validation(
     return FittedClassifier(
         kernel,
         gamma,
-        int(square_root),
+        preparation,
         mean,
         scale,
         support,
@@ -112,11 +128,11 @@ def refit(classifier: FittedClassifier, features: ArrayLike, labels: ArrayLike) 
     Raises:
         InputError: features or labels that do not fit, or fewer than two classes.
     """
-    square_root, kernel = bool(classifier.square_root), classifier.kernel
-    rows = prepared(checked_features(features, square_root, kernel), square_root)
+    preparation, kernel = classifier.preparation, classifier.kernel
+    rows = checked_features(features, preparation, kernel)
     classes, targets = _checked_labels(labels, len(rows))
-    mean, scale = _standards(rows, bool(classifier.mean.any()))
-    ready = prepared(rows, False, mean, scale)
+    mean, scale = _standards(rows, preparation)
+    ready = prepared(rows, preparation, mean, scale)
     matrix = kernel_matrix(compare(ready, ready, kernel), kernel, classifier.gamma)
     dual, intercept = _machines(matrix, targets, classifier.C)
     support, dual = _compact(ready, dual, kernel)
@@ -135,7 +151,7 @@ _FoldComparison: TypeAlias = Callable[[NDArray[np.int64], NDArray[np.int64]], tu
 
 
 def _fold_comparison(
-    rows: Floats, compared: Floats, kernel: str, standardise: bool
+    rows: Floats, compared: Floats, kernel: str, preparation: str
 ) -> _FoldComparison:
     """From the indices of a fold: train against train, and held out against train.
 
@@ -146,11 +162,11 @@ def _fold_comparison(
         return compared[np.ix_(train, train)], compared[np.ix_(held, train)]
 
     def standardised(train: NDArray[np.int64], held: NDArray[np.int64]) -> tuple[Floats, Floats]:
-        own = _standards(rows[train], True)
-        left, right = prepared(rows[train], False, *own), prepared(rows[held], False, *own)
+        own = _standards(rows[train], preparation)
+        left, right = (prepared(rows[part], preparation, *own) for part in (train, held))
         return compare(left, left, kernel), compare(right, left, kernel)
 
-    return standardised if standardise else cut
+    return standardised if preparation == "standardise" else cut
 
 
 def _cross_validate(
@@ -224,10 +240,10 @@ def _gamma_grid(compared: Floats, kernel: str) -> tuple[float, ...]:
     return tuple(factor / (unit or 1.0) for factor in GAMMA_FACTORS)
 
 
-def _standards(rows: Floats, standardise: bool) -> tuple[Floats, Floats]:
+def _standards(rows: Floats, preparation: str) -> tuple[Floats, Floats]:
     """Mean and scale [D] under which rows have mean 0 and a mean squared length of 1."""
     width = rows.shape[1]
-    if not standardise:
+    if preparation != "standardise":
         return np.zeros(width), np.ones(width)
     deviation = rows.std(axis=0)
     # Unit length, and not unit variance alone, so that one C grid serves every D.

@@ -24,6 +24,9 @@ from scenetrack.kernels import (
     places_above_zero,
 )
 
+# Of histograms of sum 1, of plain descriptors, of what is already normalised.
+PREPARATIONS = ("square_root", "standardise", "none")
+
 
 @dataclass(frozen=True)
 class ScoreTensors:
@@ -51,9 +54,9 @@ class FittedClassifier:
     Attributes:
         kernel: one of ``config.KERNELS``.
         gamma: 1 over the unit of the distance in rbf and chi2; 0 for the other kernels.
-        square_root: 1 where features are square-rooted first (Hellinger), else 0.
-        mean: float64 [D], taken off after that.
-        scale: float64 [D], divided by after that.
+        preparation: what is done to features first, one of ``PREPARATIONS``.
+        mean: float64 [D], taken off; 0 but for ``standardise``.
+        scale: float64 [D], divided by after that; 1 but for ``standardise``.
         support: float64 [S, D], prepared support vectors; for the linear kernel the weight vector
             of each class, S = n_classes.
         dual: float64 [n_classes, S].
@@ -66,7 +69,7 @@ class FittedClassifier:
 
     kernel: str
     gamma: float
-    square_root: int
+    preparation: str
     mean: Floats
     scale: Floats
     support: Floats
@@ -109,12 +112,12 @@ class FittedClassifier:
             InputError: another D than at fit, values not finite, or negative values where
                 histograms are required.
         """
-        rows = checked_features(features, bool(self.square_root), self.kernel)
+        rows = checked_features(features, self.preparation, self.kernel)
         if rows.shape[1] != self.mean.size:
             raise InputError(
                 f"features must have {self.mean.size} values, as at fit. Received: {rows.shape[1]}"
             )
-        ready = prepared(rows, bool(self.square_root), self.mean, self.scale)
+        ready = prepared(rows, self.preparation, self.mean, self.scale)
         compared = compare(ready, self.support, self.kernel)
         return np.asarray(
             kernel_matrix(compared, self.kernel, self.gamma) @ self.dual.T + self.intercept
@@ -124,11 +127,10 @@ class FittedClassifier:
         """The twin of ``predict_scores`` for ``features`` float32 [N, D]."""
         with builder.scope("svm"):
             rows = builder.node("Cast", features, name="float64", to=TensorProto.DOUBLE)
-            if self.square_root:
+            if self.preparation == "square_root":
                 rows = builder.node("Sqrt", rows)
-            if self.mean.any():
+            if self.preparation == "standardise":
                 rows = builder.node("Sub", rows, builder.constant("mean", self.mean))
-            if (self.scale != 1).any():
                 rows = builder.node("Div", rows, builder.constant("scale", self.scale))
             support = _stored(builder, "support", self.support.T)
             compared = compare_in_graph(builder, rows, support, self.kernel)
@@ -158,7 +160,8 @@ class FittedClassifier:
         def explain(image: GraphBuilder, row: str, similar: str, words: str) -> list[str]:
             present = places_above_zero(image, row)
             before = image.node("Gather", row, present)
-            fewer = _one_less(image, before, words, square_root=bool(self.square_root))
+            square_root = self.preparation == "square_root"
+            fewer = _one_less(image, before, words, square_root=square_root)
             support = image.node("Gather", tensors.support, present, axis=0)
             machine = (self.kernel, self.gamma)
             lost = change_in_graph(image, (before, fewer), support, similar, machine)
@@ -232,28 +235,33 @@ def _places(builder: GraphBuilder, present: str, size: int) -> str:
     return builder.node("ScatterElements", none, present, order)
 
 
-def prepared(
-    rows: Floats, square_root: bool, mean: Floats | float = 0.0, scale: Floats | float = 1.0
-) -> Floats:
-    """Rows [N, D] as the kernel takes them: square-rooted if asked, then standardised."""
-    return np.asarray(((np.sqrt(rows) if square_root else rows) - mean) / scale)
+def prepared(rows: Floats, preparation: str, mean: Floats, scale: Floats) -> Floats:
+    """Rows [N, D] as the kernel takes them; mean and scale [D] are those of ``standardise``."""
+    if preparation == "square_root":
+        return np.sqrt(rows)
+    return (rows - mean) / scale if preparation == "standardise" else rows
 
 
-def checked_features(features: ArrayLike, histograms: bool, kernel: str) -> Floats:
+def checked_features(features: ArrayLike, preparation: str, kernel: str) -> Floats:
     """``features`` as float64 [N, D].
 
     Raises:
-        InputError: another shape, values not finite, or negative ones where ``histograms`` is set
-            or the kernel compares histograms.
+        InputError: another shape, values not finite, or negative ones where a square root is to
+            be taken or the kernel compares histograms.
     """
     rows = np.asarray(features, dtype=np.float64)
     if rows.ndim != 2 or not rows.size:
         raise InputError(f"features must be an array [N, D] of N, D > 0. Received: {rows.shape}")
     if not np.isfinite(rows).all():
         raise InputError("features must be finite. Received: NaN or infinity")
-    if (histograms or kernel in HISTOGRAM_KERNELS) and rows.min() < 0:
+    if kernel in HISTOGRAM_KERNELS and rows.min() < 0:
         raise InputError(
             f"the {kernel} kernel compares histograms, which are never negative. Received: a "
             f"smallest value of {rows.min():.3g}; choose linear or rbf for other features"
+        )
+    if preparation == "square_root" and rows.min() < 0:
+        raise InputError(
+            "histograms, which are square-rooted, are never negative. Received: a smallest value "
+            f"of {rows.min():.3g}"
         )
     return rows

@@ -65,7 +65,7 @@ def _compare(
     features = Features(
         train["descriptors"].reshape(len(images.train), -1),
         test["descriptors"].reshape(len(images.test), -1),
-        histograms=False,
+        preparation="standardise",
         tags={**tags, "encoder": "none"},
     )
     started = time.perf_counter()

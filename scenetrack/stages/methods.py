@@ -31,13 +31,13 @@ class Features:
 
     Attributes:
         train, test: float32 [N, D].
-        histograms: whether the vectors are histograms or plain descriptors.
+        preparation: what an SVM does to the vectors first, of ``classifiers.PREPARATIONS``.
         tags: descriptor and encoder, for the child runs.
     """
 
     train: np.ndarray
     test: np.ndarray
-    histograms: bool
+    preparation: str
     tags: Mapping[str, str]
 
 
@@ -89,7 +89,7 @@ class Comparison:
             features.train,
             self.images.dataset.train.labels,
             kernel,
-            histograms=features.histograms,
+            preparation=features.preparation,
             folds=self.config.folds,
             seed=self.config.seed,
         )

@@ -207,7 +207,7 @@ def _compare(
     tags = {"descriptor": f"patch mlp {layer}", "aggregation": config.aggregation}
     comparison.add_end_to_end(test.scores, train.scores, tags)
     tags = {"descriptor": tags["descriptor"], "encoder": "bag of words"}
-    features = Features(train.histograms, test.histograms, True, tags)
+    features = Features(train.histograms, test.histograms, "square_root", tags)
     for kernel in config.kernels:
         started = time.perf_counter()
         classifier = comparison.cross_validate(kernel, features)

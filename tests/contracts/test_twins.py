@@ -137,7 +137,7 @@ def scored_in_graph(classifier: FittedClassifier, features: np.ndarray) -> np.nd
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_scores_of_histograms(kernel: str, c: float, count: int) -> None:
     labels = np.arange(60) % 4
-    classifier = svm(histograms_of(60, 256, 841, 0), labels, kernel, histograms=True, c=c)
+    classifier = svm(histograms_of(60, 256, 841, 0), labels, kernel, preparation="square_root", c=c)
     features = histograms_of(count, 256, 841, 1)
     twin = scored_in_graph(classifier, features)
     assert twin.dtype == np.float64
@@ -150,7 +150,7 @@ def test_scores_of_histograms(kernel: str, c: float, count: int) -> None:
 def test_scores_of_plain_descriptors(kernel: str, count: int) -> None:
     labels = np.arange(60) % 4
     values = np.abs(drawn((60, 40))) * 10 + labels[:, None]
-    classifier = svm(values, labels, kernel, histograms=False)
+    classifier = svm(values, labels, kernel, preparation="standardise")
     features = np.abs(drawn((count, 40), seed=1)) * 10
     expected = classifier.predict_scores(features)
     twin = scored_in_graph(classifier, features)
@@ -159,7 +159,9 @@ def test_scores_of_plain_descriptors(kernel: str, count: int) -> None:
 
 def test_support_vectors_take_half_the_room() -> None:
     """The graph of an RBF machine is about as large as its support vectors in float32."""
-    classifier = svm(histograms_of(60, 256, 841, 0), np.arange(60) % 4, "rbf", histograms=True)
+    classifier = svm(
+        histograms_of(60, 256, 841, 0), np.arange(60) % 4, "rbf", preparation="square_root"
+    )
     builder = GraphBuilder("size")
     features = builder.input("x", np.float32, [None, 256])
     scores = classifier.to_graph(builder, features).scores

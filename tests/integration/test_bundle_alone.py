@@ -80,7 +80,9 @@ def test_the_real_test_images_at_the_largest_c() -> None:
     encoder, histograms = encoded(network, dataset.train)
     images = load_images(dataset.test.paths, REAL_SIZE)
     for kernel in KERNELS:
-        classifier = svm(histograms, dataset.train.labels, kernel, histograms=True, c=100.0)
+        classifier = svm(
+            histograms, dataset.train.labels, kernel, preparation="square_root", c=100.0
+        )
         pipeline = ScenePipeline(
             network, dataset.class_names, REAL_SIZE, "mean", encoder, classifier
         )

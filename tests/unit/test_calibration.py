@@ -90,7 +90,7 @@ def test_no_image_scores_itself() -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(30) % 3
     features = rng.dirichlet(np.ones(8), 30).astype(np.float32)
-    fitted = svm(features, labels, "rbf", histograms=True, c=100.0)
+    fitted = svm(features, labels, "rbf", preparation="square_root", c=100.0)
     out = out_of_fold_scores(fitted, features, labels, 5, seed=0)
     own = fitted.predict(features)
     assert out.shape == (30, 3)
@@ -103,7 +103,7 @@ def test_out_of_fold_scores_are_those_of_leaving_each_out() -> None:
     rng = np.random.default_rng(0)
     labels = np.array([0, 1, 2] * 2)
     features = rng.dirichlet(np.ones(5), 6).astype(np.float32)
-    fitted = svm(features, labels, "chi2", histograms=True)
+    fitted = svm(features, labels, "chi2", preparation="square_root")
     # Two images of a class leave two folds, whatever was asked for.
     out = out_of_fold_scores(fitted, features, labels, 5, seed=3)
     choices = [[i, j, k] for i in (0, 3) for j in (1, 4) for k in (2, 5)]

@@ -40,9 +40,9 @@ def blobs(per_class, classes=3, width=5, seed=0):
     return centres[labels] + rng.standard_normal((len(labels), width)), labels
 
 
-def fit(features, labels, kernel, *, histograms=True, folds=3, seed=0):
+def fit(features, labels, kernel, *, preparation="square_root", folds=3, seed=0):
     return fit_by_cross_validation(
-        features, labels, kernel, histograms=histograms, folds=folds, seed=seed
+        features, labels, kernel, preparation=preparation, folds=folds, seed=seed
     )
 
 
@@ -121,7 +121,7 @@ def test_scores_are_those_of_scikit_learn_with_the_chosen_setting(kernel):
     features, labels = blobs(15)
     # Columns in very different units, which only standardisation makes comparable.
     features *= np.logspace(-3, 3, features.shape[1])
-    found = fit(features, labels, kernel, histograms=False)
+    found = fit(features, labels, kernel, preparation="standardise")
     # Ours scales to mean squared length 1 and not D: the same machine with another unit.
     width = features.shape[1]
     c, gamma = found.C, found.gamma
@@ -216,8 +216,8 @@ def test_the_support_holds_no_unused_vectors_and_linear_one_weight_vector_a_clas
 def test_constant_features_are_no_failure():
     features, labels = blobs(8)
     features[:, 0] = 4.0
-    assert np.isfinite(fit(features, labels, "rbf", histograms=False).cv_accuracy)
-    flat = fit(np.ones((12, 4)), np.repeat([0, 1], 6), "rbf", histograms=False)
+    assert np.isfinite(fit(features, labels, "rbf", preparation="standardise").cv_accuracy)
+    flat = fit(np.ones((12, 4)), np.repeat([0, 1], 6), "rbf", preparation="standardise")
     assert np.isfinite(flat.predict_scores(np.ones((1, 4)))).all()
 
 
@@ -251,7 +251,7 @@ def test_a_class_with_one_image_is_refused():
 )
 def test_what_cannot_be_fitted(features, labels, kernel, message):
     with pytest.raises(InputError, match=message):
-        fit(features, labels, kernel, histograms=False)
+        fit(features, labels, kernel, preparation="standardise")
 
 
 def test_scoring_checks_its_features():
@@ -263,10 +263,10 @@ def test_scoring_checks_its_features():
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("histograms", [True, False])
-def test_refitting_keeps_the_settings_and_forgets_the_images_left_out(kernel, histograms):
+@pytest.mark.parametrize("preparation", classifiers.PREPARATIONS)
+def test_refitting_keeps_the_settings_and_forgets_the_images_left_out(kernel, preparation):
     features, labels = histograms_of_classes(12)
-    found = fit(features, labels, kernel, histograms=histograms)
+    found = fit(features, labels, kernel, preparation=preparation)
     same = refit(found, features, labels)
     np.testing.assert_array_equal(same.predict_scores(features), found.predict_scores(features))
     fewer = refit(found, features[::2], labels[::2])

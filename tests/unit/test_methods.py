@@ -40,7 +40,7 @@ def features() -> Features:
         (np.eye(3)[part.labels] + rng.standard_normal((len(part), 3))).astype(np.float32)
         for part in (split(45), split(12))
     )
-    return Features(train, test, histograms=False, tags={"encoder": "none"})
+    return Features(train, test, preparation="standardise", tags={"encoder": "none"})
 
 
 def compared(images: SceneImages, features: Features, *, unseen: bool) -> MemoryTracker:
