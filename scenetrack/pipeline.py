@@ -13,7 +13,7 @@ from scenetrack.calibration import softmax
 from scenetrack.classifiers import FittedClassifier
 from scenetrack.config import AGGREGATIONS
 from scenetrack.descriptors import aggregate
-from scenetrack.encoders import Vocabulary
+from scenetrack.encoders import SceneEncoder
 from scenetrack.errors import ModelError
 from scenetrack.runtime import OnnxModel
 
@@ -44,7 +44,7 @@ class ScenePipeline:
     classes: tuple[str, ...]
     image_size: int
     aggregation: str = ""
-    encoder: Vocabulary | None = None
+    encoder: SceneEncoder | None = None
     classifier: FittedClassifier | None = None
     temperature: float = 1.0
     device: str = "cpu"
@@ -57,7 +57,7 @@ class ScenePipeline:
             )
         if self.encoder is not None and not self.grid_output("descriptors"):
             raise ModelError(
-                "visual words need local descriptors, but this network gives one for each image: "
+                "an encoder needs local descriptors, but this network gives one for each image: "
                 "choose a method without an encoder"
             )
         if self.encoder is not None and self.classifier is None:
@@ -83,7 +83,9 @@ class ScenePipeline:
     @property
     def has_evidence(self) -> bool:
         """Whether the method can say which patches spoke for a class."""
-        return bool(self.aggregation) if self.classifier is None else self.encoder is not None
+        if self.classifier is None:
+            return bool(self.aggregation)
+        return self.encoder is not None and self.encoder.explains
 
     def grid_output(self, name: str) -> bool:
         """Whether the network's output ``name`` has an entry for every patch.
@@ -134,4 +136,4 @@ class ScenePipeline:
         if self.encoder is None:
             return self.classifier.predict_scores(values.reshape(len(values), -1))
         local = values.reshape(len(values), -1, values.shape[-1])
-        return self.classifier.predict_scores(self.encoder.histograms(local))
+        return self.classifier.predict_scores(self.encoder.encode(local))

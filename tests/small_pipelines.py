@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto
 
 from scenetrack.classifiers import FittedClassifier, refit
-from scenetrack.encoders import BagOfWords, DescriptorPca, Vocabulary
+from scenetrack.encoders import BagOfWords, DescriptorPca, SceneEncoder
 from scenetrack.graph import GraphBuilder
 from scenetrack.kernels import HISTOGRAM_KERNELS
 from scenetrack.pipeline import ScenePipeline
@@ -79,11 +79,19 @@ def svm(
     return refit(settings, features, labels)
 
 
-def vocabulary(descriptors: np.ndarray, words: int = 16, pca: int = 4) -> Vocabulary:
-    """PCA (0: none) and words of ``descriptors`` float32 [n, D]."""
+def centres(count: int) -> np.ndarray:
+    """Positions float32 [count, 2] of descriptors on the diagonal of an image."""
+    return np.repeat((np.arange(count, dtype=np.float32)[:, None] + 0.5) / count, 2, axis=1)
+
+
+def scene_encoder(
+    descriptors: np.ndarray, count: int, words: int = 16, pca: int = 4
+) -> SceneEncoder:
+    """PCA (0: none) and words of ``descriptors`` float32 [N, D], for images with ``count``."""
     reduction = DescriptorPca(pca).fit(descriptors) if pca else None
     projected = reduction.transform(descriptors) if reduction else descriptors
-    return Vocabulary(reduction, BagOfWords(words, iterations=5).fit(projected))
+    bow = BagOfWords(words, iterations=5).fit(projected)
+    return SceneEncoder(bow, ("1x1",), centres(count), reduction)
 
 
 def patch_pipeline(kernel: str = "", *, pca: int = 4, c: float = 10.0, **parts) -> ScenePipeline:
@@ -95,8 +103,8 @@ def patch_pipeline(kernel: str = "", *, pca: int = 4, c: float = 10.0, **parts) 
     images, labels = scenes(FITTED_IMAGES)
     values = OnnxModel(network.SerializeToString(), device="cpu").run(images=images)["descriptors"]
     local = values.reshape(len(images), -1, WIDTH)
-    encoder = vocabulary(local.reshape(-1, WIDTH), pca=pca)
-    classifier = svm(encoder.histograms(local), labels, kernel, preparation="square_root", c=c)
+    encoder = scene_encoder(local.reshape(-1, WIDTH), local.shape[1], pca=pca)
+    classifier = svm(encoder.encode(local), labels, kernel, preparation="square_root", c=c)
     return ScenePipeline(network, CLASSES, SIZE, encoder=encoder, classifier=classifier, **parts)
 
 

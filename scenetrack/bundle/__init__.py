@@ -148,9 +148,11 @@ def _scores(builder: GraphBuilder, pipeline: ScenePipeline, outputs: Mapping[str
     if pipeline.encoder is None:
         flat = _reshape(builder, descriptors, [0, -1])
         return pipeline.classifier.to_graph(builder, flat).scores
-    local = _reshape(builder, descriptors, [0, -1, pipeline.encoder.width])
-    histograms, words = pipeline.encoder.to_graph(builder, local)
-    tensors = pipeline.classifier.to_graph(builder, histograms)
+    local = _reshape(builder, descriptors, [0, len(pipeline.encoder.positions), -1])
+    features, words = pipeline.encoder.to_graph(builder, local)
+    tensors = pipeline.classifier.to_graph(builder, features)
+    if not words:
+        return tensors.scores
     classifier = pipeline.classifier
     _hide_evidence(
         builder,

@@ -49,6 +49,11 @@ class PatchGrid:
         corners = np.arange(self.side) * self.stride
         return np.stack(np.meshgrid(corners, corners, indexing="ij"), axis=-1).reshape(-1, 2)
 
+    @property
+    def centres(self) -> np.ndarray:
+        """Middles (y, x) of the patches relative to the image, in [0, 1]: float32 [count, 2]."""
+        return np.float32((self.positions + self.patch_size / 2) / self.image_size)
+
     def extract(self, images: np.ndarray) -> np.ndarray:
         """Every patch of every image: uint8 [N, S, S, 3] -> [N, count, P, P, 3]."""
         patches = grid_patches(images, self.patch_size, self.stride)

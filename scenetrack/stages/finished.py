@@ -16,7 +16,7 @@ import onnx
 from scenetrack.arrays import read_arrays
 from scenetrack.classifiers import FittedClassifier
 from scenetrack.data.catalog import SceneDataset
-from scenetrack.encoders import Vocabulary
+from scenetrack.encoders import SceneEncoder
 from scenetrack.errors import ConfigError, ModelError
 from scenetrack.export.truncate import export_truncated
 from scenetrack.graph import GraphBuilder
@@ -122,7 +122,7 @@ def open_pipeline(
     encoder, classifier = None, None
     if run.tags.get("classifier") != "network":
         if run.tags.get("encoder", "none") != "none":
-            encoder = Vocabulary.from_arrays(read_arrays(run_file(stage_run.id, "vocabulary.npz")))
+            encoder = SceneEncoder.from_arrays(read_arrays(run_file(stage_run.id, "encoder.npz")))
         classifier = FittedClassifier.from_arrays(read_arrays(run_file(run.id, "classifier.npz")))
     return ScenePipeline(
         network=network,

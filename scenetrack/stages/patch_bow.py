@@ -14,7 +14,7 @@ import numpy as np
 from scenetrack.config import PatchBowConfig
 from scenetrack.data.patches import PatchBatches, PatchGrid, sample_patches
 from scenetrack.descriptors import LayerDescriptor, aggregate
-from scenetrack.encoders import BagOfWords, DescriptorPca, Vocabulary
+from scenetrack.encoders import BagOfWords, DescriptorPca, SceneEncoder
 from scenetrack.errors import ConfigError
 from scenetrack.export.dense import Dense
 from scenetrack.models import learn_whitening, whitening_samples
@@ -57,9 +57,9 @@ def patch_bow(config: PatchBowConfig, tracker: Tracker) -> StageResult:
         onnx = export_descriptor(network, layer, images, config, tracker, folder, dense)
         grid = PatchGrid(config.image_size, config.patch_size, config.stride)
         descriptor = LayerDescriptor(onnx, grid)
-        vocabulary = _learn_vocabulary(descriptor, images, config, tracker, folder)
+        encoder = _learn_encoder(descriptor, images, config, tracker, folder)
         train, test = (
-            _encode(descriptor, vocabulary, pixels, config.aggregation, split)
+            _encode(descriptor, encoder, pixels, config.aggregation, split)
             for pixels, split in ((images.train, "train"), (images.test, "test"))
         )
     tracker.log(Metric("time/descriptors_images_per_s", descriptor.images_per_second))
@@ -134,13 +134,13 @@ def _learn_whitening(network: keras.Model, images: SceneImages, config: PatchBow
     learn_whitening(network, patches)
 
 
-def _learn_vocabulary(
+def _learn_encoder(
     descriptor: LayerDescriptor,
     images: SceneImages,
     config: PatchBowConfig,
     tracker: Tracker,
     folder: Path,
-) -> Vocabulary:
+) -> SceneEncoder:
     """PCA and codebook of random training patches' descriptors; the test images have no part."""
     started = time.perf_counter()
     pca = None
@@ -148,20 +148,20 @@ def _learn_vocabulary(
         sample = descriptor.sample(images.train, PCA_SAMPLES, seed=config.seed)
         pca = DescriptorPca(config.pca).fit(sample)
     count = CODEBOOK_SAMPLES_PER_WORD * config.codebook_size
-    project = Vocabulary(pca, BagOfWords()).project
+    words = BagOfWords(config.codebook_size, random_state=config.seed)
+    encoder = SceneEncoder(words, ("1x1",), descriptor.grid.centres, pca)
     logger.info("learning %d visual words from %d descriptors", config.codebook_size, count)
     projected = np.concatenate(
         [
-            project(descriptor.sample(images.train, part, seed=config.seed + 1 + index))
+            encoder.project(descriptor.sample(images.train, part, seed=config.seed + 1 + index))
             for index, part in enumerate(_parts(count, PCA_SAMPLES))
         ]
     )
-    words = BagOfWords(config.codebook_size, random_state=config.seed).fit(projected)
-    vocabulary = Vocabulary(pca, words)
-    path = folder / "vocabulary.npz"
-    np.savez(path, allow_pickle=False, **vocabulary.to_arrays())
+    words.fit(projected)
+    path = folder / "encoder.npz"
+    np.savez(path, allow_pickle=False, **encoder.to_arrays())
     tracker.log(Metric("time/codebook_s", time.perf_counter() - started), Artifact(path))
-    return vocabulary
+    return encoder
 
 
 def _parts(total: int, largest: int) -> list[int]:
@@ -180,7 +180,7 @@ class Encoded:
 
 def _encode(
     descriptor: LayerDescriptor,
-    vocabulary: Vocabulary,
+    encoder: SceneEncoder,
     pixels: np.ndarray,
     aggregation: str,
     split: str,
@@ -188,7 +188,7 @@ def _encode(
     """One pass over a split's patches: only a few images' descriptors exist at a time."""
     histograms, scores = [], []
     for local in descriptor.describe(pixels, f"describing {split}"):
-        histograms.append(vocabulary.histograms(local.values))
+        histograms.append(encoder.encode(local.values))
         scores.append(aggregate(local.logits, aggregation))
     return Encoded(np.concatenate(histograms), np.concatenate(scores))
 

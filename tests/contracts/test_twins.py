@@ -7,11 +7,11 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_pipelines import svm, vocabulary
+from small_pipelines import centres, scene_encoder, svm
 
 from scenetrack.classifiers import FittedClassifier
 from scenetrack.config import KERNELS
-from scenetrack.encoders import BagOfWords, DescriptorPca, Vocabulary
+from scenetrack.encoders import BagOfWords, DescriptorPca, SceneEncoder
 from scenetrack.graph import GraphBuilder
 from scenetrack.runtime import OnnxModel
 
@@ -35,10 +35,11 @@ def drawn(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def with_codebook(words: np.ndarray) -> BagOfWords:
+def of_words(words: np.ndarray, count: int) -> SceneEncoder:
+    """Hard words of images with ``count`` descriptors."""
     bow = BagOfWords(len(words))
     bow.codebook_ = np.asarray(words, np.float32)
-    return bow
+    return SceneEncoder(bow, ("1x1",), centres(count), None)
 
 
 def transformed_in_graph(pca: DescriptorPca, rows: np.ndarray) -> np.ndarray:
@@ -46,9 +47,9 @@ def transformed_in_graph(pca: DescriptorPca, rows: np.ndarray) -> np.ndarray:
     return twin
 
 
-def encoded_in_graph(words: Vocabulary, local: np.ndarray) -> list[np.ndarray]:
+def encoded_in_graph(encoder: SceneEncoder, local: np.ndarray) -> list[np.ndarray]:
     def add(builder: GraphBuilder, name: str) -> list[tuple[str, type, int]]:
-        histograms, found = words.to_graph(builder, name)
+        histograms, found = encoder.to_graph(builder, name)
         return [(histograms, np.float32, 2), (found, np.int64, 2)]
 
     return run(add, x=local)
@@ -72,11 +73,11 @@ def test_pca_of_rows_far_longer_than_at_fit_is_no_worse_than_float64() -> None:
 @counts
 @pytest.mark.parametrize("pca", [0, 4])
 def test_words_and_histograms_are_equal_to_the_last_bit(count: int, pca: int) -> None:
-    encoder = vocabulary(drawn((400, 9)), words=32, pca=pca)
+    encoder = scene_encoder(drawn((400, 9)), 53, words=32, pca=pca)
     local = drawn((count, 53, 9), seed=1)
     histograms, words = encoded_in_graph(encoder, local)
-    np.testing.assert_array_equal(histograms, encoder.histograms(local))
-    expected = encoder.words.assign(encoder.project(local).reshape(-1, pca or 9))
+    np.testing.assert_array_equal(histograms, encoder.encode(local))
+    expected = encoder.encoder.assign(encoder.project(local).reshape(-1, pca or 9))
     np.testing.assert_array_equal(words.ravel(), expected)
 
 
@@ -95,13 +96,13 @@ def test_ties_fall_to_the_first_word_in_both(
     codebook = unit * rng.integers(-2, 3, (24, width))
     if doubled:
         codebook[12:] = codebook[:12]
-    encoder = Vocabulary(None, with_codebook(codebook))
+    encoder = of_words(codebook, 40)
     local = (unit * rng.integers(-2, 3, (3, 40, width)) / 2).astype(np.float32)
     rows = local.reshape(-1, width).astype(np.float64)
     distances = ((rows[:, None] - codebook) ** 2).sum(axis=2)
     histograms, words = encoded_in_graph(encoder, local)
     np.testing.assert_array_equal(words.ravel(), distances.argmin(axis=1))
-    np.testing.assert_array_equal(histograms, encoder.histograms(local))
+    np.testing.assert_array_equal(histograms, encoder.encode(local))
 
 
 def test_descriptors_a_rounding_error_apart_from_a_tie() -> None:
@@ -112,10 +113,10 @@ def test_descriptors_a_rounding_error_apart_from_a_tie() -> None:
     towards = codebook[0].astype(np.float64) - codebook[1]
     steps = np.linspace(-3e-7, 3e-7, 2001)[:, None]
     local = (middle + steps * towards).astype(np.float32)[None]
-    encoder = Vocabulary(None, with_codebook(codebook))
+    encoder = of_words(codebook, 2001)
     (_, words) = encoded_in_graph(encoder, local)
     assert set(words.ravel()) == {0, 1}
-    np.testing.assert_array_equal(words.ravel(), encoder.words.assign(local[0]))
+    np.testing.assert_array_equal(words.ravel(), encoder.encoder.assign(local[0]))
 
 
 def histograms_of(count: int, words: int, patches: int, seed: int) -> np.ndarray:

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from small_pipelines import dense_network, patch_pipeline, scenes, svm, vocabulary
+from small_pipelines import dense_network, patch_pipeline, scene_encoder, scenes, svm
 
 from scenetrack.bundle import build_bundle, verify_bundle
 from scenetrack.config import KERNELS
 from scenetrack.data.catalog import Split, load_dataset
 from scenetrack.data.images import load_images
-from scenetrack.encoders import Vocabulary
+from scenetrack.encoders import SceneEncoder
 from scenetrack.pipeline import ScenePipeline
 from scenetrack.runtime import OnnxModel
 
@@ -60,16 +60,16 @@ def test_a_fresh_environment_needs_numpy_and_onnx_runtime(tmp_path: Path) -> Non
         np.testing.assert_allclose(found["scores"], scores, atol=1e-5)
 
 
-def encoded(network: onnx.ModelProto, split: Split) -> tuple[Vocabulary, np.ndarray]:
-    """A vocabulary of a split's descriptors, and the histograms of its images."""
+def encoded(network: onnx.ModelProto, split: Split) -> tuple[SceneEncoder, np.ndarray]:
+    """An encoder of a split's descriptors, and the histograms of its images."""
     images = load_images(split.paths, REAL_SIZE)
     session = OnnxModel(network.SerializeToString(), device="cpu")
     values = session.predict(images, 64)["descriptors"]
     local = values.reshape(len(images), -1, values.shape[-1])
     rows = local.reshape(-1, local.shape[-1])
     drawn = np.random.default_rng(0).choice(len(rows), 20_000, replace=False)
-    encoder = vocabulary(rows[drawn], words=256, pca=24)
-    return encoder, encoder.histograms(local)
+    encoder = scene_encoder(rows[drawn], local.shape[1], words=256, pca=24)
+    return encoder, encoder.encode(local)
 
 
 @pytest.mark.realdata

@@ -126,7 +126,7 @@ def test_parent_has_curves_times_and_pictures(
     pictures = {"learning_curves", "topology", "samples", "comparison"}
     files = workplace.artifacts(project_run)
     assert {f"figures/{name}.png" for name in pictures} <= files
-    assert {"model_summary.txt", "vocabulary.npz", "comparison.json"} <= files
+    assert {"model_summary.txt", "encoder.npz", "comparison.json"} <= files
 
 
 def test_data_sets_are_inputs_of_the_run(project_run: entities.Run) -> None:

@@ -174,8 +174,8 @@ def left_out(pipeline: ScenePipeline, image: np.ndarray) -> np.ndarray:
     """The evidence by brute force: each patch taken out of the histogram, one after the other."""
     local = pipeline.session.run(images=image[None])["descriptors"]
     rows = pipeline.encoder.project(local.reshape(-1, local.shape[-1]))
-    words = pipeline.encoder.words.assign(rows)
-    counts = np.bincount(words, minlength=len(pipeline.encoder.words.codebook_))
+    words = pipeline.encoder.encoder.assign(rows)
+    counts = np.bincount(words, minlength=len(pipeline.encoder.encoder.codebook_))
     before = pipeline.classifier.predict_scores([counts / len(words)])
     lost = []
     for word in words:

@@ -11,8 +11,9 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import pairwise_distances_argmin
 from threadpoolctl import threadpool_limits
 
-from scenetrack import encoders
-from scenetrack.encoders import BagOfWords, DescriptorPca, Vocabulary
+from scenetrack.arrays import read_arrays
+from scenetrack.encoders import BagOfWords, DescriptorPca, SceneEncoder
+from scenetrack.encoders import words as words_module
 from scenetrack.errors import InputError
 
 
@@ -29,6 +30,10 @@ def three_words():
 
 def drawn(count, width, seed=0):
     return np.random.default_rng(seed).standard_normal((count, width)).astype(np.float32)
+
+
+def drawn_positions(count, seed=0):
+    return np.random.default_rng(seed).random((count, 2), np.float32)
 
 
 def test_histograms_by_hand(three_words):
@@ -55,7 +60,7 @@ def test_the_first_of_equally_near_words_is_taken(three_words):
 
 @pytest.mark.parametrize("block_bytes", [1, 1000, 2**22])
 def test_assign_agrees_with_scikit_learn_and_scipy(monkeypatch, block_bytes):
-    monkeypatch.setattr(encoders, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(words_module, "_BLOCK_BYTES", block_bytes)
     descriptors, codebook = drawn(501, 7), drawn(33, 7, seed=1)
     words = with_codebook(codebook).assign(descriptors)
     assert words.dtype == np.int64
@@ -164,36 +169,39 @@ def test_pca_of_another_width_is_refused():
 
 
 @pytest.mark.parametrize("pca", [0, 3])
-def test_a_saved_vocabulary_gives_the_same_histograms(tmp_path, pca):
+def test_a_saved_encoder_gives_the_same_features(tmp_path, pca):
     descriptors = drawn(200, 6)
     reduction = DescriptorPca(pca).fit(descriptors) if pca else None
     projected = reduction.transform(descriptors) if reduction else descriptors
-    vocabulary = Vocabulary(reduction, BagOfWords(8, iterations=3).fit(projected))
-    np.savez(tmp_path / "vocabulary.npz", allow_pickle=False, **vocabulary.to_arrays())
-    with np.load(tmp_path / "vocabulary.npz", allow_pickle=False) as arrays:
-        loaded = Vocabulary.from_arrays(dict(arrays))
+    bow = BagOfWords(8, iterations=3).fit(projected)
+    encoder = SceneEncoder(bow, ("1x1",), drawn_positions(10), reduction)
+    np.savez(tmp_path / "encoder.npz", allow_pickle=False, **encoder.to_arrays())
+    loaded = SceneEncoder.from_arrays(read_arrays(tmp_path / "encoder.npz"))
     images = drawn(40, 6, seed=1).reshape(4, 10, 6)
-    np.testing.assert_array_equal(loaded.histograms(images), vocabulary.histograms(images))
-    assert loaded.width == vocabulary.width == 6
+    np.testing.assert_array_equal(loaded.encode(images), encoder.encode(images))
+    assert loaded.levels == ("1x1",)
+    np.testing.assert_array_equal(loaded.positions, encoder.positions)
+
+
+def saved(**changes):
+    arrays = SceneEncoder(with_codebook([[0, 0]]), ("1x1",), drawn_positions(4), None).to_arrays()
+    return {name: value for name, value in (arrays | changes).items() if value is not None}
 
 
 @pytest.mark.parametrize(
-    "arrays",
+    ("changes", "message"),
     [
-        {},
-        {"codebook": np.zeros(3)},
-        {"codebook": np.zeros((2, 3)), "pca_mean": np.zeros(4)},
-        # As the first version wrote it, without the length.
-        {
-            "codebook": np.zeros((2, 3)),
-            "pca_mean": np.zeros(4),
-            "pca_components": np.zeros((3, 4)),
-        },
+        ({"encoder": None}, "a saved encoder needs encoder, levels, positions"),
+        ({"positions": np.zeros(3)}, "a saved encoder needs"),
+        ({"encoder": np.array("bag of tricks")}, "must be one of: bag of words.*bag of tricks"),
+        ({"encoder.codebook": None}, "a saved bag of words needs codebook. Received: nothing"),
+        ({"encoder.codebook": np.zeros(3)}, "a saved bag of words needs codebook"),
+        ({"pca.mean": np.zeros(4)}, "a saved PCA needs mean, components, length"),
     ],
 )
-def test_an_incomplete_vocabulary_is_refused(arrays):
-    with pytest.raises(InputError, match="a saved vocabulary needs a codebook"):
-        Vocabulary.from_arrays(arrays)
+def test_an_incomplete_encoder_is_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        SceneEncoder.from_arrays(saved(**changes))
 
 
 @settings(max_examples=30, deadline=None)

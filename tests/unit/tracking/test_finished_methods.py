@@ -169,9 +169,9 @@ class TestParts:
         with pytest.raises(ModelError, match=r"is of scenetrack 0\.1\.0, which kept single pat"):
             open_pipeline(found, None, "cpu")
 
-    def test_no_vocabulary(self, tmp_path: Path) -> None:
+    def test_no_encoder(self, tmp_path: Path) -> None:
         found = self.stage(tmp_path, "svm", classes="[]", image_size="24")
-        with pytest.raises(ModelError, match=r"must hold the file vocabulary\.npz, but .*: put it"):
+        with pytest.raises(ModelError, match=r"must hold the file encoder\.npz, but .*: put it"):
             open_pipeline(found, None, "cpu")
 
     def test_a_compressed_classifier(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,10 +185,10 @@ class TestParts:
         found = self.stage(tmp_path, "svm", classes="[]", image_size="24")
         assert found.run
         assert found.stage_run
-        path = tmp_path / "vocabulary.npz"
+        path = tmp_path / "encoder.npz"
         np.savez(path, allow_pickle=False, words=np.zeros((2, 2)))
         tracking.connect().log_artifact(found.stage_run.id, str(path))
-        with pytest.raises(InputError, match="a saved vocabulary needs a codebook"):
+        with pytest.raises(InputError, match="a saved encoder needs encoder"):
             open_pipeline(found, None, "cpu")
 
 

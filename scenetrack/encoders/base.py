@@ -1,0 +1,74 @@
+"""What an encoder of local descriptors is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scenetrack.encoders.checks import check_images
+from scenetrack.graph import GraphBuilder
+
+
+class LocalEncoder(Protocol):
+    """Turns the descriptors of an image, or of regions of it, into vectors of one length.
+
+    Attributes:
+        name: how runs and files call it.
+    """
+
+    name: ClassVar[str]
+
+    def fit(self, descriptors: NDArray[np.float32], y: None = None) -> Self:
+        """Learn from a sample of training ``descriptors`` float32 [N, D]."""
+
+    @property
+    def width(self) -> int:
+        """Values of one region's encoding."""
+
+    @property
+    def preparation(self) -> str:
+        """One of ``classifiers.PREPARATIONS``: what an SVM does with the encoding first."""
+
+    def pool(self, rows: NDArray[np.float32], regions: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Encode regions of ONE image.
+
+        Args:
+            rows: float32 [n, D], its descriptors.
+            regions: bool [R, n], which of them each region holds; they may overlap.
+
+        Returns:
+            float32 [R, width], each normalised on its own; zeros where a region is empty.
+        """
+
+    def transform(
+        self, descriptors: NDArray[np.float32] | Sequence[NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """Encode whole images, [n_images, n, D] or one [n_i, D] each: [n_images, width]."""
+
+    def pool_in_graph(self, builder: GraphBuilder, rows: str, regions: NDArray[np.bool_]) -> str:
+        """The twin of ``pool``; the regions are a constant, for the grid of an image is fixed."""
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything that was set and learnt, as arrays without objects."""
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """The encoder whose ``to_arrays`` gave ``arrays``."""
+
+
+def pool_images(
+    encoder: LocalEncoder, descriptors: NDArray[np.float32] | Sequence[NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """What ``encoder.transform`` gives: every image as one region.
+
+    Raises:
+        InputError: an image without descriptors, another D than at fit, values not finite.
+    """
+    check_images(descriptors)
+    whole = (np.ones((1, len(image)), np.bool_) for image in descriptors)
+    return np.concatenate(
+        [encoder.pool(image, region) for image, region in zip(descriptors, whole, strict=True)]
+    )

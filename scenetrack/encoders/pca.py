@@ -1,0 +1,117 @@
+"""Descriptors reduced to their principal components."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.decomposition import PCA
+
+from scenetrack.encoders.checks import check_arrays, check_width, checked_rows
+from scenetrack.encoders.grid import grid_in_graph, steps_per_unit, to_grid
+from scenetrack.errors import InputError
+from scenetrack.graph import GraphBuilder
+
+# A product of two rows is exact while the product of their lengths is below 2**52 grid steps. A
+# row of the components has length 1 and 2**23 steps; descriptors may be 8 times as long as those
+# at fit. What is longer still is rounded as float64 rounds.
+_COMPONENT_BITS, _PCA_BITS = 23, 26
+_RANKS = {"mean": 1, "components": 2, "length": 0}
+
+
+class DescriptorPca(TransformerMixin, BaseEstimator):
+    """Principal components of descriptors, without whitening.
+
+    The components come from the eigenvectors of the D x D covariance matrix, which costs one pass
+    over the sample however many descriptors it holds.
+
+    Args:
+        n_components: dimensions d to keep, 1 to D.
+
+    Attributes:
+        mean_: float32 [D].
+        length_: float, the largest Euclidean length of a descriptor of the sample.
+        components_: float32 [d, D], orthonormal rows, largest variance first.
+        explained_variance_ratio_: float32 [d], share of the sample's variance, each in [0, 1].
+    """
+
+    def __init__(self, n_components: int = 80) -> None:
+        self.n_components = n_components
+
+    def fit(self, descriptors: NDArray[np.float32], y: None = None) -> Self:
+        """Learn the components from ``descriptors`` float32 [N, D].
+
+        Raises:
+            InputError: fewer descriptors or dimensions than components, or values not finite.
+        """
+        rows = checked_rows(descriptors)
+        if self.n_components > min(rows.shape):
+            raise InputError(
+                f"PCA to {self.n_components} dimensions needs at least as many descriptors and "
+                f"descriptor values. Received: {rows.shape[0]} descriptors of {rows.shape[1]} "
+                "values; choose a smaller pca, or 0 for none"
+            )
+        pca = PCA(self.n_components, svd_solver="covariance_eigh").fit(rows)
+        self.mean_ = pca.mean_.astype(np.float32)
+        self.length_ = float(np.sqrt(np.einsum("nd,nd->n", rows, rows).max()))
+        self.components_ = pca.components_.astype(np.float32)
+        self.explained_variance_ratio_ = pca.explained_variance_ratio_.astype(np.float32)
+        return self
+
+    def transform(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Project ``descriptors`` float32 [..., D] to float32 [..., d].
+
+        Raises:
+            InputError: another D than at fit.
+        """
+        values = np.asarray(descriptors, dtype=np.float32)
+        check_width(values.shape[-1], self.mean_.size)
+        scale, weights, offsets = self._grid()
+        # The mean is taken off after the product: [..., d] is smaller to pass over than [..., D].
+        projected = to_grid(values, scale) @ weights
+        projected -= offsets
+        projected *= 1 / (scale * 2**_COMPONENT_BITS)
+        return np.asarray(projected.astype(np.float32))
+
+    def to_graph(self, builder: GraphBuilder, descriptors: str) -> str:
+        """The twin of ``transform``: float32 [..., D] to float32 [..., d]."""
+        scale, weights, offsets = self._grid()
+        with builder.scope("pca"):
+            rows = grid_in_graph(builder, descriptors, scale)
+            product = builder.node("MatMul", rows, builder.constant("weights", weights))
+            centred = builder.node("Sub", product, builder.constant("offsets", offsets))
+            step = np.array(1 / (scale * 2**_COMPONENT_BITS))
+            projected = builder.node("Mul", centred, builder.constant("step", step))
+            return builder.node("Cast", projected, to=TensorProto.FLOAT)
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """What was learnt, as arrays without objects."""
+        return {
+            "mean": self.mean_,
+            "components": self.components_,
+            "length": np.array(self.length_),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """The PCA whose ``to_arrays`` gave ``arrays``, but for its shares of the variance.
+
+        Raises:
+            InputError: an array is missing or has another number of axes.
+        """
+        check_arrays(arrays, _RANKS, "PCA")
+        pca = cls(len(arrays["components"]))
+        pca.mean_ = np.asarray(arrays["mean"], np.float32)
+        pca.components_ = np.asarray(arrays["components"], np.float32)
+        pca.length_ = float(arrays["length"])
+        return pca
+
+    def _grid(self) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+        """Steps per unit of a descriptor; components [D, d] and projected mean [d] in steps."""
+        scale = steps_per_unit(self.length_, _PCA_BITS)
+        weights = to_grid(self.components_, 2.0**_COMPONENT_BITS).T
+        return scale, np.ascontiguousarray(weights), to_grid(self.mean_, scale) @ weights
