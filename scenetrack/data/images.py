@@ -7,22 +7,22 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, NoReturn, TypeVar
 
 import numpy as np
 import PIL
 from PIL import ExifTags, Image
 from tqdm import tqdm
 
-from scenetrack.errors import DataError, InputError
-from scenetrack.storage import cache_dir, discard, lock, printable, replacing
+from scenetrack.cache import ArraySpec, Cache
+from scenetrack.errors import DataError
+from scenetrack.storage import cache_dir, discard, printable, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ _LIMIT = f"the limit is {_MAX_PIXELS // 10**6} megapixels"
 # Part of the key of cached pixels: to be raised whenever decoding or resizing changes.
 _PIXELS_VERSION = 2
 _BATCH = 1024
+_BLOCK_BYTES = 2**25
 _TURN_BACK = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -103,7 +104,9 @@ def examine_images(paths: Sequence[Path]) -> list[ImageFacts]:
         if remembered is not None:
             facts[path] = remembered
     missing = [path for path in dict.fromkeys(paths) if path not in facts]
-    for path, found in zip(missing, _in_threads(_examine, missing, "checking images"), strict=True):
+    with _progress(len(missing), "checking images") as progress:
+        examined = _in_threads(_examine, missing, progress)
+    for path, found in zip(missing, examined, strict=True):
         facts[path] = found
         known[path.parent].remember(path, found)
     for folder in {path.parent for path in missing}:
@@ -122,20 +125,16 @@ def load_images(paths: Sequence[Path], size: int) -> np.ndarray:
         DataError: an image cannot be decoded.
         InputError: the cache cannot be written or has no room.
     """
-    shape = (len(paths), size, size, 3)
+    spec = ArraySpec((len(paths), size, size, 3), "uint8")
     if not paths:
-        empty = np.empty(shape, np.uint8)
+        empty = np.empty(spec.shape, np.uint8)
         empty.flags.writeable = False
         return empty
-    target = cache_dir("images") / f"{_pixels_key(paths, size)}.npy"
-    images = _read_pixels(target, shape)
+    cache, key = Cache(), _pixels_key(paths, size)
+    images = cache.open("images", key)
     if images is None:
-        with lock(target):
-            images = _read_pixels(target, shape)
-            if images is None:
-                _write_pixels(target, paths, size)
-                return np.asarray(np.load(target, mmap_mode="r", allow_pickle=False))
-    logger.info("reusing %d images at %d px from %s", len(paths), size, target)
+        return cache.store("images", key, spec, _pixel_blocks(paths, size))
+    logger.info("reusing %d images at %d px from %s", len(paths), size, cache.folder)
     return images
 
 
@@ -231,17 +230,17 @@ def _examine(path: Path) -> ImageFacts:
     return ImageFacts(digest, image.width, image.height, mode)
 
 
+def _progress(total: int, description: str) -> tqdm[NoReturn]:
+    return tqdm(total=total, desc=description, unit="img", disable=None)
+
+
 def _in_threads(
-    work: Callable[[Item], Result], items: Sequence[Item], description: str
+    work: Callable[[Item], Result], items: Sequence[Item], progress: tqdm[NoReturn]
 ) -> list[Result]:
     """``work`` of each item, in order; Pillow releases the interpreter lock while it decodes."""
     results: list[Result] = []
     threads = min(os.cpu_count() or 1, 16)
-    with (
-        quiet_decoding(),
-        ThreadPoolExecutor(threads) as pool,
-        tqdm(total=len(items), desc=description, unit="img", disable=None) as progress,
-    ):
+    with quiet_decoding(), ThreadPoolExecutor(threads) as pool:
         # In batches, so that Ctrl-C does not wait for all that was submitted.
         for start in range(0, len(items), _BATCH):
             for result in pool.map(work, items[start : start + _BATCH]):
@@ -298,51 +297,27 @@ def _state(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _pixels_key(paths: Sequence[Path], size: int) -> str:
+def _pixels_key(paths: Sequence[Path], size: int) -> dict[str, str]:
     facts = examine_images(paths)
     for path, found in zip(paths, facts, strict=True):
         if found.problem:
             raise DataError(unreadable(path, found.problem))
-    return _hash_lines([f"{_PIXELS_VERSION} {size}", *(found.digest for found in facts)])
+    contents = "\n".join(found.digest for found in facts)
+    return {
+        "size": f"{size} px",
+        "contents": hashlib.sha256(contents.encode()).hexdigest(),
+        "version": str(_PIXELS_VERSION),
+    }
 
 
-def _hash_lines(lines: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+def _pixel_blocks(paths: Sequence[Path], size: int) -> Iterator[np.ndarray]:
+    """The resized images in blocks uint8 [b, size, size, 3] of about 32 MB."""
+    count = max(1, _BLOCK_BYTES // (3 * size * size))
 
+    def read(path: Path) -> np.ndarray:
+        with path.open("rb") as file:
+            return resized(_decode(file)[0], size)
 
-def _read_pixels(target: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The cached array, or None where there is none or not a whole one."""
-    try:
-        images = np.lib.format.open_memmap(target, mode="r")
-        whole = images.offset + images.nbytes == target.stat().st_size
-    except FileNotFoundError:
-        return None
-    except (EOFError, OSError, OverflowError, ValueError):
-        whole = False
-    if whole and images.shape == shape and images.dtype == np.uint8:
-        return np.asarray(images)
-    logger.info("%s is damaged and made again", target)
-    if target.is_dir():
-        discard(target)
-    return None
-
-
-def _write_pixels(target: Path, paths: Sequence[Path], size: int) -> None:
-    shape = (len(paths), size, size, 3)
-    needed = int(np.prod(shape))
-    free = shutil.disk_usage(target.parent).free
-    # A mapped file on a full disk ends the process with a bus error instead of an exception.
-    if free < needed + 2**24:
-        raise InputError(
-            f"the image cache needs {needed / 1e6:.0f} MB, but {target.parent} has "
-            f"{free / 1e6:.0f} MB left: free some room or set SCENETRACK_CACHE to another folder"
-        )
-    with replacing(target) as temporary:
-        images = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-
-        def fill(index: int) -> None:
-            with paths[index].open("rb") as file:
-                images[index] = resized(_decode(file)[0], size)
-
-        _in_threads(fill, range(len(paths)), f"reading images at {size} px")
-        images.flush()
+    with _progress(len(paths), f"reading images at {size} px") as progress:
+        for start in range(0, len(paths), count):
+            yield np.stack(_in_threads(read, paths[start : start + count], progress))
