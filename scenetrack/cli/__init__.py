@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def command_line() -> click.Group:
-    """The whole command line: a command for each entry point, ``data``, ``bench`` and ``ui``."""
+    """The whole command line: a command for each entry point, and those of ``tools``."""
     root = _Commands(
         name="scenetrack",
         help=(

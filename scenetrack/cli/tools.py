@@ -1,6 +1,8 @@
-"""Commands beside the entry points: look at data, time the machine, open the UI."""
+"""Commands beside the entry points: look at data, see the cache, time the machine, open the UI."""
 
 from __future__ import annotations
+
+import sys
 
 import click
 
@@ -15,8 +17,8 @@ from scenetrack.errors import InputError
 
 
 def tools() -> list[click.Command]:
-    """``data check``, ``bench vgg16`` and ``ui``."""
-    return [_data_group(), _bench_group(), _ui_command()]
+    """``data check``, ``cache``, ``bench vgg16`` and ``ui``."""
+    return [_data_group(), _cache_group(), _bench_group(), _ui_command()]
 
 
 def _data_group() -> click.Group:
@@ -51,6 +53,80 @@ def _check_data(folder: str) -> None:
     click.echo(format_report(report))
     if report.problems:
         raise click.exceptions.Exit(InputError.exit_code)
+
+
+def _cache_group() -> click.Group:
+    group = click.Group(
+        name="cache",
+        help="See and clear what is kept to be found again: images, descriptors, demo data.",
+        epilog=example("scenetrack cache", "scenetrack cache clear images --yes"),
+        params=voice_options(),
+        callback=_list_cache_without_command,
+        invoke_without_command=True,
+    )
+    listing = click.Command(
+        name="list",
+        help="What is kept, how large it is and when it was last used. The same as no command.",
+        epilog=example("scenetrack cache list"),
+        params=voice_options(),
+        callback=_list_cache,
+    )
+    clear = click.Command(
+        name="clear",
+        help=(
+            "Delete what is kept of KIND, the first word of a line of the list; without it all "
+            "but checkpoints and mit8. Arrays that a process has open stay."
+        ),
+        epilog=example("scenetrack cache clear", "scenetrack cache clear images --yes"),
+        params=[
+            click.Argument(["kind"], required=False, default=""),
+            click.Option(["-y", "--yes"], is_flag=True, help="Do not ask."),
+            *voice_options(),
+        ],
+        callback=_clear_cache,
+    )
+    group.add_command(listing)
+    group.add_command(clear)
+    return group
+
+
+def _list_cache_without_command() -> None:
+    if click.get_current_context().invoked_subcommand is None:
+        _list_cache()
+
+
+def _list_cache() -> None:
+    prepare_process()
+    from scenetrack.cache.inventory import format_holdings, holdings
+
+    click.echo(format_holdings(holdings()))
+
+
+def _clear_cache(kind: str, yes: bool) -> None:
+    prepare_process()
+    from scenetrack.cache import format_size
+    from scenetrack.cache.inventory import check_kind, clear
+
+    check_kind(kind)
+    if not (yes or _agreed(kind)):
+        click.echo("nothing was deleted")
+        return
+    done = clear(kind)
+    click.echo(f"freed {format_size(done.freed)}")
+    for what in done.in_use:
+        click.echo(f"in use and left: {what}")
+
+
+def _agreed(kind: str) -> bool:
+    if not sys.stdin.isatty():
+        raise InputError(
+            "a yes is required before the cache is cleared, and nobody can be asked here: add --yes"
+        )
+    what = f"all {kind}" if kind else "all but checkpoints and mit8"
+    try:
+        return click.confirm(f"Delete {what} from the cache?", err=True)
+    except click.Abort as error:
+        raise KeyboardInterrupt from error
 
 
 def _bench_group() -> click.Group:

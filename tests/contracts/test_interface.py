@@ -39,7 +39,7 @@ def test_the_file_is_what_the_configs_say() -> None:
 def test_entry_points_are_the_stages_and_commands(project: dict[str, Any]) -> None:
     names = [stage.stage for stage in ENTRY_POINTS]
     assert list(project["entry_points"]) == names
-    assert list(cli.command_line().commands) == [*names, "data", "bench", "ui"]
+    assert list(cli.command_line().commands) == [*names, "data", "cache", "bench", "ui"]
     assert set(cli.EXAMPLES) == set(names)
 
 
