@@ -7,16 +7,20 @@ after another, so that no more descriptors than a batch's need to be in memory.
 from __future__ import annotations
 
 from scenetrack.encoders.base import LocalEncoder
+from scenetrack.encoders.fisher import FisherVector
 from scenetrack.encoders.pca import DescriptorPca
 from scenetrack.encoders.pyramid import SpatialPyramid
 from scenetrack.encoders.scene import ENCODERS, SceneEncoder
+from scenetrack.encoders.vlad import Vlad
 from scenetrack.encoders.words import BagOfWords
 
 __all__ = [
     "ENCODERS",
     "BagOfWords",
     "DescriptorPca",
+    "FisherVector",
     "LocalEncoder",
     "SceneEncoder",
     "SpatialPyramid",
+    "Vlad",
 ]

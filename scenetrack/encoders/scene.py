@@ -12,13 +12,17 @@ from numpy.typing import NDArray
 
 from scenetrack.encoders.base import LocalEncoder
 from scenetrack.encoders.checks import check_arrays
+from scenetrack.encoders.fisher import FisherVector
 from scenetrack.encoders.pca import DescriptorPca
 from scenetrack.encoders.pyramid import SpatialPyramid
+from scenetrack.encoders.vlad import Vlad
 from scenetrack.encoders.words import BagOfWords
 from scenetrack.errors import InputError
 from scenetrack.graph import GraphBuilder
 
-ENCODERS: Mapping[str, type[LocalEncoder]] = {kind.name: kind for kind in (BagOfWords,)}
+ENCODERS: Mapping[str, type[LocalEncoder]] = {
+    kind.name: kind for kind in (BagOfWords, Vlad, FisherVector)
+}
 
 _PCA, _ENCODER = "pca.", "encoder."
 _RANKS = {"encoder": 0, "levels": 1, "positions": 2}

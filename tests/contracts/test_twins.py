@@ -11,7 +11,14 @@ from small_pipelines import centres, scene_encoder, svm
 
 from scenetrack.classifiers import FittedClassifier
 from scenetrack.config import KERNELS
-from scenetrack.encoders import BagOfWords, DescriptorPca, SceneEncoder
+from scenetrack.encoders import (
+    BagOfWords,
+    DescriptorPca,
+    FisherVector,
+    LocalEncoder,
+    SceneEncoder,
+    Vlad,
+)
 from scenetrack.graph import GraphBuilder
 from scenetrack.runtime import OnnxModel
 
@@ -169,3 +176,62 @@ def test_support_vectors_take_half_the_room() -> None:
     builder.output("scores", scores, np.float64, [None, 4])
     model: onnx.ModelProto = builder.build({})
     assert model.ByteSize() < 1.2 * 4 * classifier.support.size
+
+
+def overlapping(count: int) -> np.ndarray:
+    """Regions bool [5, count]: everything, a half, drawn ones that leave some out, and none."""
+    regions = np.random.default_rng(5).random((5, count)) < 0.4
+    regions[0], regions[1, ::2], regions[4] = True, True, False
+    return regions
+
+
+def pooled_in_graph(encoder: LocalEncoder, rows: np.ndarray, regions: np.ndarray) -> np.ndarray:
+    (twin,) = run(lambda b, x: [(encoder.pool_in_graph(b, x, regions), np.float32, 2)], x=rows)
+    return twin
+
+
+@pytest.mark.parametrize("which", [slice(0, 1), slice(0, 5), slice(2, 4), slice(4, 5)])
+@pytest.mark.parametrize("count", [1, 53])
+@pytest.mark.parametrize(
+    "encoder", [Vlad(12), Vlad(12, 0, False, 1.0), Vlad(3, 0, True, 0.3), FisherVector(6)]
+)
+def test_sums_over_regions(encoder: LocalEncoder, count: int, which: slice) -> None:
+    encoder.fit(drawn((400, 9)))
+    rows, regions = drawn((count, 9), seed=1), overlapping(count)[which]
+    twin, expected = pooled_in_graph(encoder, rows, regions), encoder.pool(rows, regions)
+    assert twin.shape == expected.shape
+    # VLAD's sums are exact; a Fisher vector's are float32, and their square roots amplify it.
+    atol = 5e-5 if isinstance(encoder, FisherVector) else 1e-7
+    np.testing.assert_allclose(twin, expected, rtol=0, atol=atol)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 20))
+def test_residuals_of_ties_and_of_words_themselves(seed: int, width: int) -> None:
+    rng = np.random.default_rng(seed)
+    encoder = Vlad(8)
+    encoder.words_ = BagOfWords.from_arrays({"codebook": rng.integers(-2, 3, (8, width)) * 3.0})
+    rows = (rng.integers(-2, 3, (40, width)) * 1.5).astype(np.float32)
+    twin = pooled_in_graph(encoder, rows, overlapping(40))
+    expected = encoder.pool(rows, overlapping(40))
+    np.testing.assert_array_equal(twin == 0, expected == 0)
+    np.testing.assert_allclose(twin, expected, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("encoder", [Vlad(16), FisherVector(16)])
+def test_scores_of_encodings_over_a_pyramid(encoder: LocalEncoder) -> None:
+    local = drawn((60, 64, 9)) + 0.3 * drawn((60, 1, 9), seed=1)
+    encoder.fit(local.reshape(-1, 9))
+    grid = (np.stack(np.divmod(np.arange(64), 8), axis=1) + 0.5).astype(np.float32) / 8
+    scene = SceneEncoder(encoder, ("1x1", "2x2"), grid, DescriptorPca(7).fit(local.reshape(-1, 9)))
+    encoder.fit(scene.project(local).reshape(-1, 7))
+    classifier = svm(scene.encode(local), np.arange(60) % 4, "linear", preparation="none")
+
+    def add(builder: GraphBuilder, name: str) -> list[tuple[str, type, int]]:
+        features, _ = scene.to_graph(builder, name)
+        return [(classifier.to_graph(builder, features).scores, np.float64, 2)]
+
+    images = drawn((7, 64, 9), seed=2)
+    (twin,) = run(add, x=images)
+    expected = classifier.predict_scores(scene.encode(images))
+    np.testing.assert_allclose(twin, expected, rtol=0, atol=1e-5 * np.abs(expected).max())

@@ -1,0 +1,105 @@
+"""Regions that overlap, cut into cells that do not: a sum over a region is a sum of its cells.
+
+A pyramid of 1x1 and 2x2 has five regions and four cells, so each descriptor is added up once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+from scipy.sparse import csc_array
+
+from scenetrack.graph import GraphBuilder
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """The descriptors of an image in groups that lie in the same regions.
+
+    Attributes:
+        order: int64 [m], the descriptors that lie in any region, cell after cell.
+        sizes: int64 [P], how many of them each cell has; one cell of 0 where m is 0.
+        members: float64 [R, P] of zeros and ones, the cells of each region.
+    """
+
+    order: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    members: NDArray[np.float64]
+
+    def firsts(self, groups: int) -> NDArray[np.int64]:
+        """The first group of each sorted descriptor's cell, where cells have ``groups`` each."""
+        return np.repeat(np.arange(len(self.sizes)) * groups, self.sizes)
+
+    def total(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sums float64 [P, ...] of cells as those of regions, [R, ...]."""
+        joined = self.members @ sums.reshape(len(sums), -1)
+        return joined.reshape(len(joined), *sums.shape[1:])
+
+    def total_in_graph(self, builder: GraphBuilder, sums: str, shape: tuple[int, ...]) -> str:
+        """The twin of ``total``.
+
+        Args:
+            sums: float64 [P, ...].
+            shape: of a cell's sums, without P.
+        """
+        flat = builder.node("Flatten", sums, axis=1)
+        joined = builder.node("MatMul", builder.constant("members", self.members), flat)
+        target = np.array([len(self.members), *shape])
+        return builder.node("Reshape", joined, builder.constant("shape", target), name="total")
+
+    def sort_in_graph(self, builder: GraphBuilder, rows: str) -> str:
+        """Rows [n, ...] cell after cell, [m, ...]."""
+        return builder.node("Gather", rows, builder.constant("order", self.order), name="sorted")
+
+    def split_in_graph(self, builder: GraphBuilder, rows: str) -> tuple[str, ...]:
+        """Sorted rows [m, ...] as one tensor for each cell."""
+        parts = builder.node(
+            "Split", rows, builder.constant("sizes", self.sizes), outputs=len(self.sizes), axis=0
+        )
+        return (parts,) if isinstance(parts, str) else parts
+
+    def stack_in_graph(self, builder: GraphBuilder, sums: list[str]) -> str:
+        """One float32 tensor for each cell as one float64 tensor [P, ...]."""
+        axis = builder.constant("first", np.array([0]))
+        parts = [builder.node("Unsqueeze", part, axis) for part in sums]
+        stacked = builder.node("Concat", *parts, axis=0, name="stacked")
+        return builder.node("Cast", stacked, to=TensorProto.DOUBLE)
+
+
+def cells_of(regions: NDArray[np.bool_]) -> Cells:
+    """The cells of ``regions`` bool [R, n].
+
+    The last few answers are kept, for the images of a data set share their regions.
+    """
+    return _cells(np.asarray(regions, np.bool_).tobytes(), regions.shape)
+
+
+@lru_cache(maxsize=8)
+def _cells(packed: bytes, shape: tuple[int, int]) -> Cells:
+    regions = np.frombuffer(packed, np.bool_).reshape(shape)
+    (inside,) = np.nonzero(regions.any(axis=0))
+    if not len(inside):
+        return Cells(inside, np.zeros(1, np.int64), np.zeros((len(regions), 1)))
+    patterns, cell = np.unique(regions[:, inside], axis=1, return_inverse=True)
+    return Cells(
+        inside[np.argsort(cell, kind="stable")],
+        np.bincount(cell, minlength=patterns.shape[1]),
+        patterns.astype(np.float64),
+    )
+
+
+def sums_by_group(
+    rows: NDArray[np.float64], groups: NDArray[np.int64], count: int
+) -> NDArray[np.float64]:
+    """The sum of the rows float64 [n, D] of each group, float64 [count, D].
+
+    Args:
+        groups: int64 [n], in [0, count).
+    """
+    ones, starts = np.ones(len(rows)), np.arange(len(rows) + 1)
+    chosen = csc_array((ones, groups, starts), shape=(count, len(rows)))
+    return np.asarray(chosen @ rows)

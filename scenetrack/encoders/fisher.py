@@ -1,0 +1,190 @@
+"""Fisher vectors: how the descriptors of an image would move a mixture of Gaussians."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+from sklearn.base import BaseEstimator, TransformerMixin
+
+from scenetrack.encoders.base import pool_images
+from scenetrack.encoders.cells import cells_of
+from scenetrack.encoders.checks import check_arrays, check_regions, check_width, checked_rows
+from scenetrack.encoders.mixture import DiagonalMixture
+from scenetrack.encoders.normalisation import (
+    signed_power,
+    signed_power_in_graph,
+    unit_length,
+    unit_length_in_graph,
+)
+from scenetrack.errors import InputError
+from scenetrack.graph import GraphBuilder
+
+_POWER = 0.5
+
+# Axes of each array of a saved Fisher vector.
+_RANKS = {"centre": 1, "weights": 1, "means": 2, "variances": 2}
+
+
+class FisherVector(TransformerMixin, BaseEstimator):
+    """Improved Fisher vector: Perronnin, Sanchez and Mensink, "Improving the Fisher kernel for
+    large-scale image classification", 2010.
+
+    With q_ik the posterior of component k for descriptor x_i, and w, m, s its weight, mean and
+    standard deviation, the gradients with respect to means and standard deviations are
+
+        sum_i q_ik (x_i - m_k) / s_k / sqrt(w_k)
+        sum_i q_ik (((x_i - m_k) / s_k)**2 - 1) / sqrt(2 w_k)
+
+    (their equations 2 and 3 without the division by the number of descriptors, which the unit
+    length takes away again). Then the signed square root of each value and unit Euclidean length
+    (their sections 3.2 and 3.1). The gradient with respect to weights is left out, as they do.
+
+    Args:
+        codebook_size: number K of components.
+        random_state: seed of the k-means that the mixture starts from.
+        iterations: most steps of expectation maximisation.
+
+    Attributes:
+        mixture_: the components.
+    """
+
+    name: ClassVar[str] = "fisher vector"
+
+    def __init__(
+        self, codebook_size: int = 128, random_state: int = 0, iterations: int = 25
+    ) -> None:
+        self.codebook_size = codebook_size
+        self.random_state = random_state
+        self.iterations = iterations
+
+    @property
+    def width(self) -> int:
+        """2 K D values."""
+        return 2 * self.mixture_.means.size
+
+    @property
+    def preparation(self) -> str:
+        """Nothing: encodings have length 1 already."""
+        return "none"
+
+    def fit(self, descriptors: NDArray[np.float32], y: None = None) -> Self:
+        """Learn the mixture from a sample of ``descriptors`` float32 [N, D], N >= K.
+
+        Raises:
+            InputError: fewer descriptors than components, or values that are not finite.
+        """
+        self.mixture_ = DiagonalMixture.learn(
+            checked_rows(descriptors), self.codebook_size, self.random_state, self.iterations
+        )
+        return self
+
+    def transform(
+        self, descriptors: NDArray[np.float32] | Sequence[NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """Fisher vectors of a batch of images, each of length 1.
+
+        Args:
+            descriptors: float32 [n_images, n, D], or one float32 [n_i, D] per image.
+
+        Returns:
+            float32 [n_images, 2 K D], all components' means before all standard deviations.
+
+        Raises:
+            InputError: an image without descriptors, another D than at fit, values not finite.
+        """
+        return pool_images(self, descriptors)
+
+    def pool(self, rows: NDArray[np.float32], regions: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Fisher vectors of regions of one image.
+
+        Args:
+            rows: float32 [n, D].
+            regions: bool [R, n].
+
+        Returns:
+            float32 [R, 2 K D], each of length 1; zeros where a region is empty.
+
+        Raises:
+            InputError: another D than at fit, values not finite, or regions of another n.
+        """
+        rows = checked_rows(rows)
+        check_width(rows.shape[1], self.mixture_.centre.size)
+        check_regions(regions, len(rows))
+        cells = cells_of(regions)
+        parts = np.split(rows[cells.order], np.cumsum(cells.sizes)[:-1])
+        sums = cells.total(np.stack([self.mixture_.sums(part)[0] for part in parts]))
+        powered = signed_power(self._gradients(sums).reshape(len(sums), -1), _POWER)
+        return unit_length(powered).astype(np.float32)
+
+    def _gradients(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sums float64 [R, K, 2 D + 1] of regions as gradients float64 [R, 2, K, D]."""
+        width = self.mixture_.centre.size
+        first, second, mass = np.split(sums, [width, 2 * width], axis=2)
+        means, twice, offsets, mean_factors, spread_factors = self.mixture_.factors
+        of_means = (first - mass * means) * mean_factors
+        of_spreads = (second - twice * first + mass * offsets) * spread_factors
+        return np.stack([of_means, of_spreads], axis=1)
+
+    def pool_in_graph(self, builder: GraphBuilder, rows: str, regions: NDArray[np.bool_]) -> str:
+        """The twin of ``pool``: rows float32 [n, D] to float32 [R, 2 K D]."""
+        cells = cells_of(regions)
+        size, width = self.mixture_.means.shape
+        with builder.scope("fisher"):
+            posteriors, powers = self.mixture_.to_graph(builder, cells.sort_in_graph(builder, rows))
+            pairs = zip(
+                cells.split_in_graph(builder, posteriors),
+                cells.split_in_graph(builder, powers),
+                strict=True,
+            )
+            parts = [builder.node("Gemm", *pair, transA=1, name="sums") for pair in pairs]
+            stacked = cells.stack_in_graph(builder, parts)
+            sums = cells.total_in_graph(builder, stacked, (size, 2 * width + 1))
+            gradients = self._gradients_in_graph(builder, sums)
+            powered = signed_power_in_graph(builder, gradients, _POWER)
+            unit = unit_length_in_graph(builder, powered)
+            return builder.node("Cast", unit, to=TensorProto.FLOAT, name="encoding")
+
+    def _gradients_in_graph(self, builder: GraphBuilder, sums: str) -> str:
+        """The twin of ``_gradients``, flat: float64 [R, 2 K D]."""
+        width = self.mixture_.centre.size
+        lengths = builder.constant("lengths", np.array([width, width, 1]))
+        first, second, mass = builder.node("Split", sums, lengths, outputs=3, axis=2)
+        means, twice, offsets, mean_factors, spread_factors = (
+            builder.constant("factors", values) for values in self.mixture_.factors
+        )
+        moved = builder.node("Sub", first, builder.node("Mul", mass, means))
+        of_means = builder.node("Mul", moved, mean_factors)
+        wider = builder.node("Sub", second, builder.node("Mul", twice, first))
+        shrunk = builder.node("Add", wider, builder.node("Mul", mass, offsets))
+        of_spreads = builder.node("Mul", shrunk, spread_factors)
+        flat = [builder.node("Flatten", part, axis=1) for part in (of_means, of_spreads)]
+        return builder.node("Concat", *flat, axis=1, name="gradients")
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """What was learnt, float32, as arrays without objects."""
+        return {name: getattr(self.mixture_, name) for name in _RANKS}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """The encoder whose ``to_arrays`` gave ``arrays``; its vectors are the same.
+
+        Raises:
+            InputError: an array is missing, has another shape, or values that cannot be.
+        """
+        check_arrays(arrays, _RANKS, cls.name)
+        values = {name: np.asarray(arrays[name], np.float32) for name in _RANKS}
+        shape = values["means"].shape
+        shapes = [values[name].shape for name in _RANKS]
+        positive = all((values[name] > 0).all() for name in ("weights", "variances"))
+        if shapes != [shape[1:], shape[:1], shape, shape] or not positive:
+            raise InputError(
+                f"a saved {cls.name} needs arrays of one mixture with weights and variances "
+                f"above 0. Received: shapes {shapes}; train it again"
+            )
+        encoder = cls(len(values["means"]))
+        encoder.mixture_ = DiagonalMixture(**values)
+        return encoder
