@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from filelock import Timeout
 
 from scenetrack import __version__
-from scenetrack.storage import replacing
+from scenetrack.storage import lock, replacing
 
 DATA = "data.npy"
 ABOUT = "entry.json"
@@ -175,20 +176,26 @@ def last_used(folder: Path) -> float:
 
 
 def remove_entry(folder: Path) -> bool:
-    """Remove an entry at once; False where a process has it open."""
-    with _claimed(folder / DATA) as free:
-        if not free:
-            return False
-        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-        try:
-            os.replace(folder, scratch / folder.name)
-        except FileNotFoundError:
-            pass  # another process was faster
-        except PermissionError:
-            pass  # Windows does not move what is open
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-        return not os.path.lexists(folder)
+    """Remove an entry at once; False where a process makes it or has it open."""
+    try:
+        # Without it an entry could go between being made and being opened by its maker.
+        with lock(folder).acquire(timeout=0), _claimed(folder / DATA) as free:
+            return free and _moved_away(folder)
+    except Timeout:
+        return False
+
+
+def _moved_away(folder: Path) -> bool:
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        os.replace(folder, scratch / folder.name)
+    except FileNotFoundError:
+        pass  # another process was faster
+    except PermissionError:
+        return False  # Windows does not move what is open
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return True
 
 
 def checksum(path: Path) -> str:

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from scenetrack import cache as cache_room
 from scenetrack.cache import ArraySpec, Cache, folder_size, format_size, parse_size
-from scenetrack.cache.entries import OVERHEAD, checksum
+from scenetrack.cache.entries import OVERHEAD, checksum, map_entry, remove_entry
 from scenetrack.errors import InputError
 
 KEY = {"model": "m", "size": "4"}
@@ -370,6 +370,29 @@ class TestBound:
         assert not large.flags.writeable
         assert sorted(left_in(own_cache)) == before
         assert len(caplog.records) == 1
+
+    def test_what_others_made_meanwhile_goes_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def blocks() -> Iterator[np.ndarray]:
+            monkeypatch.setenv("SCENETRACK_CACHE_SIZE", "3MB")
+            keep(megabyte(0), {"n": "meanwhile"})
+            yield megabyte(1)
+
+        monkeypatch.setenv("SCENETRACK_CACHE_SIZE", "1.5MB")
+        Cache().store("things", {"n": "mine"}, spec_of(megabyte(1)), blocks())
+        assert numbered() == {"mine"}
+
+    def test_what_was_just_made_stays_until_it_is_open(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tried = []
+
+        def remove_then_map(folder: Path, spec: ArraySpec) -> np.ndarray:
+            tried.append(remove_entry(folder))
+            return map_entry(folder, spec)
+
+        monkeypatch.setattr(cache_room, "map_entry", remove_then_map)
+        np.testing.assert_array_equal(keep(np.arange(3)), np.arange(3))
+        assert tried == [False]
 
     def test_zero_keeps_nothing(self, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         keep(np.arange(3))
