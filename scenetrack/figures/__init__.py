@@ -27,6 +27,7 @@ from scenetrack.figures.style import (
     shortened,
     to_png,
 )
+from scenetrack.figures.trust import mistakes, reliability_diagram
 from scenetrack.records import Figure
 
 __all__ = [
@@ -35,7 +36,9 @@ __all__ = [
     "comparison",
     "confusion_matrix",
     "learning_curves",
+    "mistakes",
     "montage",
+    "reliability_diagram",
     "topology",
 ]
 

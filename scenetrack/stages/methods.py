@@ -10,15 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from scenetrack.calibration import fit_temperature, log_loss, out_of_fold_scores, softmax
+from scenetrack.calibration import fit_temperature, out_of_fold_scores
 from scenetrack.classifiers import FittedClassifier, fit_by_cross_validation, refit
 from scenetrack.config import LayerSvmConfig, PatchBowConfig
 from scenetrack.data.catalog import SceneDataset
 from scenetrack.errors import DataError
-from scenetrack.evaluation import Evaluation, comparison_records, comparison_text, evaluate
+from scenetrack.evaluation import Evaluation, comparison_records, comparison_text
 from scenetrack.records import Artifact, Metric, Param, Record, Table, Tag, Tracker, metrics
 from scenetrack.stages.inputs import SceneImages, dataset_inputs
 from scenetrack.stages.result import StageResult
+from scenetrack.stages.verdicts import judge, validation_figures, verdict_records
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class Comparison:
     tracker: Tracker
     unseen: bool
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
-    chosen_by: dict[str, tuple[float, float]] = field(default_factory=dict)
+    figures: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def add_end_to_end(
         self, test_scores: np.ndarray, train_scores: np.ndarray, tags: Mapping[str, str]
@@ -80,8 +81,7 @@ class Comparison:
         tags = {**tags, "encoder": "none", "classifier": "network"}
         with self.tracker.child(END_TO_END, tags) as child:
             child.log(*metrics(figures), *self._circumstances())
-            self._note(END_TO_END, figures)
-            self._finish_method(child, END_TO_END, test_scores)
+            self._finish_method(child, END_TO_END, test_scores, figures)
 
     def cross_validate(self, kernel: str, features: Features) -> FittedClassifier:
         """An SVM on the training vectors, its settings chosen by cross-validation inside train."""
@@ -132,22 +132,16 @@ class Comparison:
                 path = Path(folder) / "classifier.npz"
                 np.savez(path, allow_pickle=False, **classifier.to_arrays())
                 child.log(Artifact(path))
-            self._note(name, figures)
-            self._finish_method(child, name, classifier.predict_scores(features.test))
+            self._finish_method(child, name, classifier.predict_scores(features.test), figures)
 
     @property
     def _validates(self) -> bool:
         return self.unseen and len(self.images.held_out) > 0
 
     def _validation_figures(self, scores: np.ndarray) -> dict[str, float]:
-        """What scores [H, C] of the held-out images say; the loss is at the temperature learnt."""
-        labels = self.images.dataset.train.labels[self.images.held_out]
-        temperature = fit_temperature(scores, labels)
-        return {
-            "val/accuracy": float(np.mean(scores.argmax(axis=1) == labels)),
-            "val/log_loss": log_loss(softmax(scores, temperature), labels),
-            "temperature": temperature,
-        }
+        """What scores [H, C] of the held-out images say."""
+        labels = self.images.dataset.train.labels
+        return validation_figures(scores, labels[self.images.held_out])
 
     def finish(self) -> StageResult:
         """Log the comparison, and on the parent run the figures of the method to choose.
@@ -155,8 +149,12 @@ class Comparison:
         That is the one with the best validation accuracy, of equal ones the best cross-validated
         one: the test images show how good it is, they do not choose it.
         """
-        best = max(self.chosen_by, key=self.chosen_by.__getitem__)
-        validated, cross_validated = self.chosen_by[best]
+        basis = {
+            name: (figures.get("val/accuracy", 0.0), figures.get("cv/accuracy", 0.0))
+            for name, figures in self.figures.items()
+        }
+        best = max(basis, key=basis.__getitem__)
+        validated, cross_validated = basis[best]
         figures = self.evaluations[best].metrics("test")
         if validated:
             figures["val/accuracy"] = validated
@@ -169,34 +167,28 @@ class Comparison:
             ),
             *comparison_records(self.evaluations, END_TO_END),
         )
-        basis = "held-out training images" if validated else "cross-validation inside train"
+        where = "held-out training images" if validated else "cross-validation inside train"
         share = validated or cross_validated
-        choice = f"chosen without the test images: {best} ({share:.1%} right in {basis})"
+        choice = f"chosen without the test images: {best} ({share:.1%} right in {where})"
         table = comparison_text(self.evaluations, END_TO_END)
-        return StageResult(self.tracker.run_id, f"{table}\n{choice}", self.evaluations, figures)
-
-    def _note(self, name: str, figures: Mapping[str, float]) -> None:
-        validated, cross_validated = (
-            float(figures.get(figure, 0)) for figure in ("val/accuracy", "cv/accuracy")
+        return StageResult(
+            self.tracker.run_id, f"{table}\n{choice}", self.evaluations, figures, self.figures
         )
-        self.chosen_by[name] = (validated, cross_validated)
 
     def _circumstances(self) -> list[Record]:
         """What a child needs to be compared with the children of other runs."""
         params = [Param(name, value) for name, value in self.config.as_params().items()]
         return [*params, *dataset_inputs(self.images.dataset)]
 
-    def _finish_method(self, child: Tracker, name: str, scores: np.ndarray) -> None:
+    def _finish_method(
+        self, child: Tracker, name: str, scores: np.ndarray, figures: Mapping[str, float]
+    ) -> None:
         dataset = self.images.dataset
-        evaluation = evaluate(dataset.test.labels, scores, dataset.class_names)
-        child.log(*evaluation.records(file_names(dataset), title=name))
+        evaluation = judge(dataset, scores, figures["temperature"])
+        child.log(*verdict_records(evaluation, dataset, name))
         self.evaluations[name] = evaluation
+        self.figures[name] = {**figures, **evaluation.metrics()}
         logger.info("%s: %.1f%% of the test images right", name, 100 * evaluation.accuracy)
-
-
-def file_names(dataset: SceneDataset) -> list[str]:
-    """CLASS/FILE of each test image, the same wherever the data set lies."""
-    return [f"{path.parent.name}/{path.name}" for path in dataset.test.paths]
 
 
 def _settings_table(classifier: FittedClassifier) -> Table:

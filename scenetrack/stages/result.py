@@ -19,9 +19,11 @@ class StageResult:
         summary: what is printed at the end, several lines of text.
         evaluations: the test-set evaluation of each finished method by its name.
         metrics: the parent run's own figures.
+        methods: figures of each finished method by its name, such as ``val/accuracy``.
     """
 
     run_id: str
     summary: str
     evaluations: Mapping[str, Evaluation] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    methods: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

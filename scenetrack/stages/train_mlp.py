@@ -6,15 +6,16 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from scenetrack.config import TrainMlpConfig
 from scenetrack.data.augment import ImageBatches
-from scenetrack.evaluation import evaluate
 from scenetrack.models import build_model
-from scenetrack.records import Tag, Tracker
+from scenetrack.records import Tag, Tracker, metrics
 from scenetrack.stages.inputs import SceneImages, open_images
-from scenetrack.stages.methods import file_names
 from scenetrack.stages.network import TrainingData, train
 from scenetrack.stages.result import StageResult
+from scenetrack.stages.verdicts import judge, validation_figures, verdict_records
 
 if TYPE_CHECKING:
     import keras
@@ -32,15 +33,31 @@ def train_mlp(config: TrainMlpConfig, tracker: Tracker) -> StageResult:
     network = build_model(config, len(dataset.class_names))
     with tempfile.TemporaryDirectory() as folder:
         train_on_images(network, images, config, tracker, Path(folder))
-    scores = network.predict(images.test, batch_size=256, verbose=0)
-    evaluation = evaluate(dataset.test.labels, scores, dataset.class_names)
-    tracker.log(*evaluation.records(file_names(dataset), title="MLP"))
+    held_out = images.held_out
+    figures = {"temperature": 1.0}
+    if len(held_out):
+        scores = _logits(network, images.train[held_out])
+        figures = validation_figures(scores, dataset.train.labels[held_out])
+    evaluation = judge(dataset, _logits(network, images.test), figures["temperature"])
+    # The curve of the accuracy ends with the kept model's already.
+    logged = {name: value for name, value in figures.items() if name != "val/accuracy"}
+    tracker.log(*metrics(logged), *verdict_records(evaluation, dataset, "MLP"))
+    found = evaluation.metrics()
     return StageResult(
         tracker.run_id,
         evaluation.summary("MLP"),
         {"MLP": evaluation},
-        evaluation.metrics("test"),
+        found,
+        {"MLP": {**figures, **found}},
     )
+
+
+def _logits(network: keras.Model, pixels: np.ndarray) -> np.ndarray:
+    """What the network says of images before its softmax: float32 [N, C]."""
+    import keras
+
+    logits = keras.Model(network.inputs, network.get_layer("logits").output)
+    return np.asarray(logits.predict(pixels, batch_size=256, verbose=0))
 
 
 def train_on_images(

@@ -27,22 +27,23 @@ def bundled(*words: str) -> OnnxModel:
     return OnnxModel("scene.onnx")
 
 
-def logged_predictions(run_id: str) -> Iterator[tuple[str, str, float]]:
-    """File, predicted class and its score, as the run logged them when it was tested."""
+def logged_predictions(run_id: str) -> Iterator[tuple[str, str, float, float]]:
+    """File, predicted class, its score and probability, as the run logged them when tested."""
     with tracking.run_file(run_id, "predictions.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            yield row["file"], row["predicted"], float(row["score"])
+            yield row["file"], row["predicted"], float(row["score"]), float(row["probability"])
 
 
-def check_against_the_run(model: OnnxModel, run_id: str, folder: Path, output: str) -> None:
+def check_against_the_run(model: OnnxModel, run_id: str, folder: Path) -> None:
     """The graph on files as they are, 48 px and unresized, says what the run once logged."""
     classes = json.loads(model.metadata["classes"])
     rows = list(logged_predictions(run_id))
     assert len(rows) == 15
-    for file, predicted, score in rows:
+    for file, predicted, score, probability in rows:
         result = model.run(images=decode_image(folder / "test" / file)[None])
         assert classes[int(result["label"][0])] == predicted
-        assert float(result[output].max()) == pytest.approx(score, abs=1e-5)
+        assert float(result["scores"].max()) == pytest.approx(score, rel=1e-5, abs=1e-5)
+        assert float(result["probabilities"].max()) == pytest.approx(probability, abs=1e-5)
 
 
 def test_every_method_of_a_run_says_what_it_said_when_it_was_tested(
@@ -59,7 +60,7 @@ def test_every_method_of_a_run_says_what_it_said_when_it_was_tested(
         share = f"{method.data.metrics['test/accuracy']:.2%}"
         assert f"test accuracy {share}, and {share} in the run" in out
         assert (model.metadata["method"], model.metadata["source_run"]) == (name, run_id)
-        check_against_the_run(model, run_id, here.data, "scores")
+        check_against_the_run(model, run_id, here.data)
 
 
 def test_a_stage_gives_the_method_that_validation_chose(
@@ -83,7 +84,7 @@ def test_a_network_alone(
     run_id = twins[0].info.run_id
     model = bundled(run_id)
     assert json.loads(model.metadata["classes"]) == list(CLASSES)
-    check_against_the_run(model, run_id, here.data, "probabilities")
+    check_against_the_run(model, run_id, here.data)
 
 
 def test_a_keras_file_has_numbers_for_classes_until_data_name_them(
@@ -125,7 +126,7 @@ def test_predict_finds_a_bundle_or_makes_it_once(
     run_id = twins[1].info.run_id
     first = bundle_of(run_id)
     assert first.parent == here.cache / "bundles"
-    check_against_the_run(OnnxModel(first), run_id, here.data, "probabilities")
+    check_against_the_run(OnnxModel(first), run_id, here.data)
     written = first.stat().st_mtime_ns
     with caplog.at_level("INFO", "scenetrack"):
         assert bundle_of(run_id) == first

@@ -1,0 +1,107 @@
+"""How far a method can be trusted: confidence against accuracy, and its most confident mistakes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from scenetrack.figures.style import BLUE, DPI, GREY, ORANGE, RED, fit, heading, plain, to_png
+from scenetrack.records import Figure
+
+_COLUMNS = 4
+# Inches: width of an image, its caption, what is left between images, the title.
+_CELL, _CAPTION, _GAP, _HEAD = 1.8, 0.42, 0.12, 0.4
+
+
+def reliability_diagram(
+    counts: np.ndarray,
+    confidence: np.ndarray,
+    accuracy: np.ndarray,
+    ece: float,
+    title: str = "",
+    *,
+    name: str = "figures/reliability.png",
+) -> Figure:
+    """Accuracy of the predictions by their confidence, and below how many there are of each.
+
+    Args:
+        counts: int [B], images in each of B bins of equal width from 0 to 1.
+        confidence: float [B], mean probability of the predicted class, in [0, 1].
+        accuracy: float [B], share of right predictions, in [0, 1].
+        ece: expected calibration error, in [0, 1].
+        title: name of the method.
+        name: artifact path of the figure.
+    """
+    canvas = Canvas(figsize=(5.4, 6.2), dpi=DPI, layout="constrained")
+    above, below = canvas.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
+    width = 1 / len(counts)
+    middles = (np.arange(len(counts)) + 0.5) * width
+    filled = counts > 0
+    above.plot((0, 1), (0, 1), ":", color=GREY, lw=1.4, zorder=2.5, label="confidence = accuracy")
+    above.bar(middles[filled], accuracy[filled], 0.92 * width, color="#9DBBD1", label="accuracy")
+    above.plot(confidence[filled], accuracy[filled], "o", ms=4, color=ORANGE, zorder=3)
+    above.vlines(
+        confidence[filled],
+        np.minimum(confidence, accuracy)[filled],
+        np.maximum(confidence, accuracy)[filled],
+        color=ORANGE,
+        lw=2,
+        label="gap to mean confidence",
+    )
+    above.set(ylim=(0, 1), ylabel="right predictions")
+    above.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    above.legend(frameon=False, loc="upper left", fontsize=9)
+    verdict = f"calibration error {ece:.3f}"
+    heading(above, f"{title}: {verdict}" if title else verdict)
+    fit(above.title, 5.0)
+    below.bar(middles, counts, 0.92 * width, color=BLUE)
+    below.set(xlim=(0, 1), xlabel="confidence (probability of the predicted class)")
+    below.set_ylabel("images")
+    below.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
+    below.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    for axes in (above, below):
+        plain(axes)
+    return to_png(canvas, name)
+
+
+def mistakes(
+    images: np.ndarray,
+    captions: Sequence[tuple[str, str, float]],
+    title: str = "",
+    *,
+    name: str = "figures/mistakes.png",
+) -> Figure:
+    """Images in rows of four, each under its class and, in red, under what it was taken for.
+
+    Args:
+        images: uint8 [N, H, W, 3], N > 0.
+        captions: N of true class, predicted class and its probability, in [0, 1].
+        title: name of the method.
+        name: artifact path of the figure.
+    """
+    rows = math.ceil(len(images) / _COLUMNS)
+    cell = _CELL * images.shape[1] / images.shape[2] + _CAPTION
+    width, height = _COLUMNS * (_CELL + _GAP) + _GAP, rows * (cell + _GAP) + _HEAD
+    canvas = Canvas(figsize=(width, height), dpi=DPI)
+    for index, (image, (true, predicted, probability)) in enumerate(
+        zip(images, captions, strict=True)
+    ):
+        row, column = divmod(index, _COLUMNS)
+        left, top = _GAP + column * (_CELL + _GAP), height - _HEAD - row * (cell + _GAP)
+        place = (left / width, (top - cell) / height, _CELL / width, (cell - _CAPTION) / height)
+        axes = canvas.add_axes(place)
+        axes.imshow(image, aspect="auto")
+        axes.axis("off")
+        lines = ((true, "black", 0.24), (f"{probability:.1%}  {predicted}", RED, 0.05))
+        for text, colour, above in lines:
+            up = (top - _CAPTION + above) / height
+            fit(canvas.text(left / width, up, text, fontsize=9, color=colour), _CELL)
+    style = {"fontsize": 12, "fontweight": "bold", "va": "center"}
+    heading = "Most confident mistakes" + (f": {title}" if title else "")
+    line = canvas.text(_GAP / width, 1 - 0.5 * _HEAD / height, heading, style)
+    fit(line, width - 2 * _GAP)
+    return to_png(canvas, name)

@@ -1,0 +1,82 @@
+"""A finished method on the test images: judged once, and written down with its mistakes."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+from PIL import Image
+
+from scenetrack.calibration import fit_temperature, log_loss, softmax
+from scenetrack.data.catalog import SceneDataset
+from scenetrack.data.images import decode_image, resized
+from scenetrack.errors import DataError
+from scenetrack.evaluation import Evaluation, evaluate
+from scenetrack.figures import mistakes
+from scenetrack.records import Figure, Record
+
+logger = logging.getLogger(__name__)
+
+_MOST_MISTAKES, _MISTAKE_SIDE = 16, 160
+
+
+def validation_figures(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """What scores of held-out training images say of a method, and the temperature they give.
+
+    Args:
+        scores: float [H, C], H > 0.
+        labels: int64 [H].
+
+    Returns:
+        ``val/accuracy``, ``val/log_loss`` at the temperature, and ``temperature``.
+    """
+    temperature = fit_temperature(scores, labels)
+    return {
+        "val/accuracy": float(np.mean(scores.argmax(axis=1) == labels)),
+        "val/log_loss": log_loss(softmax(scores, temperature), labels),
+        "temperature": temperature,
+    }
+
+
+def judge(dataset: SceneDataset, scores: np.ndarray, temperature: float) -> Evaluation:
+    """Judge scores float [N, C] of the test images; probabilities are those at ``temperature``.
+
+    Raises:
+        ScenetrackError: a score is not a number.
+    """
+    # Scores that are no numbers are refused below, in one line and without a warning before it.
+    with np.errstate(invalid="ignore"):
+        probabilities = softmax(scores, temperature)
+    return evaluate(dataset.test.labels, scores, dataset.class_names, probabilities)
+
+
+def verdict_records(evaluation: Evaluation, dataset: SceneDataset, name: str) -> list[Record]:
+    """Everything that the run of the method ``name`` keeps of its test."""
+    records = evaluation.records(_file_names(dataset), title=name)
+    return [*records, *_gallery(evaluation, dataset, name)]
+
+
+def _file_names(dataset: SceneDataset) -> list[str]:
+    """CLASS/FILE of each test image, the same wherever the data set lies."""
+    return [f"{path.parent.name}/{path.name}" for path in dataset.test.paths]
+
+
+def _gallery(evaluation: Evaluation, dataset: SceneDataset, name: str) -> list[Figure]:
+    """The most confident mistakes in a picture; none where there are none."""
+    wrong = evaluation.mistakes(_MOST_MISTAKES)
+    if evaluation.probabilities is None or not len(wrong):
+        return []
+    said = evaluation.predictions[wrong]
+    names = dataset.class_names
+    captions = [
+        (names[evaluation.labels[image]], names[label], evaluation.probabilities[image, label])
+        for image, label in zip(wrong, said, strict=True)
+    ]
+    try:
+        decoded = [Image.fromarray(decode_image(dataset.test.paths[image])) for image in wrong]
+    except DataError as error:
+        # The images were there when the method was tested: its figures stand without a picture.
+        logger.warning("no picture of the mistakes: %s", error)
+        return []
+    images = np.stack([resized(image, _MISTAKE_SIDE) for image in decoded])
+    return [mistakes(images, captions, name)]

@@ -1,0 +1,94 @@
+"""Predictions written as a table and read back, also those of earlier versions and of others."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scenetrack.errors import ModelError
+from scenetrack.evaluation import PREDICTIONS, Predictions, evaluate, read_predictions
+from scenetrack.evaluation.predictions import prediction_table
+from scenetrack.records import Table
+
+NAMES = ("coast", "forest, dark", 'the "street"')
+
+
+def write(path: Path, table: Table) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([table.columns, *table.rows])
+    return path
+
+
+@settings(deadline=None)  # files
+@given(seed=st.integers(0, 10**6), images=st.integers(1, 30))
+def test_what_is_read_is_what_was_written(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, images: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, images)
+    shares = rng.dirichlet(np.ones(3), images)
+    files = [f"a b/{k},1.jpg" for k in range(images)]
+    before = evaluate(labels, np.log(shares), NAMES, shares)
+    said = Predictions(tuple(files), NAMES, labels, before.predictions, before.probabilities)
+    table = prediction_table(said, before.scores)
+    found = read_predictions(write(tmp_path_factory.mktemp("said") / PREDICTIONS, table))
+    assert found.files == tuple(files)
+    assert found.class_names == NAMES
+    np.testing.assert_array_equal(found.labels, labels)
+    np.testing.assert_array_equal(found.predictions, before.predictions)
+    assert found.probabilities is not None
+    np.testing.assert_allclose(found.probabilities, shares, rtol=1e-6)
+    after = evaluate(found.labels, found.predictions, NAMES, found.probabilities)
+    assert after.ece == pytest.approx(before.ece, abs=1e-6)
+
+
+@pytest.mark.parametrize("more", [(), ("probability", "probability of coast")])
+def test_files_without_probabilities(tmp_path: Path, more: tuple[str, ...]) -> None:
+    columns = ("file", "label", "predicted", "score", *more)
+    empty = ("",) * len(more)
+    rows = [("a.jpg", "coast", "coast", "", *empty)]
+    found = read_predictions(write(tmp_path / "old.csv", Table("old", columns, rows)))
+    assert found.probabilities is None
+    assert found.class_names == ("coast",)
+
+
+def test_an_earlier_versions_classes_are_those_of_its_run(tmp_path: Path) -> None:
+    columns = ("file", "label", "predicted", "score")
+    rows = [("a.jpg", "sea", "land", "1.5"), ("b.jpg", "land", "land", "1.5")]
+    path = write(tmp_path / "old.csv", Table("old", columns, rows))
+    assert read_predictions(path).labels.tolist() == [1, 0]
+    named = read_predictions(path, ("sea", "air", "land"))
+    assert named.class_names == ("sea", "air", "land")
+    assert (named.labels.tolist(), named.predictions.tolist()) == ([0, 2], [2, 2])
+    with pytest.raises(ModelError, match="names the class 'land', which is none of sea, air"):
+        read_predictions(path, ("sea", "air"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "file,label,predicted,score\n",
+        "file,label,score\na.jpg,coast,1\n",
+        "file,label,predicted,score\na.jpg,coast\n",
+        "file,label,predicted,score,probability,p\na.jpg,coast,coast,1,1,1\n",
+        "file,label,predicted,score,probability,probability of coast\na.jpg,coast,coast,1,1,x\n",
+    ],
+)
+def test_damaged_files_are_refused_in_one_line(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "damaged.csv"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ModelError, match=r"with the columns file, label, .*damaged\.csv is none"):
+        read_predictions(path)
+
+
+def test_bytes_that_are_no_text_and_missing_files(tmp_path: Path) -> None:
+    (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00")
+    for name in ("bytes.csv", "missing.csv"):
+        with pytest.raises(ModelError, match="is required"):
+            read_predictions(tmp_path / name)
