@@ -50,17 +50,21 @@ def run(config: StageConfig, *, given: Collection[str] = ()) -> StageResult:
         tracking.resolve_run(resumed)
         config = resumed_config(config, given)
     stage = stage_function(config.stage)
+    repeats = getattr(config, "repeats", 1)
     tags = {"stage": config.stage, "task": TASKS[config.stage]}
     with tracking.open_run(config, name=run_name(config), tags=tags) as tracker:
         if resumed:
             tracker.log(Tag("resumed_from", resumed))
-        result = stage(config, tracker)
+        if repeats > 1:
+            result = _repeated(stage, config, repeats, tracker)
+        else:
+            result = stage(config, tracker)
     if resumed:
         tracking.end_resumed(resumed, tracker.run_id)
     if isinstance(config, DataConfig) and config.data == "demo":
         note = "demo data: drawn scenes, so these figures are no results"
         result = dataclasses.replace(result, summary=f"{result.summary}\n{note}")
-    if isinstance(config, DataConfig):
+    if isinstance(config, DataConfig) and repeats == 1:
         use = f"run {result.run_id}; to ship it: scenetrack bundle {result.run_id} -o scene.onnx"
         result = dataclasses.replace(result, summary=f"{result.summary}\n{use}")
     return _printed(result)
@@ -76,6 +80,15 @@ def deliver(config: EntryPointConfig) -> None:
         import_keras()
     module = importlib.import_module(f"scenetrack.stages.{config.stage}")
     getattr(module, config.stage)(config)
+
+
+def _repeated(
+    stage: Callable[[Any, Tracker], StageResult], config: Any, repeats: int, tracker: Tracker
+) -> StageResult:
+    # What it imports takes its time, and a wrong setting is refused before.
+    from scenetrack.stages.repeats import repeated
+
+    return repeated(stage, config, repeats, tracker)
 
 
 def _printed(result: StageResult) -> StageResult:

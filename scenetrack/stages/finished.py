@@ -70,7 +70,8 @@ def find_method(model: str, method: str = "") -> FinishedMethod:
     Args:
         model: a ``.keras`` file; the address of a logged Keras model; or the id of a run: that of
             a method is taken as it is; of a stage with several methods ``method`` is taken, else
-            the one that validation chose; of ``main`` the stage that validates best.
+            the one that validation chose; of ``main`` the stage that validates best. A run of
+            several seeds means none of them.
         method: name of a child run, or "".
 
     Raises:
@@ -81,7 +82,10 @@ def find_method(model: str, method: str = "") -> FinishedMethod:
         if method:
             raise ConfigError(f"{model} is one method: leave --method {method} out")
         return FinishedMethod(Path(model).stem, model)
-    run = _finished(resolve_run(model))
+    run = resolve_run(model)
+    if _repeats(run):
+        raise _several_seeds(run)
+    run = _finished(run)
     if run.stage == "main" and not method:
         run = _best_stage(run)
     if run.stage in _ONE_METHOD:
@@ -89,7 +93,7 @@ def find_method(model: str, method: str = "") -> FinishedMethod:
             raise ConfigError(f"run {run.id} of {run.stage} is one method: leave --method out")
         return FinishedMethod(run.stage, run.id, run, run)
     parent = resolve_run(run.parent) if run.parent else None
-    if parent and parent.stage == run.stage in _WITH_METHODS:
+    if parent and parent.stage == run.stage in _WITH_METHODS and not _repeats(parent):
         if method not in ("", run.name):
             raise ConfigError(
                 f"run {run.id} is the method {run.name!r}: leave --method out, or name its parent "
@@ -155,6 +159,19 @@ def _finished(run: RunInfo) -> RunInfo:
             "it, go on with it with --resume, or name another one"
         )
     return run
+
+
+def _repeats(run: RunInfo) -> bool:
+    """Whether the run's children are the same stage with several seeds."""
+    return run.params.get("repeats", "1") != "1"
+
+
+def _several_seeds(run: RunInfo) -> ModelError:
+    seeds = [f"{one.id} ({one.name})" for one in children(run.id) if one.status == "FINISHED"]
+    return ModelError(
+        f"one training is required, but run {run.id} ({run.name}) repeats {run.stage} with "
+        f"several seeds: name the run of one, {' or '.join(seeds) or 'of which none is finished'}"
+    )
 
 
 def _best_stage(run: RunInfo) -> RunInfo:
