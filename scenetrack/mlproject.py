@@ -12,6 +12,7 @@ from scenetrack.config import ENTRY_POINTS, EntryPointConfig, field_types, forma
 
 POSITIONAL = {
     "activations": ("image",),
+    "compare": ("runs",),
     "export": ("run",),
     "bundle": ("run",),
     "predict": ("model", "images"),

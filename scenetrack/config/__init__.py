@@ -19,6 +19,7 @@ from scenetrack.config.delivery import (
     FORMATS,
     PRECISIONS,
     BundleConfig,
+    CompareConfig,
     ExportConfig,
     PredictConfig,
 )
@@ -46,7 +47,12 @@ STAGES: tuple[type[StageConfig], ...] = (
     LayerSvmConfig,
     PatchBowConfig,
 )
-DELIVERY: tuple[type[EntryPointConfig], ...] = (ExportConfig, BundleConfig, PredictConfig)
+DELIVERY: tuple[type[EntryPointConfig], ...] = (
+    CompareConfig,
+    ExportConfig,
+    BundleConfig,
+    PredictConfig,
+)
 ENTRY_POINTS: tuple[type[EntryPointConfig], ...] = (*STAGES, *DELIVERY)
 
 __all__ = [
@@ -67,6 +73,7 @@ __all__ = [
     "STAGES",
     "ActivationsConfig",
     "BundleConfig",
+    "CompareConfig",
     "DataConfig",
     "DeviceConfig",
     "EntryPointConfig",

@@ -1,15 +1,29 @@
-"""The settings of the commands that turn a finished run into files and use them."""
+"""The settings of the commands that compare finished runs, make files of them and use these."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from scenetrack.config.base import DENSE_FORMS, DeviceConfig, param
+from scenetrack.config.base import DENSE_FORMS, DeviceConfig, EntryPointConfig, param
 from scenetrack.errors import ConfigError
 
 PRECISIONS = ("fp32", "fp16", "int8")
 FORMATS = ("csv", "jsonl", "parquet")
+
+
+@dataclass(frozen=True)
+class CompareConfig(EntryPointConfig):
+    """Finished runs side by side on the same test images, from what they kept."""
+
+    stage: ClassVar[str] = "compare"
+
+    runs: tuple[str, ...] = param(
+        (), "Run ids; that of a stage, of several seeds or of main means every method below it."
+    )
+    output: str = param(
+        "", "Folder for comparison.csv, pairs.csv and comparison.png; empty: none.", short="-o"
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,166 @@
+"""The command `compare`: what runs said of the same test images, side by side long after."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scenetrack.config import CompareConfig
+from scenetrack.errors import InputError, ModelError
+from scenetrack.evaluation import (
+    PREDICTIONS,
+    Evaluation,
+    Predictions,
+    evaluate,
+    method_table,
+    pairs_table,
+    pairs_text,
+    read_predictions,
+)
+from scenetrack.figures import comparison
+from scenetrack.records import Table
+from scenetrack.storage import ensure_writable, printable, replacing, user_path
+from scenetrack.tracking import RunInfo, children, resolve_run, run_file
+
+logger = logging.getLogger(__name__)
+
+_SHORT_ID = 8
+
+
+@dataclass(frozen=True)
+class _Method:
+    """The run of a finished method, its name for people, and the run that the user named."""
+
+    run: RunInfo
+    name: str
+    named: RunInfo
+
+
+def compare(config: CompareConfig) -> None:
+    """Print a table of the methods of all runs named, best first, with p for every pair.
+
+    Nothing is computed anew: each run has kept what it said of every test image. A run of a stage,
+    of several seeds or of ``main`` stands for all the methods below it.
+
+    Raises:
+        InputError: no run is named, the folder cannot be written, or a run is not there, is not
+            finished, tested no method, or tested it on other images.
+    """
+    if not config.runs:
+        raise InputError(
+            "at least one run id is required. Received: none; scenetrack ui lists them"
+        )
+    folder = user_path(config.output) if config.output else None
+    if folder:
+        ensure_writable(folder)
+    # mlflow run hands a list over as one word.
+    words = [part.strip() for word in config.runs for part in word.split(",")]
+    evaluations = _evaluations(_named_apart(_methods(words)))
+    print(pairs_text(evaluations))
+    if folder:
+        _write(evaluations, folder)
+
+
+def _methods(words: Sequence[str]) -> list[_Method]:
+    """The methods of the runs in the order they were named, each once."""
+    found: dict[str, _Method] = {}
+    for word in words:
+        named = resolve_run(word)
+        if named.status != "FINISHED":
+            raise ModelError(
+                f"finished runs are required, but run {named.id} ({named.name}) is "
+                f"{named.status}: wait for it, or name those of its child runs that are finished"
+            )
+        prefix = f"{named.name}: " if len(words) > 1 else ""
+        for run, name in _below(named):
+            found.setdefault(run.id, _Method(run, f"{prefix}{name}" if name else run.name, named))
+    return list(found.values())
+
+
+def _below(run: RunInfo, path: tuple[str, ...] = ()) -> Iterator[tuple[RunInfo, str]]:
+    """The runs of methods below a run, or itself, and their names from there on."""
+    parts = children(run.id)
+    for part in parts:
+        if part.status == "FINISHED":
+            yield from _below(part, (*path, part.name))
+        else:
+            logger.warning("left out: run %s (%s) is %s", part.id, part.name, part.status)
+    if not parts:
+        if "test/accuracy" not in run.metrics:
+            raise ModelError(
+                f"a run that tested a method is required, but run {run.id} ({run.name}) of "
+                f"{run.stage or 'no stage'} tested none: name another one"
+            )
+        yield run, ": ".join(path)
+
+
+def _named_apart(methods: Sequence[_Method]) -> dict[str, RunInfo]:
+    """The methods' runs by name; where two have one, the run that was named is added."""
+    names = [method.name for method in methods]
+    runs: dict[str, RunInfo] = {}
+    for method in methods:
+        name = method.name
+        if names.count(name) > 1:
+            name += f" ({method.named.id[:_SHORT_ID]})"
+        runs[name if name not in runs else f"{name} ({method.run.id})"] = method.run
+    return runs
+
+
+def _evaluations(runs: Mapping[str, RunInfo]) -> dict[str, Evaluation]:
+    """What each run said, judged again."""
+    _check_digests(runs)
+    said = {
+        name: read_predictions(run_file(run.id, PREDICTIONS), run.classes)
+        for name, run in runs.items()
+    }
+    first = next(iter(said))
+    for name, one in said.items():
+        if not _same_images(one, said[first]):
+            raise ModelError(
+                f"predictions of the same test images are required, but those of {name!r} (run "
+                f"{runs[name].id}) and of {first!r} (run {runs[first].id}) name different files "
+                "or classes: leave one of them out"
+            )
+    return {
+        name: evaluate(one.labels, one.predictions, one.class_names, one.probabilities)
+        for name, one in said.items()
+    }
+
+
+def _check_digests(runs: Mapping[str, RunInfo]) -> None:
+    """Raise ModelError unless all were tested on one data set, with one split of it."""
+    first = next(iter(runs))
+    for name, run in runs.items():
+        data, other = (
+            f"{one.tags.get('dataset', 'unknown')} {one.tags.get('dataset_digest', '')}".strip()
+            for one in (run, runs[first])
+        )
+        if data != other:
+            raise ModelError(
+                f"runs on the same data set and split are required, but {name!r} (run {run.id}) "
+                f"was tested on {data}, and {first!r} (run {runs[first].id}) on {other}: compare "
+                "them one data set at a time"
+            )
+
+
+def _same_images(one: Predictions, other: Predictions) -> bool:
+    same_classes = one.class_names == other.class_names
+    return same_classes and one.files == other.files and bool((one.labels == other.labels).all())
+
+
+def _write(evaluations: Mapping[str, Evaluation], folder: Path) -> None:
+    bars = [(name, one.accuracy, one.low, one.high) for name, one in evaluations.items()]
+    tables = {"comparison.csv": method_table(evaluations), "pairs.csv": pairs_table(evaluations)}
+    for name, table in tables.items():
+        _write_table(table, folder / name)
+    with replacing(folder / "comparison.png") as temporary:
+        temporary.write_bytes(comparison(bars).png)
+    print(f"written to {printable(folder)}: {', '.join((*tables, 'comparison.png'))}")
+
+
+def _write_table(table: Table, path: Path) -> None:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([table.columns, *table.rows])
