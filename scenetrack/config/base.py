@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self, get_type_hints
 from scenetrack.errors import ConfigError
 
 DEVICES = ("auto", "cpu", "gpu")
+COLOURS = ("grey", "opponent")
 # Ways to compute one layer on all patches of an image; see scenetrack.export.dense.
 DENSE_FORMS = ("patches", "conv", "space_to_depth")
 

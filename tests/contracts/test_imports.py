@@ -28,6 +28,7 @@ ROOMS = (
     "providers",
     "runtime",
     "graph",
+    "sift",
     "export",
     "descriptors",
     "encoders",
