@@ -5,26 +5,28 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import TensorProto
 
+from scenetrack.features import Floats, Rows, column_parts, parts
 from scenetrack.graph import GraphBuilder
 
-Floats: TypeAlias = NDArray[np.float64]
 # Its name and gamma.
 Kernel: TypeAlias = tuple[str, float]
 
 HISTOGRAM_KERNELS = ("chi2", "intersection")
 
+# Rows of the left side that are multiplied at a time: what a part's product takes besides.
+_PRODUCT_ROWS = 4096
 # Rows of one side whose comparison with a row of the other stays in the processor's cache.
 _BLOCK_BYTES = 2**18
 _TINY = float(np.finfo(np.float32).tiny)
 
 
-def compare(left: Floats, right: Floats, kernel: str) -> Floats:
+def compare(left: Rows, right: Rows, kernel: str) -> Floats:
     """What a kernel is made of, before gamma.
 
     Args:
@@ -38,23 +40,42 @@ def compare(left: Floats, right: Floats, kernel: str) -> Floats:
         smaller values. Rows compared with themselves, ``left is right``, take half the time.
     """
     if kernel == "linear":
-        return np.asarray(left @ right.T)
+        return _products(left, right)
     if kernel == "rbf":
-        squares = np.einsum("nd,nd->n", left, left)[:, None] - 2 * (left @ right.T)
-        squares += np.einsum("nd,nd->n", right, right)
+        squares = _products(left, right)
+        squares *= -2
+        squares += _row_sums(left, np.square)[:, None]
+        squares += _row_sums(right, np.square)
         return np.asarray(np.maximum(squares, 0, out=squares))
     if kernel == "intersection":
         return _in_blocks(left, right, _shared)
     # (x - y)^2 / (x + y) = x + y - 4 xy / (x + y), which leaves fewer passes over D.
-    distances = -4 * _in_blocks(left, right, _harmonic)
-    distances += left.sum(axis=1)[:, None]
-    distances += right.sum(axis=1)
+    distances = _in_blocks(left, right, _harmonic)
+    distances *= -4
+    distances += _row_sums(left)[:, None]
+    distances += _row_sums(right)
     return np.asarray(np.maximum(distances, 0, out=distances))
 
 
 def kernel_matrix(compared: Floats, kernel: str, gamma: float) -> Floats:
     """The kernel of ``compare``'s [N, M]: exp(-gamma x) for rbf and chi2, else unchanged."""
     return np.exp(-gamma * compared) if kernel in ("rbf", "chi2") else compared
+
+
+def _products(left: Rows, right: Rows) -> Floats:
+    """Inner products, the columns a part at a time, each added up in float64."""
+    if left is not right and len(left) > _PRODUCT_ROWS:
+        blocks = [left.like(left.values[rows]) for rows in parts(len(left), _PRODUCT_ROWS)]
+        return np.concatenate([_products(block, right) for block in blocks])
+    result = np.zeros((len(left), len(right)))
+    for ours, theirs in column_parts(left, right):
+        result += ours @ theirs.T
+    return result
+
+
+def _row_sums(rows: Rows, of: Callable[[Floats], Floats] = np.asarray) -> Floats:
+    """Each row's sum of ``of`` its values: float64 [N]."""
+    return np.concatenate([of(ready).sum(axis=1) for _, ready in rows.row_parts()])
 
 
 _Pairwise: TypeAlias = Callable[[Floats, Floats, Floats], Floats]
@@ -73,23 +94,25 @@ def _harmonic(row: Floats, block: Floats, out: Floats) -> Floats:
     return np.asarray(out @ row)
 
 
-def _in_blocks(left: Floats, right: Floats, pairwise: _Pairwise) -> Floats:
+def _in_blocks(left: Rows, right: Rows, pairwise: _Pairwise) -> Floats:
     """``pairwise`` sums over D for all pairs of rows, threaded over blocks of ``right``."""
     mirrored = left is right
     result = np.empty((len(left), len(right)))
-    step = max(1, _BLOCK_BYTES // (8 * right.shape[1]))
+    blocks = list(parts(len(right), _BLOCK_BYTES // (8 * right.width)))
 
-    def fill(start: int) -> None:
-        part = slice(start, start + step)
-        block = np.ascontiguousarray(right[part])
-        buffer = np.empty_like(block)
-        for index in range(start if mirrored else 0, len(left)):
-            result[index, part] = pairwise(left[index], block, buffer)
-        if mirrored:
-            result[part, start:] = result[start:, part].T
+    def fill(block: slice, rows: slice, ready: Floats) -> None:
+        values = right.ready(block)
+        buffer = np.empty_like(values)
+        for index in range(max(rows.start, block.start if mirrored else 0), rows.stop):
+            result[index, block] = pairwise(ready[index - rows.start], values, buffer)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(fill, range(0, len(right), step)))
+        for rows, ready in left.row_parts():
+            needed = [one for one in blocks if not mirrored or one.start < rows.stop]
+            list(pool.map(fill, needed, repeat(rows), repeat(ready)))
+    if mirrored:
+        for block in blocks:
+            result[block, block.start :] = result[block.start :, block].T
     return result
 
 

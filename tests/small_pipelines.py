@@ -66,7 +66,13 @@ def scenes(count: int, size: int = SIZE, seed: int = 1) -> tuple[np.ndarray, np.
 
 
 def svm(
-    features: np.ndarray, labels: np.ndarray, kernel: str, *, preparation: str, c: float = 10.0
+    features: np.ndarray,
+    labels: np.ndarray,
+    kernel: str,
+    *,
+    preparation: str,
+    c: float = 10.0,
+    explicit_map: bool = False,
 ) -> FittedClassifier:
     """An SVM with settings that nobody searched for."""
     first = "none" if kernel in HISTOGRAM_KERNELS else preparation
@@ -74,7 +80,20 @@ def svm(
     gamma = GAMMA[kernel]
     table = np.array([[c, gamma, 1.0, 0.0]])
     settings = FittedClassifier(
-        kernel, gamma, first, none[0], none[0], none, none, none[0], classes, c, table
+        kernel=kernel,
+        gamma=gamma,
+        preparation=first,
+        mean=none[0],
+        scale=none[0],
+        support=none.astype(np.float32),
+        dual=none,
+        intercept=none[0],
+        classes=classes,
+        C=c,
+        cv_table=table,
+        seed=0,
+        explicit_map=explicit_map,
+        transformers_in_folds=False,
     )
     return refit(settings, features, labels)
 

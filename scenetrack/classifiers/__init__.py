@@ -9,48 +9,44 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeAlias
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn import config_context
-from sklearn.model_selection import StratifiedKFold
-from sklearn.svm import SVC
 
-from scenetrack.classifiers.fitted import (
-    PREPARATIONS,
-    FittedClassifier,
-    checked_features,
-    prepared,
+from scenetrack.classifiers.fitted import FittedClassifier, checked_for
+from scenetrack.classifiers.machines import kernel_machines, mapped_machines
+from scenetrack.classifiers.maps import (
+    MAPPED_FROM,
+    as_landmarks,
+    draw_landmarks,
+    mapped,
+    whitening,
+)
+from scenetrack.classifiers.search import (
+    C_GRID,
+    GAMMA_FACTORS,
+    FoldFeatures,
+    Search,
+    best_setting,
+    gamma_grid,
+    usable_folds,
 )
 from scenetrack.config import KERNELS
 from scenetrack.errors import InputError
-from scenetrack.kernels import HISTOGRAM_KERNELS, Floats, compare, kernel_matrix
+from scenetrack.features import PREPARATIONS, Floats, Rows, column_parts
+from scenetrack.kernels import HISTOGRAM_KERNELS, compare, kernel_matrix
 
 __all__ = [
     "C_GRID",
     "GAMMA_FACTORS",
-    "PREPARATIONS",
     "FittedClassifier",
+    "FoldFeatures",
     "fit_by_cross_validation",
     "refit",
 ]
 
 logger = logging.getLogger(__name__)
-
-# An image compared with itself gives about 1 in every kernel, so one grid serves all. On the real
-# split nearly every dual coefficient is at its bound below this grid, and hardly any above it.
-C_GRID = tuple(float(c) for c in np.logspace(-1, 2, 7))
-# Multiples of 1 / (mean distance of two training images), the customary middle of the grid:
-# Zhang et al., "Local features and kernels for classification of texture and object categories",
-# 2007.
-GAMMA_FACTORS = (0.5, 1.0, 2.0, 4.0)
-
-# Together the kernel matrices of the folds in work stay below this, but for one fold at least.
-_FOLDS_BYTES = 2**30
 
 
 def fit_by_cross_validation(
@@ -61,59 +57,75 @@ def fit_by_cross_validation(
     preparation: str,
     folds: int,
     seed: int,
+    fold_features: FoldFeatures | None = None,
 ) -> FittedClassifier:
     """Choose C and gamma by stratified cross-validation, then fit on all of ``features``.
 
     Chi2 and intersection compare features as they are; ``preparation`` says what linear and rbf
     need: ``square_root`` for histograms of sum 1, ``standardise`` for plain descriptors, in each
     fold by its own training part, ``none`` for what is already normalised. Of equally accurate
-    settings the smallest C wins, then the smallest gamma.
+    settings the smallest C wins, then the smallest gamma. From ``maps.MAPPED_FROM`` images on, the
+    kernel is approximated by an explicit map.
 
     Args:
         features: [N, D], finite; not negative where they are square-rooted or the kernel is chi2
-            or intersection.
+            or intersection. Float32 is not copied.
         labels: [N] integers.
         kernel: one of ``config.KERNELS``.
-        preparation: one of ``PREPARATIONS``.
+        preparation: one of ``features.PREPARATIONS``.
         folds: number of folds, made smaller where a class has fewer images.
-        seed: draws the folds.
+        seed: draws the folds, and the landmarks of an explicit map.
+        fold_features: from the indices int64 [n] of a fold's training images to the features
+            [N, D'] of all images, by transformers fitted on those n alone. Asked once for each
+            fold, one after the other; the same labels, folds and seed give the same indices for
+            every kernel. None: ``features`` in all folds, so that what their transformers learnt
+            from the images held out counts as known.
 
     Raises:
         InputError: an unknown kernel or preparation, features or labels that do not fit, fewer
             than two classes, or a class with one image.
     """
-    if kernel not in KERNELS:
-        raise InputError(f"kernel must be one of: {', '.join(KERNELS)}. Received: {kernel!r}")
-    if preparation not in PREPARATIONS:
-        raise InputError(
-            f"preparation must be one of: {', '.join(PREPARATIONS)}. Received: {preparation!r}"
+    preparation = _needed_preparation(kernel, preparation)
+    values = checked_for(kernel, preparation, features)
+    classes, targets = _checked_labels(labels, len(values))
+    folds = usable_folds(targets, classes, folds)
+    explicit_map = len(values) >= MAPPED_FROM
+    fitting = _Fitting.of(values, targets, kernel, preparation, explicit_map, seed)
+    if explicit_map:
+        logger.info(
+            "%d images are many: the %s kernel is approximated by %d landmarks",
+            len(values),
+            kernel,
+            len(fitting.references),
         )
-    if kernel in HISTOGRAM_KERNELS:
-        preparation = "none"
-    rows = checked_features(features, preparation, kernel)
-    classes, targets = _checked_labels(labels, len(rows))
-    folds = _usable_folds(targets, classes, folds)
-    mean, scale = _standards(rows, preparation)
-    ready = prepared(rows, preparation, mean, scale)
-    compared = compare(ready, ready, kernel)
-    gammas = _gamma_grid(compared, kernel)
-    compare_fold = _fold_comparison(rows, compared, kernel, preparation)
-    table = _cross_validate(compare_fold, targets, kernel, gammas, folds, seed)
-    best_c, gamma = _choose(table)
-    dual, intercept = _machines(kernel_matrix(compared, kernel, gamma), targets, best_c)
-    support, dual = _compact(ready, dual, kernel)
-    return FittedClassifier(
+    search = Search(
+        fitting.rows,
+        targets,
         kernel,
-        gamma,
-        preparation,
-        mean,
-        scale,
-        support,
-        dual,
-        intercept,
-        classes,
-        best_c,
-        table,
+        fitting.references,
+        fitting.compared,
+        explicit_map,
+        fold_features,
+    )
+    gammas = gamma_grid(fitting.compared[fitting.references], kernel)
+    table = search.settings_table(gammas, folds, seed)
+    best_c, gamma = best_setting(table)
+    support, dual, intercept = fitting.machines(best_c, gamma)
+    return FittedClassifier(
+        kernel=kernel,
+        gamma=gamma,
+        preparation=preparation,
+        mean=fitting.rows.mean,
+        scale=fitting.rows.scale,
+        support=support,
+        dual=dual,
+        intercept=intercept,
+        classes=classes,
+        C=best_c,
+        cv_table=table,
+        seed=seed,
+        explicit_map=explicit_map,
+        transformers_in_folds=fold_features is not None,
     )
 
 
@@ -121,7 +133,8 @@ def refit(classifier: FittedClassifier, features: ArrayLike, labels: ArrayLike) 
     """A classifier with the kernel and settings of ``classifier``, fitted on other images.
 
     Args:
-        classifier: its kernel, C, gamma and preparation are kept.
+        classifier: its kernel, C, gamma and preparation are kept, and whether the kernel is
+            approximated.
         features: [N, D], as at fit.
         labels: [N] integers.
 
@@ -129,17 +142,16 @@ def refit(classifier: FittedClassifier, features: ArrayLike, labels: ArrayLike) 
         InputError: features or labels that do not fit, or fewer than two classes.
     """
     preparation, kernel = classifier.preparation, classifier.kernel
-    rows = checked_features(features, preparation, kernel)
-    classes, targets = _checked_labels(labels, len(rows))
-    mean, scale = _standards(rows, preparation)
-    ready = prepared(rows, preparation, mean, scale)
-    matrix = kernel_matrix(compare(ready, ready, kernel), kernel, classifier.gamma)
-    dual, intercept = _machines(matrix, targets, classifier.C)
-    support, dual = _compact(ready, dual, kernel)
+    values = checked_for(kernel, preparation, features)
+    classes, targets = _checked_labels(labels, len(values))
+    fitting = _Fitting.of(
+        values, targets, kernel, preparation, classifier.explicit_map, classifier.seed
+    )
+    support, dual, intercept = fitting.machines(classifier.C, classifier.gamma)
     return dataclasses.replace(
         classifier,
-        mean=mean,
-        scale=scale,
+        mean=fitting.rows.mean,
+        scale=fitting.rows.scale,
         support=support,
         dual=dual,
         intercept=intercept,
@@ -147,107 +159,75 @@ def refit(classifier: FittedClassifier, features: ArrayLike, labels: ArrayLike) 
     )
 
 
-_FoldComparison: TypeAlias = Callable[[NDArray[np.int64], NDArray[np.int64]], tuple[Floats, Floats]]
+@dataclass(frozen=True)
+class _Fitting:
+    """Images compared with those that they are fitted by: all of them, or landmarks.
 
-
-def _fold_comparison(
-    rows: Floats, compared: Floats, kernel: str, preparation: str
-) -> _FoldComparison:
-    """From the indices of a fold: train against train, and held out against train.
-
-    ``compared`` of all rows is cut up, unless each fold has its own standardisation.
+    Attributes:
+        rows: all N images.
+        others: the R images that they are compared with, ``rows`` itself or landmarks.
+        references: which of them those are, int64 [R].
+        compared: float64 [N, R].
     """
 
-    def cut(train: NDArray[np.int64], held: NDArray[np.int64]) -> tuple[Floats, Floats]:
-        return compared[np.ix_(train, train)], compared[np.ix_(held, train)]
+    kernel: str
+    targets: NDArray[np.int64]
+    rows: Rows
+    others: Rows
+    references: NDArray[np.int64]
+    compared: Floats
 
-    def standardised(train: NDArray[np.int64], held: NDArray[np.int64]) -> tuple[Floats, Floats]:
-        own = _standards(rows[train], preparation)
-        left, right = (prepared(rows[part], preparation, *own) for part in (train, held))
-        return compare(left, left, kernel), compare(right, left, kernel)
+    @classmethod
+    def of(
+        cls,
+        values: NDArray[np.floating],
+        targets: NDArray[np.int64],
+        kernel: str,
+        preparation: str,
+        explicit_map: bool,
+        seed: int,
+    ) -> _Fitting:
+        rows = Rows.standardised(values, preparation)
+        others, references = rows, np.arange(len(values))
+        if explicit_map:
+            references = draw_landmarks(targets, seed)
+            others = as_landmarks(rows.like(values[references]))
+        compared = compare(rows, others, kernel)
+        return cls(kernel, targets, rows, others, references, compared)
 
-    return standardised if preparation == "standardise" else cut
-
-
-def _cross_validate(
-    compare_fold: _FoldComparison,
-    targets: NDArray[np.int64],
-    kernel: str,
-    gammas: Sequence[float],
-    folds: int,
-    seed: int,
-) -> Floats:
-    """float64 [n_settings, 4]: C, gamma, mean and deviation of the held-out accuracy."""
-    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    splits = list(splitter.split(np.zeros(len(targets)), targets))
-
-    def score_fold(split: tuple[NDArray[np.int64], NDArray[np.int64]]) -> Floats:
-        train, held = split
-        fold_train, fold_held = compare_fold(train, held)
-        accuracies = np.empty((len(gammas), len(C_GRID)))
-        for row, gamma in enumerate(gammas):
-            matrix = kernel_matrix(fold_train, kernel, gamma)
-            held_matrix = kernel_matrix(fold_held, kernel, gamma)
-            for column, c in enumerate(C_GRID):
-                dual, intercept = _machines(matrix, targets[train], c)
-                found = np.argmax(held_matrix @ dual.T + intercept, axis=1)
-                accuracies[row, column] = np.mean(found == targets[held])
-        return accuracies
-
-    fold_bytes = 2 * 8 * len(targets) ** 2
-    workers = max(1, min(folds, os.cpu_count() or 1, _FOLDS_BYTES // fold_bytes))
-    with ThreadPoolExecutor(workers) as pool:
-        accuracies = np.stack(list(pool.map(score_fold, splits)))  # folds x gammas x C
-    settings = [(c, gamma) for gamma in gammas for c in C_GRID]
-    spread = np.stack([accuracies.mean(axis=0).ravel(), accuracies.std(axis=0).ravel()], axis=1)
-    return np.concatenate([np.array(settings), spread], axis=1)
+    def machines(self, c: float, gamma: float) -> tuple[NDArray[np.float32], Floats, Floats]:
+        """Support [S, D], dual [n_classes, S] and intercept [n_classes] of a classifier."""
+        if self.others is self.rows:
+            matrix = kernel_matrix(self.compared, self.kernel, gamma)
+            dual, intercept = kernel_machines(matrix, self.targets, c)
+        else:
+            between = kernel_matrix(self.compared[self.references], self.kernel, gamma)
+            whiten = whitening(between)
+            features = mapped(self.compared, self.kernel, gamma, whiten)
+            weights = mapped_machines(features, self.targets, c).astype(np.float64)
+            dual, intercept = (whiten @ weights[:-1]).T, weights[-1]
+        return *_compact(self.others, dual, self.kernel), intercept
 
 
-def _choose(table: Floats) -> tuple[float, float]:
-    """C and gamma of the best mean accuracy, equal ones by smaller C, then smaller gamma."""
-    # Means of the same accuracies may differ in their last bits.
-    best = table[table[:, 2] >= table[:, 2].max() - 1e-12]
-    c, gamma = min((float(row[0]), float(row[1])) for row in best)
-    return c, gamma
-
-
-def _machines(matrix: Floats, targets: NDArray[np.int64], c: float) -> tuple[Floats, Floats]:
-    """Each class against the others: dual [n_classes, N] and intercept [n_classes]."""
-    count = int(targets.max()) + 1
-    dual, intercept = np.zeros((count, len(targets))), np.zeros(count)
-    # The matrix was made from checked features; checking it again costs as much as a fit.
-    with config_context(assume_finite=True):
-        for label in range(count):
-            machine = SVC(C=c, kernel="precomputed").fit(matrix, targets == label)
-            dual[label, machine.support_] = machine.dual_coef_[0]
-            intercept[label] = machine.intercept_[0]
-    return dual, intercept
-
-
-def _compact(rows: Floats, dual: Floats, kernel: str) -> tuple[Floats, Floats]:
+def _compact(rows: Rows, dual: Floats, kernel: str) -> tuple[NDArray[np.float32], Floats]:
     """The support vectors [S, D] that any machine uses and their dual [n_classes, S]."""
+    # In float32 steps, to be stored in half the room; most features are so already.
     if kernel == "linear":
-        return dual @ rows, np.eye(len(dual))
+        weights = [dual @ columns for columns, _ in column_parts(rows, rows)]
+        return np.concatenate(weights, axis=1).astype(np.float32), np.eye(len(dual))
     used = dual.any(axis=0)
-    # In float32 steps, to be stored in half the room; histograms are so already.
-    return rows[used].astype(np.float32).astype(np.float64), dual[:, used]
+    return as_landmarks(rows.like(rows.values[used])).values.astype(np.float32), dual[:, used]
 
 
-def _gamma_grid(compared: Floats, kernel: str) -> tuple[float, ...]:
-    if kernel not in ("rbf", "chi2"):
-        return (0.0,)
-    unit = float(compared.sum()) / (len(compared) * (len(compared) - 1))
-    return tuple(factor / (unit or 1.0) for factor in GAMMA_FACTORS)
-
-
-def _standards(rows: Floats, preparation: str) -> tuple[Floats, Floats]:
-    """Mean and scale [D] under which rows have mean 0 and a mean squared length of 1."""
-    width = rows.shape[1]
-    if preparation != "standardise":
-        return np.zeros(width), np.ones(width)
-    deviation = rows.std(axis=0)
-    # Unit length, and not unit variance alone, so that one C grid serves every D.
-    return rows.mean(axis=0), np.where(deviation > 0, deviation, 1.0) * np.sqrt(width)
+def _needed_preparation(kernel: str, preparation: str) -> str:
+    """``preparation``, or none where the kernel compares histograms as they are."""
+    if kernel not in KERNELS:
+        raise InputError(f"kernel must be one of: {', '.join(KERNELS)}. Received: {kernel!r}")
+    if preparation not in PREPARATIONS:
+        raise InputError(
+            f"preparation must be one of: {', '.join(PREPARATIONS)}. Received: {preparation!r}"
+        )
+    return "none" if kernel in HISTOGRAM_KERNELS else preparation
 
 
 def _checked_labels(labels: ArrayLike, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -259,21 +239,3 @@ def _checked_labels(labels: ArrayLike, count: int) -> tuple[NDArray[np.int64], N
     if len(classes) < 2:
         raise InputError(f"a classifier needs at least two classes. Received: {len(classes)}")
     return classes, targets
-
-
-def _usable_folds(targets: NDArray[np.int64], classes: NDArray[np.int64], folds: int) -> int:
-    counts = np.bincount(targets)
-    smallest = int(counts.min())
-    if smallest < 2:
-        raise InputError(
-            "cross-validation needs at least 2 training images of every class. Received: 1 of "
-            f"class {classes[int(np.argmin(counts))]}; add images or leave the class out"
-        )
-    if smallest < folds:
-        logger.warning(
-            "%d folds instead of %d: class %d has no more training images",
-            smallest,
-            folds,
-            classes[int(np.argmin(counts))],
-        )
-    return min(folds, smallest)

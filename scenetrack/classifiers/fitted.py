@@ -12,10 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto
 
 from scenetrack.errors import InputError
+from scenetrack.features import Floats, Rows, checked_features, parts
 from scenetrack.graph import GraphBuilder
 from scenetrack.kernels import (
     HISTOGRAM_KERNELS,
-    Floats,
     change_in_graph,
     compare,
     compare_in_graph,
@@ -24,8 +24,8 @@ from scenetrack.kernels import (
     places_above_zero,
 )
 
-# Of histograms of sum 1, of plain descriptors, of what is already normalised.
-PREPARATIONS = ("square_root", "standardise", "none")
+# Images scored at a time, so that memory does not grow with the product of both sides.
+_SCORED_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,20 @@ class FittedClassifier:
         kernel: one of ``config.KERNELS``.
         gamma: 1 over the unit of the distance in rbf and chi2; 0 for the other kernels.
         preparation: what is done to features first, one of ``PREPARATIONS``.
-        mean: float64 [D], taken off; 0 but for ``standardise``.
-        scale: float64 [D], divided by after that; 1 but for ``standardise``.
-        support: float64 [S, D], prepared support vectors; for the linear kernel the weight vector
-            of each class, S = n_classes.
+        mean, scale: float64 [D], of ``standardise``: taken off and divided by after that. Without
+            it [1] each, 0 and 1.
+        support: float32 [S, D], prepared support vectors, or landmarks of an explicit map; for the
+            linear kernel the weight vector of each class, S = n_classes.
         dual: float64 [n_classes, S].
         intercept: float64 [n_classes].
         classes: int64 [n_classes], the labels in ascending order: the columns of the scores.
         C: penalty of a margin violation, chosen by cross-validation as gamma is.
         cv_table: float64 [n_settings, 4], for every setting tried: C, gamma, mean and standard
             deviation over the folds of the accuracy in [0, 1].
+        seed: drew the folds, and the landmarks.
+        explicit_map: whether the kernel was approximated by landmarks, see ``maps``.
+        transformers_in_folds: whether each fold of the cross-validation had features of its own,
+            by transformers (PCA, visual words, mixtures) fitted on its training part alone.
     """
 
     kernel: str
@@ -72,12 +76,15 @@ class FittedClassifier:
     preparation: str
     mean: Floats
     scale: Floats
-    support: Floats
+    support: NDArray[np.float32]
     dual: Floats
     intercept: Floats
     classes: NDArray[np.int64]
     C: float
     cv_table: Floats
+    seed: int
+    explicit_map: bool
+    transformers_in_folds: bool
 
     @property
     def best_params(self) -> dict[str, float]:
@@ -112,16 +119,19 @@ class FittedClassifier:
             InputError: another D than at fit, values not finite, or negative values where
                 histograms are required.
         """
-        rows = checked_features(features, self.preparation, self.kernel)
-        if rows.shape[1] != self.mean.size:
+        values = checked_for(self.kernel, self.preparation, features)
+        width = self.support.shape[1]
+        if values.shape[1] != width:
             raise InputError(
-                f"features must have {self.mean.size} values, as at fit. Received: {rows.shape[1]}"
+                f"features must have {width} values, as at fit. Received: {values.shape[1]}"
             )
-        ready = prepared(rows, self.preparation, self.mean, self.scale)
-        compared = compare(ready, self.support, self.kernel)
-        return np.asarray(
-            kernel_matrix(compared, self.kernel, self.gamma) @ self.dual.T + self.intercept
-        )
+        scores = np.empty((len(values), len(self.classes)))
+        for part in parts(len(values), _SCORED_ROWS):
+            rows = Rows(values[part], self.preparation, self.mean, self.scale)
+            compared = compare(rows, Rows(self.support), self.kernel)
+            similar = kernel_matrix(compared, self.kernel, self.gamma)
+            scores[part] = similar @ self.dual.T + self.intercept
+        return scores
 
     def to_graph(self, builder: GraphBuilder, features: str) -> ScoreTensors:
         """The twin of ``predict_scores`` for ``features`` float32 [N, D]."""
@@ -132,7 +142,9 @@ class FittedClassifier:
             if self.preparation == "standardise":
                 rows = builder.node("Sub", rows, builder.constant("mean", self.mean))
                 rows = builder.node("Div", rows, builder.constant("scale", self.scale))
-            support = _stored(builder, "support", self.support.T)
+            # Kept in half the room.
+            stored = builder.constant("support", self.support.T)
+            support = builder.node("Cast", stored, name="support/float64", to=TensorProto.DOUBLE)
             compared = compare_in_graph(builder, rows, support, self.kernel)
             similar = kernel_in_graph(builder, compared, self.kernel, self.gamma)
             weights = builder.constant("dual", self.dual.T)
@@ -202,15 +214,6 @@ class FittedClassifier:
         return cls(**{name: v if v.ndim else v.item() for name, v in values.items()})
 
 
-def _stored(builder: GraphBuilder, name: str, values: Floats) -> str:
-    """Constants as float64, kept in half the room where float32 holds them exactly."""
-    single = values.astype(np.float32)
-    if not np.array_equal(single, values):
-        return builder.constant(name, values)
-    stored = builder.constant(name, single)
-    return builder.node("Cast", stored, name=f"{name}/float64", to=TensorProto.DOUBLE)
-
-
 def _one_less(builder: GraphBuilder, row: str, words: str, *, square_root: bool) -> str:
     """Values of a prepared histogram, float64 [d], if each of its words counted one less.
 
@@ -235,33 +238,26 @@ def _places(builder: GraphBuilder, present: str, size: int) -> str:
     return builder.node("ScatterElements", none, present, order)
 
 
-def prepared(rows: Floats, preparation: str, mean: Floats, scale: Floats) -> Floats:
-    """Rows [N, D] as the kernel takes them; mean and scale [D] are those of ``standardise``."""
-    if preparation == "square_root":
-        return np.sqrt(rows)
-    return (rows - mean) / scale if preparation == "standardise" else rows
-
-
-def checked_features(features: ArrayLike, preparation: str, kernel: str) -> Floats:
-    """``features`` as float64 [N, D].
+def checked_for(kernel: str, preparation: str, features: ArrayLike) -> NDArray[np.floating[Any]]:
+    """``features`` as [N, D]: float32 as they are, all else as float64.
 
     Raises:
         InputError: another shape, values not finite, or negative ones where a square root is to
             be taken or the kernel compares histograms.
     """
-    rows = np.asarray(features, dtype=np.float64)
-    if rows.ndim != 2 or not rows.size:
-        raise InputError(f"features must be an array [N, D] of N, D > 0. Received: {rows.shape}")
-    if not np.isfinite(rows).all():
-        raise InputError("features must be finite. Received: NaN or infinity")
-    if kernel in HISTOGRAM_KERNELS and rows.min() < 0:
+    values = checked_features(features)
+    compares_histograms = kernel in HISTOGRAM_KERNELS
+    if not compares_histograms and preparation != "square_root":
+        return values
+    smallest = float(values.min())
+    if smallest < 0 and compares_histograms:
         raise InputError(
             f"the {kernel} kernel compares histograms, which are never negative. Received: a "
-            f"smallest value of {rows.min():.3g}; choose linear or rbf for other features"
+            f"smallest value of {smallest:.3g}; choose linear or rbf for other features"
         )
-    if preparation == "square_root" and rows.min() < 0:
+    if smallest < 0:
         raise InputError(
             "histograms, which are square-rooted, are never negative. Received: a smallest value "
-            f"of {rows.min():.3g}"
+            f"of {smallest:.3g}; choose the preparation none or standardise for other features"
         )
-    return rows
+    return values

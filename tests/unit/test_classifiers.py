@@ -19,8 +19,11 @@ from scenetrack.classifiers import (
     fit_by_cross_validation,
     refit,
 )
+from scenetrack.classifiers.machines import kernel_machines
+from scenetrack.classifiers.search import best_setting
 from scenetrack.config import KERNELS
 from scenetrack.errors import InputError
+from scenetrack.features import PREPARATIONS, Rows
 from scenetrack.kernels import compare, kernel_matrix
 
 
@@ -60,7 +63,7 @@ Y = np.array([[0.25, 0.25, 0.5], [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
     ],
 )
 def test_comparisons_of_three_words_by_hand(kernel, expected):
-    np.testing.assert_allclose(compare(X, Y, kernel), [expected], atol=1e-6)
+    np.testing.assert_allclose(compare(Rows(X), Rows(Y), kernel), [expected], atol=1e-6)
 
 
 def test_gamma_scales_distances_only():
@@ -75,9 +78,10 @@ def test_gamma_scales_distances_only():
 @pytest.mark.parametrize("kernel", ["chi2", "intersection"])
 def test_rows_with_themselves_are_as_with_a_copy(monkeypatch, block_bytes, kernel):
     monkeypatch.setattr(kernels, "_BLOCK_BYTES", block_bytes)
-    rows = histograms_of_classes(9)[0].astype(float)
+    rows = Rows(histograms_of_classes(9)[0])
+    other = Rows(rows.values.copy())
     np.testing.assert_allclose(
-        compare(rows, rows, kernel), compare(rows, rows.copy(), kernel), rtol=0, atol=1e-15
+        compare(rows, rows, kernel), compare(rows, other, kernel), rtol=0, atol=1e-15
     )
 
 
@@ -93,7 +97,7 @@ def test_kernels_agree_with_scikit_learn(monkeypatch, block_bytes):
         "linear": left @ right.T,
     }
     for kernel, expected in both.items():
-        ours = kernel_matrix(compare(left, right, kernel), kernel, 0.7)
+        ours = kernel_matrix(compare(Rows(left), Rows(right), kernel), kernel, 0.7)
         np.testing.assert_allclose(ours, expected, atol=1e-6, err_msg=kernel)
 
 
@@ -101,7 +105,7 @@ def test_kernels_agree_with_scikit_learn(monkeypatch, block_bytes):
 @given(st.integers(0, 2**32 - 1), st.sampled_from(KERNELS), st.floats(0.1, 10))
 def test_kernels_of_histograms_are_symmetric_and_positive(seed, kernel, gamma):
     rng = np.random.default_rng(seed)
-    rows = rng.dirichlet(np.full(6, 0.3), 15)
+    rows = Rows(rng.dirichlet(np.full(6, 0.3), 15))
     matrix = kernel_matrix(compare(rows, rows, kernel), kernel, gamma)
     # The distance is summed in float32, and the kernel magnifies its rounding by gamma.
     np.testing.assert_allclose(matrix, matrix.T, atol=1e-6 * max(1, gamma))
@@ -179,9 +183,10 @@ def test_renaming_the_classes_renames_the_answers(kernel):
     assert renamed.classes.tolist() == [3, 7, 11]
     # In another order the columns of the scores of one setting are permuted.
     permutation = np.array([2, 0, 1])
-    matrix = kernel_matrix(compare(features, features, kernel), kernel, 0.0)
-    dual, intercept = classifiers._machines(matrix, labels, 1.0)
-    moved_dual, moved_intercept = classifiers._machines(matrix, permutation[labels], 1.0)
+    rows = Rows(features)
+    matrix = kernel_matrix(compare(rows, rows, kernel), kernel, 0.0)
+    dual, intercept = kernel_machines(matrix, labels, 1.0)
+    moved_dual, moved_intercept = kernel_machines(matrix, permutation[labels], 1.0)
     np.testing.assert_allclose(moved_dual[permutation], dual, atol=1e-9)
     np.testing.assert_allclose(moved_intercept[permutation], intercept, atol=1e-9)
 
@@ -203,7 +208,7 @@ def test_equal_accuracies_go_to_the_smaller_c_and_then_gamma():
             [0.1, 1.0, 0.8, 0.0],
         ]
     )
-    assert classifiers._choose(table) == (1.0, 1.0)
+    assert best_setting(table) == (1.0, 1.0)
 
 
 def test_the_support_holds_no_unused_vectors_and_linear_one_weight_vector_a_class():
@@ -263,7 +268,7 @@ def test_scoring_checks_its_features():
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("preparation", classifiers.PREPARATIONS)
+@pytest.mark.parametrize("preparation", PREPARATIONS)
 def test_refitting_keeps_the_settings_and_forgets_the_images_left_out(kernel, preparation):
     features, labels = histograms_of_classes(12)
     found = fit(features, labels, kernel, preparation=preparation)
