@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol, Self
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from scenetrack.encoders.checks import check_images
 from scenetrack.graph import GraphBuilder
+from scenetrack.machine import available_cpus
+
+_Result = TypeVar("_Result")
 
 
 class LocalEncoder(Protocol):
@@ -68,7 +73,21 @@ def pool_images(
         InputError: an image without descriptors, another D than at fit, values not finite.
     """
     check_images(descriptors)
-    whole = (np.ones((1, len(image)), np.bool_) for image in descriptors)
-    return np.concatenate(
-        [encoder.pool(image, region) for image, region in zip(descriptors, whole, strict=True)]
-    )
+
+    def encode(index: int) -> NDArray[np.float32]:
+        image = descriptors[index]
+        return encoder.pool(image, np.ones((1, len(image)), np.bool_))
+
+    return np.concatenate(in_threads(encode, len(descriptors)))
+
+
+def in_threads(work: Callable[[int], _Result], count: int) -> list[_Result]:
+    """``work`` of each number below ``count``, in order, one thread for each processor.
+
+    Products of matrices then take one thread each: they are too small to be cut further.
+    """
+    workers = min(available_cpus(), count)
+    if workers < 2:
+        return [work(index) for index in range(count)]
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(work, range(count)))

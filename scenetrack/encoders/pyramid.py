@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from scenetrack.encoders.base import LocalEncoder
+from scenetrack.encoders.base import LocalEncoder, in_threads
 from scenetrack.encoders.checks import check_images
 from scenetrack.errors import InputError
 from scenetrack.graph import GraphBuilder
@@ -127,8 +127,11 @@ class SpatialPyramid(TransformerMixin, BaseEstimator):
         """
         check_images(descriptors)
         regions, share = self.regions, self.share
-        pooled = [self.encoder.pool(image, regions).ravel() * share for image in descriptors]
-        return np.stack(pooled)
+
+        def encode(index: int) -> NDArray[np.float32]:
+            return self.encoder.pool(descriptors[index], regions).ravel() * share
+
+        return np.stack(in_threads(encode, len(descriptors)))
 
     def join_in_graph(self, builder: GraphBuilder, pooled: str) -> str:
         """The encoding float32 [R * width] of the pooled regions float32 [R, width]."""

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import TensorProto
 
-from scenetrack.encoders.base import LocalEncoder
+from scenetrack.encoders.base import LocalEncoder, in_threads
 from scenetrack.encoders.checks import check_arrays
+from scenetrack.encoders.elementwise import (
+    byte_step,
+    place_values,
+    roots,
+    roots_in_graph,
+    rounded,
+    rounded_in_graph,
+)
 from scenetrack.encoders.fisher import FisherVector
 from scenetrack.encoders.pca import DescriptorPca
 from scenetrack.encoders.pyramid import SpatialPyramid
@@ -25,7 +34,17 @@ ENCODERS: Mapping[str, type[LocalEncoder]] = {
 }
 
 _PCA, _ENCODER = "pca.", "encoder."
-_RANKS = {"encoder": 0, "levels": 1, "positions": 2}
+_RANKS = {
+    "encoder": 0,
+    "levels": 1,
+    "positions": 2,
+    "square_root": 0,
+    "position_scale": 0,
+    "step": 0,
+}
+_AT_ONCE = 50_000  # descriptors of a sample that are projected together
+# Positions that lie evenly over the image vary by 1/12 in y and in x.
+_POSITION_VARIANCE = 1 / 6
 
 
 @dataclass(frozen=True)
@@ -37,13 +56,91 @@ class SceneEncoder:
         levels: of the spatial pyramid, such as ("1x1", "2x2"), rows x columns; "1x1" is the image.
         positions: float32 [n, 2], centres (y, x) of an image's descriptors relative to it, in
             [0, 1].
-        pca: what descriptors are reduced by first; None where they are not.
+        pca: what descriptors are reduced by; None where they are not.
+        square_root: whether descriptors, which are then not negative, become the square roots of
+            their shares first: Arandjelovic and Zisserman, "Three things everyone should know to
+            improve object retrieval", 2012, section 3.
+        position_scale: what (y, x) - 0.5 is multiplied by before it is appended to the reduced
+            descriptor, in the descriptor's units (Sanchez, Perronnin and de Campos, "Modeling the
+            spatial layout of images beyond spatial pyramids", 2012, section 3); 0: it is not.
+        step: a power of two that values are rounded to multiples of, at most 127 on either side
+            of 0, so that words are found in 8-bit integers; 0: they are not rounded.
     """
 
     encoder: LocalEncoder
     levels: tuple[str, ...]
     positions: NDArray[np.float32]
-    pca: DescriptorPca | None
+    pca: DescriptorPca | None = None
+    square_root: bool = False
+    position_scale: float = 0.0
+    step: float = 0.0
+
+    @classmethod
+    def learn(
+        cls,
+        values: NDArray[Any],
+        places: NDArray[np.float32],
+        encoder: LocalEncoder,
+        *,
+        levels: tuple[str, ...],
+        positions: NDArray[np.float32],
+        pca: int,
+        square_root: bool,
+        position_weight: float,
+    ) -> Self:
+        """Fit everything to a sample of training descriptors.
+
+        What draws at random is ``encoder``, by its own seed.
+
+        Args:
+            values: [M, D] of any dtype, the sample; [M, d] float32 of it is held besides.
+            places: float32 [M, 2], where they were taken, as ``positions``.
+            encoder: is fitted.
+            levels: as the attribute.
+            positions: as the attribute.
+            pca: dimensions to keep, 0 for all.
+            square_root: as the attribute.
+            position_weight: 0, or how far apart two places count against how far apart two
+                descriptors do: at 1 the places of a whole image vary as much as the sample's
+                reduced descriptors, whatever their number of values and their unit.
+
+        Raises:
+            InputError: the sample is too small, holds values that are not finite or, for
+                ``square_root``, negative ones.
+        """
+        plain = cls(encoder, tuple(levels), positions, None, square_root)
+        if pca:
+            plain = replace(plain, pca=DescriptorPca(pca).fit(plain._rooted(values)))
+        rows = plain._project_parts(values, places)
+        scale = 0.0
+        if position_weight:
+            spread = float(rows.var(axis=0, dtype=np.float64).sum())
+            scale = position_weight * np.sqrt(spread / _POSITION_VARIANCE)
+            rows = np.hstack([rows, place_values(places, scale)])
+        is_hard = isinstance(encoder, BagOfWords) and encoder.assignment == "hard"
+        step = byte_step(rows) if is_hard else 0.0
+        encoder.fit(rounded(rows, step))
+        if isinstance(encoder, BagOfWords) and step:
+            encoder.round_words(step)
+        return replace(plain, position_scale=scale, step=step)
+
+    def learn_idf(self, batches: Iterable[NDArray[Any]]) -> Self:
+        """Learn the weights of words from all training images, where the encoder has tf-idf.
+
+        Args:
+            batches: descriptors [N, n, D] of some images at a time.
+        """
+        words = self.encoder
+        if not (isinstance(words, BagOfWords) and words.tf_idf):
+            return self
+        whole = np.ones((1, len(self.positions)), np.bool_)
+        images, total = np.zeros(words.width, np.int64), 0
+        for batch in batches:
+            for image in batch:
+                images += words.counts(self.project(image), whole)[0] > 0
+            total += len(batch)
+        words.set_occurrences(images, total)
+        return self
 
     @cached_property
     def pyramid(self) -> SpatialPyramid:
@@ -58,25 +155,66 @@ class SceneEncoder:
     @property
     def explains(self) -> bool:
         """Whether a patch's part in a score can be told: it counts for one word of the image."""
-        return isinstance(self.encoder, BagOfWords) and self.levels == ("1x1",)
+        words = self.encoder
+        return (
+            isinstance(words, BagOfWords)
+            and (words.assignment, words.normalisation) == ("hard", "l1")
+            and not words.tf_idf
+            and self.levels == ("1x1",)
+        )
 
-    def project(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Descriptors float32 [..., D] after PCA, float32 [..., d]."""
-        return descriptors if self.pca is None else self.pca.transform(descriptors)
+    def project(
+        self, descriptors: NDArray[Any], places: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Descriptors as the encoder takes them.
 
-    def encode(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Descriptors float32 [N, n, D] as features float32 [N, W].
+        Args:
+            descriptors: [..., D].
+            places: float32 [..., 2], where they were taken; None: descriptors are [..., n, D], of
+                whole images.
+
+        Returns:
+            float32 [..., d], or [..., d + 2] with the place appended.
+
+        Raises:
+            InputError: another D or n than at fit, or negative values that have no root.
+        """
+        rows = self._rooted(descriptors)
+        if self.pca is not None:
+            rows = self.pca.transform(rows)
+        if self.position_scale:
+            offsets = place_values(
+                self.positions if places is None else places, self.position_scale
+            )
+            rows = np.concatenate([rows, np.broadcast_to(offsets, (*rows.shape[:-1], 2))], axis=-1)
+        return rounded(rows, self.step)
+
+    def encode(self, descriptors: NDArray[Any]) -> NDArray[np.float32]:
+        """Descriptors [N, n, D] of N images as features float32 [N, W].
 
         Raises:
             InputError: another n or D than at fit, no images, values not finite.
         """
-        return self.pyramid.transform(self.project(descriptors))
+        count = len(self.positions)
+        if descriptors.ndim != 3 or not len(descriptors) or descriptors.shape[1] != count:
+            raise InputError(
+                f"descriptors must be an array [N, {count}, D] of N > 0 images, one for each "
+                f"position. Received: shape {descriptors.shape}"
+            )
+        pyramid = self.pyramid
+        regions, share = pyramid.regions, pyramid.share
+
+        def encode(index: int) -> NDArray[np.float32]:
+            pooled = self.encoder.pool(self.project(descriptors[index]), regions)
+            return pooled.ravel() * share
+
+        return np.stack(in_threads(encode, len(descriptors)))
 
     def to_graph(self, builder: GraphBuilder, descriptors: str) -> tuple[str, str]:
         """The twin of ``encode``, one image after the other.
 
         Args:
-            descriptors: float32 [N, n, D].
+            descriptors: [N, n, D] of any numbers.
 
         Returns:
             Features, float32 [N, W], and where the encoder ``explains`` the words of the
@@ -84,23 +222,46 @@ class SceneEncoder:
         """
 
         def encode(image: GraphBuilder, rows: str) -> tuple[str, ...]:
-            projected = rows if self.pca is None else self.pca.to_graph(image, rows)
+            projected = self._project_in_graph(image, rows)
             if not (isinstance(self.encoder, BagOfWords) and self.explains):
                 return (self.pyramid.to_graph(image, projected),)
             words = self.encoder.assign_in_graph(image, projected)
             pooled = self.encoder.count_in_graph(image, words, self.pyramid.regions)
             return self.pyramid.join_in_graph(image, pooled), words
 
-        features, *words = builder.each([descriptors], encode, [np.float32])
+        values = builder.node("Cast", descriptors, name="descriptors", to=TensorProto.FLOAT)
+        features, *words = builder.each([values], encode, [np.float32])
         return features, words[0] if words else ""
+
+    def _project_in_graph(self, builder: GraphBuilder, rows: str) -> str:
+        """The twin of ``project`` for one image, float32 [n, D]."""
+        if self.square_root:
+            rows = roots_in_graph(builder, rows)
+        if self.pca is not None:
+            rows = self.pca.to_graph(builder, rows)
+        if self.position_scale:
+            offsets = place_values(self.positions, self.position_scale)
+            rows = builder.node("Concat", rows, builder.constant("places", offsets), axis=1)
+        return rounded_in_graph(builder, rows, self.step) if self.step else rows
+
+    def _rooted(self, descriptors: NDArray[Any]) -> NDArray[np.float32]:
+        values = np.asarray(descriptors)
+        return roots(values) if self.square_root else np.asarray(values, np.float32)
+
+    def _project_parts(
+        self, values: NDArray[Any], places: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """``project`` of a sample, a part at a time."""
+        starts = range(0, len(values), _AT_ONCE)
+        parts = [slice(start, start + _AT_ONCE) for start in starts]
+        return np.concatenate([self.project(values[part], places[part]) for part in parts])
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Everything that was set and learnt as arrays without objects, for ``numpy.savez``."""
         arrays: dict[str, NDArray[Any]] = {
-            "encoder": np.array(self.encoder.name),
-            "levels": np.array(self.levels),
-            "positions": self.positions,
+            name: np.array(getattr(self, name)) for name in _RANKS if name != "encoder"
         }
+        arrays["encoder"] = np.array(self.encoder.name)
         arrays |= {_ENCODER + name: array for name, array in self.encoder.to_arrays().items()}
         if self.pca is not None:
             arrays |= {_PCA + name: array for name, array in self.pca.to_arrays().items()}
@@ -126,6 +287,9 @@ class SceneEncoder:
             levels=tuple(map(str, arrays["levels"])),
             positions=np.asarray(arrays["positions"], np.float32),
             pca=DescriptorPca.from_arrays(pca) if pca else None,
+            square_root=bool(arrays["square_root"]),
+            position_scale=float(arrays["position_scale"]),
+            step=float(arrays["step"]),
         )
 
 

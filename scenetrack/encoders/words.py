@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import threadpool_limits
 
 from scenetrack.encoders.base import pool_images
 from scenetrack.encoders.checks import check_arrays, check_regions, check_width, checked_rows
-from scenetrack.encoders.grid import grid_in_graph, steps_per_unit, to_grid
+from scenetrack.encoders.codebook import LARGEST_WORD_STEP, Codebook, learn_words
+from scenetrack.encoders.soft import SoftAssignment, learn_sharpness
 from scenetrack.errors import InputError
 from scenetrack.graph import GraphBuilder
 
-logger = logging.getLogger(__name__)
-
-# Distances of a block stay in the processor's cache between the product and the search.
-_BLOCK_BYTES = 4 * 2**20
-
-# Twice the product of a descriptor and a word, with the squared length of a word, is below 2**53
-# grid steps and so exact: words have up to 2**24 steps, descriptors may be 8 times as long.
-_WORD_BITS = 24
+ASSIGNMENTS = ("hard", "soft")
+NORMALISATIONS = ("l1", "l2", "hellinger")
+_RANKS = {"codebook": 2, "assignment": 0, "normalisation": 0, "step": 0, "sharpness": 0}
+_PLAIN = {"assignment": "hard", "normalisation": "l1", "step": 0.0, "sharpness": 0.0}
+_TINY = float(np.finfo(np.float64).tiny)
 
 
 class BagOfWords(TransformerMixin, BaseEstimator):
@@ -42,19 +35,42 @@ class BagOfWords(TransformerMixin, BaseEstimator):
         codebook_size: number K of visual words.
         random_state: seed of the k-means.
         iterations: most Lloyd iterations; fewer where the centres stop moving.
+        assignment: "hard", a descriptor counts for its nearest word; "soft", for its few nearest
+            ones, see ``SoftAssignment``.
+        tf_idf: whether words of many images count less, see ``fit_idf``.
+        normalisation: "l1", a histogram sums to 1; "l2", it has length 1; "hellinger", the square
+            root of the first, of length 1 too (Arandjelovic and Zisserman, "Three things everyone
+            should know to improve object retrieval", 2012, section 3).
 
     Attributes:
         codebook_: float32 [K, D], the visual words.
+        step_: see ``round_words``; 0 where it was not called.
+        sharpness_: of the soft assignment; 0 for the hard one.
+        idf_: float64 [K], weights of the words, where ``fit_idf`` learnt them.
+
+    Raises:
+        InputError: an unknown assignment or normalisation, at ``fit``.
     """
 
     name: ClassVar[str] = "bag of words"
+    step_ = 0.0
+    sharpness_ = 0.0
 
     def __init__(
-        self, codebook_size: int = 1024, random_state: int = 0, iterations: int = 25
+        self,
+        codebook_size: int = 1024,
+        random_state: int = 0,
+        iterations: int = 25,
+        assignment: str = "hard",
+        tf_idf: bool = False,
+        normalisation: str = "l1",
     ) -> None:
         self.codebook_size = codebook_size
         self.random_state = random_state
         self.iterations = iterations
+        self.assignment = assignment
+        self.tf_idf = tf_idf
+        self.normalisation = normalisation
 
     def fit(self, descriptors: NDArray[np.float32], y: None = None) -> Self:
         """Learn the codebook from a sample of ``descriptors`` float32 [N, D], N >= K.
@@ -62,32 +78,48 @@ class BagOfWords(TransformerMixin, BaseEstimator):
         Raises:
             InputError: fewer descriptors than words, or values that are not finite.
         """
+        _check_choice("assignment", self.assignment, ASSIGNMENTS)
+        _check_choice("normalisation", self.normalisation, NORMALISATIONS)
         rows = checked_rows(descriptors)
-        if len(rows) < self.codebook_size:
-            raise InputError(
-                f"a codebook of {self.codebook_size} words needs at least as many descriptors. "
-                f"Received: {len(rows)}; choose a smaller codebook_size or more patches or images"
-            )
-        kmeans = KMeans(
-            self.codebook_size,
-            init="random",
-            n_init=1,
-            max_iter=self.iterations,
-            random_state=self.random_state,
-        )
-        # Threads add up their own parts of a centre, in the order in which they finish: one
-        # thread makes the codebook a function of the seed alone.
-        with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", ConvergenceWarning)
-            kmeans.fit(rows)
-        if caught:
-            logger.warning(
-                "the %d descriptors have fewer distinct values than the %d words asked for: "
-                "some words are equal",
-                len(rows),
-                self.codebook_size,
-            )
-        self.codebook_ = np.ascontiguousarray(kmeans.cluster_centers_, np.float32)
+        self.codebook_ = learn_words(rows, self.codebook_size, self.random_state, self.iterations)
+        self.step_ = 0.0
+        if self._soft is not None:
+            self.sharpness_ = learn_sharpness(self._codebook, rows)
+        return self
+
+    def round_words(self, step: float) -> Self:
+        """Round the words to multiples of ``2 * step``, at most 64 on either side of 0.
+
+        Descriptors that are multiples of ``step``, at most 127 of them, then find their words in
+        8-bit integers, about three times as soon; which words these are does not change.
+
+        Args:
+            step: a power of two.
+        """
+        words = np.rint(self.codebook_ / np.float32(2 * step))
+        words = np.clip(words, -LARGEST_WORD_STEP, LARGEST_WORD_STEP)
+        self.codebook_ = (words * np.float32(2 * step)).astype(np.float32)
+        self.step_ = float(step)
+        return self
+
+    def fit_idf(self, histograms: NDArray[np.floating[Any]]) -> Self:
+        """Learn how much each word counts from the training images: Sivic and Zisserman, "Video
+        Google", 2003, section 4.1.
+
+        The weight of a word is log((1 + N) / (1 + n)) + 1 for N images, n of which have it. The
+        paper's log(N / n) is 0 for words of all images, and of thousands of descriptors of a grid
+        most images have most words.
+
+        Args:
+            histograms: [N, K], what ``counts`` gives for N images, or anything else that is above
+                0 where a word occurs.
+        """
+        images = np.count_nonzero(np.asarray(histograms) > 0, axis=0)
+        return self.set_occurrences(images, len(histograms))
+
+    def set_occurrences(self, images: NDArray[np.int64], total: int) -> Self:
+        """``fit_idf`` where each word occurs in ``images`` int64 [K] of ``total`` images."""
+        self.idf_ = np.log((1 + total) / (1 + images)) + 1
         return self
 
     @property
@@ -98,7 +130,7 @@ class BagOfWords(TransformerMixin, BaseEstimator):
     @property
     def preparation(self) -> str:
         """Histograms that sum to 1 are square-rooted for linear and RBF machines."""
-        return "square_root"
+        return "square_root" if self.normalisation == "l1" else "none"
 
     def assign(self, descriptors: NDArray[np.float32]) -> NDArray[np.int64]:
         """The nearest word of each descriptor, the first one of equally near ones.
@@ -112,18 +144,32 @@ class BagOfWords(TransformerMixin, BaseEstimator):
         Raises:
             InputError: another D than at fit, or values that are not finite.
         """
-        rows = checked_rows(descriptors)
-        check_width(rows.shape[1], self.codebook_.shape[1])
-        scale, weights, offsets = self._grid()
-        step = max(1, _BLOCK_BYTES // (8 * len(offsets)))
-        distances = np.empty((min(step, len(rows)), len(offsets)))
-        words = np.empty(len(rows), np.int64)
-        for start in range(0, len(rows), step):
-            part = distances[: min(step, len(rows) - start)]
-            np.matmul(to_grid(rows[start : start + step], scale), weights, out=part)
-            part += offsets
-            words[start : start + step] = np.argmin(part, axis=1)
-        return words
+        return self._codebook.nearest(self._checked(descriptors))
+
+    def counts(self, rows: NDArray[np.float32], regions: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """How often each region shows each word: ``pool`` before weights and normalisation.
+
+        Args:
+            rows: float32 [n, D].
+            regions: bool [R, n], the descriptors of each region.
+
+        Returns:
+            float64 [R, K], whole numbers where the assignment is hard.
+
+        Raises:
+            InputError: regions of another length, another D than at fit, values not finite.
+        """
+        rows = self._checked(rows)
+        check_regions(regions, len(rows))
+        size = self.width
+        if self._soft is None:
+            words = self._codebook.nearest(rows)
+            counts = np.stack([np.bincount(words[region], minlength=size) for region in regions])
+            return counts.astype(np.float64)
+        near, shares = self._soft.assign(rows)
+        return np.stack(
+            [np.bincount(near[region].ravel(), shares[region].ravel(), size) for region in regions]
+        )
 
     def pool(self, rows: NDArray[np.float32], regions: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Histograms of regions of one image.
@@ -133,22 +179,27 @@ class BagOfWords(TransformerMixin, BaseEstimator):
             regions: bool [R, n], the descriptors of each region.
 
         Returns:
-            float32 [R, K], each summing to 1; zeros where a region is empty.
+            float32 [R, K], each normalised on its own; zeros where a region is empty.
 
         Raises:
             InputError: regions of another length, another D than at fit, values not finite.
         """
-        words = self.assign(rows)
-        check_regions(regions, len(words))
-        size = len(self.codebook_)
-        counts = np.stack([np.bincount(words[region], minlength=size) for region in regions])
-        totals = np.maximum(regions.sum(axis=1), 1)
-        return np.asarray((counts / totals[:, None]).astype(np.float32))
+        shares = self.counts(rows, regions)
+        shares /= np.maximum(regions.sum(axis=1, keepdims=True), 1)
+        if self.tf_idf:
+            shares *= self._weights
+        if self.normalisation == "l2":
+            shares /= np.maximum(np.sqrt((shares**2).sum(axis=1, keepdims=True)), _TINY)
+        elif self.tf_idf:
+            shares /= np.maximum(shares.sum(axis=1, keepdims=True), _TINY)
+        if self.normalisation == "hellinger":
+            shares = np.sqrt(shares)
+        return shares.astype(np.float32)
 
     def transform(
         self, descriptors: NDArray[np.float32] | Sequence[NDArray[np.float32]]
     ) -> NDArray[np.float32]:
-        """Histograms of a batch of images, each summing to 1.
+        """Histograms of a batch of images.
 
         Args:
             descriptors: float32 [n_images, n, D], or one float32 [n_i, D] per image.
@@ -163,64 +214,132 @@ class BagOfWords(TransformerMixin, BaseEstimator):
 
     def pool_in_graph(self, builder: GraphBuilder, rows: str, regions: NDArray[np.bool_]) -> str:
         """The twin of ``pool``, for rows float32 [n, D]: float32 [R, K]."""
-        return self.count_in_graph(builder, self.assign_in_graph(builder, rows), regions)
+        if self._soft is None:
+            return self.count_in_graph(builder, self.assign_in_graph(builder, rows), regions)
+        with builder.scope("words"):
+            near, shares = self._soft.assign_in_graph(builder, rows)
+        return self._histograms_in_graph(builder, near, shares, regions)
 
     def assign_in_graph(self, builder: GraphBuilder, rows: str) -> str:
         """The twin of ``assign``: float32 [n, D] to int64 [n]."""
-        scale, weights, offsets = self._grid()
         with builder.scope("words"):
-            steps = grid_in_graph(builder, rows, scale)
-            constants = (
-                builder.constant(name, values)
-                for name, values in (("weights", weights), ("offsets", offsets))
-            )
-            distances = builder.node("Gemm", steps, *constants)
-            return builder.node("ArgMin", distances, name="nearest", axis=1, keepdims=0)
+            return self._codebook.nearest_in_graph(builder, rows)
 
     def count_in_graph(self, builder: GraphBuilder, words: str, regions: NDArray[np.bool_]) -> str:
         """Histograms float32 [R, K] of the words int64 [n] of one image."""
-        size = len(self.codebook_)
+        column = builder.constant("column", np.array([-1, 1], np.int64))
+        near = builder.node("Reshape", words, column)
+        ones = builder.constant("ones", np.ones((regions.shape[1], 1)))
+        return self._histograms_in_graph(builder, near, ones, regions)
+
+    def _histograms_in_graph(
+        self, builder: GraphBuilder, near: str, shares: str, regions: NDArray[np.bool_]
+    ) -> str:
+        """Histograms float32 [R, K] of words int64 [n, m] with shares float64 [n, m]."""
+        size = self.width
         region, member = np.nonzero(regions)
         with builder.scope("histogram"):
-            of_regions = builder.node("Gather", words, builder.constant("members", member))
-            firsts = builder.constant("firsts", region * size)
-            cells = builder.node("Add", of_regions, firsts, name="cells")
-            one = helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])
-            ones = builder.node(
-                "ConstantOfShape", builder.node("Shape", cells), name="ones", value=one
-            )
-            none = builder.constant("none", np.zeros(len(regions) * size, np.float32))
+            members = builder.constant("members", member)
+            firsts = builder.constant("firsts", region[:, None] * size)
+            cells = builder.node("Add", builder.node("Gather", near, members), firsts)
+            flat = builder.constant("flat", np.array([-1], np.int64))
             counts = builder.node(
-                "ScatterElements", none, cells, ones, name="counts", reduction="add"
+                "ScatterElements",
+                builder.constant("none", np.zeros(len(regions) * size)),
+                builder.node("Reshape", cells, flat, name="cells"),
+                builder.node("Reshape", builder.node("Gather", shares, members), flat),
+                name="counts",
+                reduction="add",
             )
             shape = builder.constant("shape", np.array([len(regions), size], np.int64))
-            totals = np.maximum(regions.sum(axis=1, keepdims=True), 1).astype(np.float32)
-            return builder.node(
-                "Div", builder.node("Reshape", counts, shape), builder.constant("totals", totals)
-            )
+            totals = np.maximum(regions.sum(axis=1, keepdims=True), 1).astype(np.float64)
+            by_region = builder.node("Reshape", counts, shape)
+            values = builder.node("Div", by_region, builder.constant("totals", totals))
+            return self._normalise_in_graph(builder, values)
+
+    def _normalise_in_graph(self, builder: GraphBuilder, values: str) -> str:
+        """Shares float64 [R, K] weighed and normalised, float32 [R, K]."""
+        if self.tf_idf:
+            values = builder.node("Mul", values, builder.constant("idf", self._weights))
+        if self.tf_idf or self.normalisation == "l2":
+            axis = builder.constant("axis", np.array([1], np.int64))
+            tiny = builder.constant("tiny", np.array(_TINY))
+            if self.normalisation == "l2":
+                length = builder.node("Sqrt", builder.node("ReduceSumSquare", values, axis))
+            else:
+                length = builder.node("ReduceSum", values, axis)
+            values = builder.node("Div", values, builder.node("Max", length, tiny))
+        if self.normalisation == "hellinger":
+            values = builder.node("Sqrt", values)
+        return builder.node("Cast", values, name="histograms", to=TensorProto.FLOAT)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """What was learnt, as arrays without objects."""
-        return {"codebook": self.codebook_}
+        """What was set and learnt, as arrays without objects."""
+        arrays: dict[str, NDArray[Any]] = {
+            "codebook": self.codebook_,
+            "assignment": np.array(self.assignment),
+            "normalisation": np.array(self.normalisation),
+            "step": np.array(self.step_),
+            "sharpness": np.array(self.sharpness_),
+        }
+        return {**arrays, "idf": self._weights} if self.tf_idf else arrays
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """The bag of words whose ``to_arrays`` gave ``arrays``; its histograms are the same.
 
+        A codebook alone makes plain shares of hard words.
+
         Raises:
-            InputError: an array is missing or has another number of axes.
+            InputError: an array is missing, has another number of axes or says what is unknown.
         """
         check_arrays(arrays, {"codebook": 2}, cls.name)
-        words = cls(len(arrays["codebook"]))
+        arrays = {**{name: np.array(value) for name, value in _PLAIN.items()}, **arrays}
+        check_arrays(arrays, _RANKS, cls.name)
+        words = cls(
+            len(arrays["codebook"]),
+            assignment=str(arrays["assignment"]),
+            tf_idf="idf" in arrays,
+            normalisation=str(arrays["normalisation"]),
+        )
+        _check_choice("assignment", words.assignment, ASSIGNMENTS)
+        _check_choice("normalisation", words.normalisation, NORMALISATIONS)
         words.codebook_ = np.asarray(arrays["codebook"], np.float32)
+        words.step_ = float(arrays["step"])
+        words.sharpness_ = float(arrays["sharpness"])
+        if words.tf_idf:
+            words.idf_ = np.asarray(arrays["idf"], np.float64)
         return words
 
-    def _grid(self) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-        """Steps per unit; weights [D, K] and offsets [K] of the words' distances in steps.
+    @property
+    def _codebook(self) -> Codebook:
+        """The words, with what a search among them needs, made once."""
+        made: Codebook | None = getattr(self, "_made", None)
+        if made is None or made.words is not self.codebook_ or made.step != self.step_:
+            made = self._made = Codebook(self.codebook_, self.step_)
+        return made
 
-        They are of |x - c|^2 without |x|^2, which is the same for every word c.
-        """
-        longest = float(np.sqrt(np.einsum("kd,kd->k", self.codebook_, self.codebook_).max()))
-        scale = steps_per_unit(longest, _WORD_BITS)
-        words = to_grid(self.codebook_, scale)
-        return scale, np.ascontiguousarray(-2 * words.T), np.einsum("kd,kd->k", words, words)
+    @property
+    def _soft(self) -> SoftAssignment | None:
+        if self.assignment == "hard":
+            return None
+        return SoftAssignment(self._codebook, self.sharpness_)
+
+    @property
+    def _weights(self) -> NDArray[np.float64]:
+        if not hasattr(self, "idf_"):
+            raise InputError(
+                "tf-idf needs the images that each word occurs in. Received: none; call fit_idf "
+                "with histograms of the training images"
+            )
+        return self.idf_
+
+    def _checked(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
+        rows = checked_rows(descriptors)
+        check_width(rows.shape[1], self.codebook_.shape[1])
+        return rows
+
+
+def _check_choice(what: str, received: str, allowed: Sequence[str]) -> None:
+    if received not in allowed:
+        raise InputError(f"{what} must be one of: {', '.join(allowed)}. Received: {received!r}")

@@ -12,6 +12,7 @@ from small_pipelines import centres, scene_encoder, svm
 from scenetrack.classifiers import FittedClassifier
 from scenetrack.config import KERNELS
 from scenetrack.encoders import (
+    ENCODERS,
     BagOfWords,
     DescriptorPca,
     FisherVector,
@@ -235,3 +236,50 @@ def test_scores_of_encodings_over_a_pyramid(encoder: LocalEncoder) -> None:
     (twin,) = run(add, x=images)
     expected = classifier.predict_scores(scene.encode(images))
     np.testing.assert_allclose(twin, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+# Every encoder, and every way in which one of them works.
+WAYS = {
+    "hard": lambda: BagOfWords(12),
+    "hard, tf-idf": lambda: BagOfWords(12, tf_idf=True),
+    "hard, l2": lambda: BagOfWords(12, normalisation="l2"),
+    "hard, tf-idf, hellinger": lambda: BagOfWords(12, tf_idf=True, normalisation="hellinger"),
+    "soft": lambda: BagOfWords(12, assignment="soft"),
+    "soft, tf-idf, l2": lambda: BagOfWords(12, assignment="soft", tf_idf=True, normalisation="l2"),
+    "few soft words": lambda: BagOfWords(3, assignment="soft"),
+    "vlad": lambda: Vlad(5),
+    "fisher vector": lambda: FisherVector(4),
+}
+LEARN = {"levels": ("1x1",), "pca": 0, "square_root": False, "position_weight": 0.0}
+SETTINGS = {
+    "plain": {},
+    "pyramid": {"levels": ("1x1", "2x2", "3x1")},
+    "everything": {"levels": ("2x1",), "pca": 5, "square_root": True, "position_weight": 0.7},
+}
+
+
+def as_bytes(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Descriptors as handcrafted ones come: uint8, few of them large."""
+    return (30 * np.abs(drawn(shape, seed))).astype(np.uint8)
+
+
+def test_every_encoder_has_a_way() -> None:
+    assert {make().name for make in WAYS.values()} == set(ENCODERS)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("way", WAYS)
+def test_from_raw_descriptors_to_features(way: str, settings: str, dtype: type) -> None:
+    values = as_bytes((500, 9), 0).astype(dtype)
+    places = np.random.default_rng(0).random((500, 2), np.float32)
+    learn = {**LEARN, **SETTINGS[settings], "positions": centres(53)}
+    encoder = SceneEncoder.learn(values, places, WAYS[way](), **learn)
+    encoder.learn_idf([as_bytes((6, 53, 9), 2)])
+    local = as_bytes((4, 53, 9), 1).astype(dtype)
+    expected = encoder.encode(local)
+    (twin,) = run(lambda b, x: [(encoder.to_graph(b, x)[0], np.float32, 2)], x=local)
+    if way == "hard":
+        np.testing.assert_array_equal(twin, expected)
+    # A little more than the rounding of float32, which most encodings end in.
+    np.testing.assert_allclose(twin, expected, rtol=1e-5, atol=1e-6)

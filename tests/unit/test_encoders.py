@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from scenetrack.arrays import read_arrays
 from scenetrack.encoders import BagOfWords, DescriptorPca, SceneEncoder
-from scenetrack.encoders import words as words_module
+from scenetrack.encoders import codebook as codebook_module
 from scenetrack.errors import InputError
 
 
@@ -60,7 +60,7 @@ def test_the_first_of_equally_near_words_is_taken(three_words):
 
 @pytest.mark.parametrize("block_bytes", [1, 1000, 2**22])
 def test_assign_agrees_with_scikit_learn_and_scipy(monkeypatch, block_bytes):
-    monkeypatch.setattr(words_module, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(codebook_module, "_BLOCK_BYTES", block_bytes)
     descriptors, codebook = drawn(501, 7), drawn(33, 7, seed=1)
     words = with_codebook(codebook).assign(descriptors)
     assert words.dtype == np.int64
@@ -194,7 +194,7 @@ def saved(**changes):
         ({"encoder": None}, "a saved encoder needs encoder, levels, positions"),
         ({"positions": np.zeros(3)}, "a saved encoder needs"),
         ({"encoder": np.array("bag of tricks")}, "must be one of: bag of words.*bag of tricks"),
-        ({"encoder.codebook": None}, "a saved bag of words needs codebook. Received: nothing"),
+        ({"encoder.codebook": None}, "a saved bag of words needs codebook. Received: assignment"),
         ({"encoder.codebook": np.zeros(3)}, "a saved bag of words needs codebook"),
         ({"pca.mean": np.zeros(4)}, "a saved PCA needs mean, components, length"),
     ],

@@ -1,0 +1,189 @@
+"""Visual words: how they are learnt, and which of them is nearest."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
+
+from scenetrack.encoders.grid import grid_in_graph, steps_per_unit, to_grid
+from scenetrack.errors import InputError
+from scenetrack.graph import GraphBuilder
+from scenetrack.runtime import OnnxModel
+
+logger = logging.getLogger(__name__)
+
+# Distances of a block stay in the processor's cache between the product and the search.
+_BLOCK_BYTES = 2 * 2**20
+
+# Twice the product of a descriptor and a word, with the squared length of a word, is below 2**53
+# grid steps and so exact: words have up to 2**24 steps, descriptors may be 8 times as long.
+_WORD_BITS = 24
+
+# Bytes times words in whole steps. On processors without 8-bit dot products ONNX Runtime adds two
+# products of bytes in 16 bits: 2 * 255 * 64 still fits.
+LARGEST_STEP, LARGEST_WORD_STEP = 127, 64
+_ZERO = 128
+
+
+def learn_words(
+    rows: NDArray[np.float32], count: int, seed: int, iterations: int
+) -> NDArray[np.float32]:
+    """The centres of k-means from randomly drawn rows: float32 [count, D].
+
+    The same seed gives the same words on any number of cores.
+
+    Args:
+        rows: float32 [N, D], finite.
+        count: of words, at most N.
+        seed: of the random start.
+        iterations: of Lloyd's algorithm at most.
+
+    Raises:
+        InputError: fewer rows than words.
+    """
+    if len(rows) < count:
+        raise InputError(
+            f"a codebook of {count} words needs at least as many descriptors. "
+            f"Received: {len(rows)}; choose a smaller codebook_size or more patches or images"
+        )
+    kmeans = KMeans(count, init="random", n_init=1, max_iter=iterations, random_state=seed)
+    # Threads add up their own parts of a centre, in the order in which they finish: one thread
+    # makes the codebook a function of the seed alone.
+    with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        kmeans.fit(rows)
+    if caught:
+        logger.warning(
+            "the %d descriptors have fewer distinct values than the %d words asked for: "
+            "some words are equal",
+            len(rows),
+            count,
+        )
+    return np.ascontiguousarray(kmeans.cluster_centers_, np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Codebook:
+    """Visual words, and the exact search among them.
+
+    Attributes:
+        words: float32 [K, D].
+        step: above 0 where every value of a word is one of at most 64 multiples of ``2 * step``, a
+            power of two, on either side of 0. Descriptors that are multiples of ``step``, at most
+            127 of them, are then compared in 8-bit integers: the words are the same, sooner.
+    """
+
+    words: NDArray[np.float32]
+    step: float = 0.0
+
+    def nearest(self, rows: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The nearest word of each of ``rows`` float32 [n, D], the first of equally near ones.
+
+        A few MB of distances are held at a time.
+        """
+        found = np.empty(len(rows), np.int64)
+        for part in self.parts(len(rows)):
+            block = rows[part]
+            bytes_ = self._as_bytes(block) if self.step else None
+            if bytes_ is None:
+                found[part] = np.argmin(self.distances(block), axis=1)
+            else:
+                found[part] = np.argmax(self._products.run(rows=bytes_)["scores"], axis=1)
+        return found
+
+    def distances(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        """|x - c|^2 - |x|^2 of ``rows`` x and words c in squared grid steps: float64 [n, K].
+
+        They are exact, whole numbers, so that no order of addition can change them.
+        """
+        scale, weights, offsets = self._grid
+        found = to_grid(rows, scale) @ weights
+        found += offsets
+        return found
+
+    def distances_in_graph(self, builder: GraphBuilder, rows: str) -> str:
+        """The twin of ``distances``: float32 [n, D] to float64 [n, K]."""
+        scale, weights, offsets = self._grid
+        steps = grid_in_graph(builder, rows, scale)
+        constants = (
+            builder.constant(name, values)
+            for name, values in (("weights", weights), ("offsets", offsets))
+        )
+        return builder.node("Gemm", steps, *constants, name="distances")
+
+    def nearest_in_graph(self, builder: GraphBuilder, rows: str) -> str:
+        """The twin of ``nearest``: float32 [n, D] to int64 [n]."""
+        distances = self.distances_in_graph(builder, rows)
+        return builder.node("ArgMin", distances, name="nearest", axis=1, keepdims=0)
+
+    @property
+    def scale(self) -> float:
+        """Grid steps of ``distances`` per unit of a descriptor."""
+        return self._grid[0]
+
+    def parts(self, count: int) -> list[slice]:
+        """Blocks of ``count`` rows whose distances fit into the cache."""
+        at_once = max(1, _BLOCK_BYTES // (8 * len(self.words)))
+        return [slice(start, start + at_once) for start in range(0, count, at_once)]
+
+    @cached_property
+    def _grid(self) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+        """Steps per unit; weights [D, K] and offsets [K] of the words' distances in steps."""
+        longest = float(np.sqrt(np.einsum("kd,kd->k", self.words, self.words).max()))
+        scale = steps_per_unit(longest, _WORD_BITS)
+        words = to_grid(self.words, scale)
+        return scale, np.ascontiguousarray(-2 * words.T), np.einsum("kd,kd->k", words, words)
+
+    def _as_bytes(self, rows: NDArray[np.float32]) -> NDArray[np.uint8] | None:
+        """Rows [n, D] in steps as the product takes them, uint8 [n, D + E]; None if they do not
+        fit.
+        """
+        steps = rows * np.float32(1 / self.step)
+        whole = np.rint(steps)
+        if not np.array_equal(steps, whole) or max(whole.max(), -whole.min()) > LARGEST_STEP:
+            return None
+        whole += _ZERO
+        width = rows.shape[1]
+        filled = np.empty((len(rows), len(self._byte_weights)), np.uint8)
+        filled[:, :width] = whole
+        filled[:, width:-1] = _ZERO + LARGEST_STEP
+        filled[:, -1] = _ZERO + 1
+        return filled
+
+    @cached_property
+    def _byte_weights(self) -> NDArray[np.int8]:
+        """int8 [D + E, K]: the words in their steps, and under them minus their squared lengths.
+
+        With x and c in steps of ``step`` and ``2 * step`` the nearest word has the largest
+        x.c - |c|^2. That length is more than a byte, so it is given as E digits: a column that is
+        always 127 for each but the last, which is always 1.
+        """
+        words = np.rint(self.words / np.float32(2 * self.step)).astype(np.int64)
+        rest = -np.einsum("kd,kd->k", words, words)
+        digits = []
+        for _ in range(int(-rest.min()) // (LARGEST_STEP * LARGEST_WORD_STEP) + 1):
+            # Rounded to nearest, so that what is left for the ones is at most 63.
+            digit = np.clip(np.rint(rest / LARGEST_STEP), -LARGEST_WORD_STEP, 0).astype(np.int64)
+            rest = rest - LARGEST_STEP * digit
+            digits.append(digit)
+        return np.concatenate([words.T, digits, [rest]]).astype(np.int8)
+
+    @cached_property
+    def _products(self) -> OnnxModel:
+        """``rows`` uint8 [n, D + E] to ``scores`` int32 [n, K], the more the nearer."""
+        builder = GraphBuilder("nearest words")
+        rows = builder.input("rows", np.uint8, [None, len(self._byte_weights)])
+        weights = builder.constant("weights", self._byte_weights)
+        zero = builder.constant("zero", np.array(_ZERO, np.uint8))
+        scores = builder.node("MatMulInteger", rows, weights, zero)
+        builder.output("scores", scores, np.int32, [None, len(self.words)])
+        model = builder.build({}).SerializeToString()
+        return OnnxModel(model, device="cpu", threads=1)
