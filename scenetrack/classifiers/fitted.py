@@ -92,6 +92,15 @@ class FittedClassifier:
         return {"C": self.C, "gamma": self.gamma} if self.gamma else {"C": self.C}
 
     @property
+    def provenance(self) -> dict[str, str]:
+        """How the setting was found, as a run says it."""
+        inside = "descriptor encoder inside the folds"
+        return {
+            "cv_scope": inside if self.transformers_in_folds else "classifier only",
+            "kernel_map": "landmarks" if self.explicit_map else "none",
+        }
+
+    @property
     def cv_accuracy(self) -> float:
         """Mean accuracy of the chosen setting over the folds, in [0, 1]."""
         return float(self._chosen[2])

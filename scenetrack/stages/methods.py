@@ -11,7 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from scenetrack.calibration import fit_temperature, out_of_fold_scores
-from scenetrack.classifiers import FittedClassifier, fit_by_cross_validation, refit
+from scenetrack.classifiers import (
+    FittedClassifier,
+    FoldFeatures,
+    fit_by_cross_validation,
+    refit,
+)
 from scenetrack.config import LayerSvmConfig, PatchBowConfig
 from scenetrack.data.catalog import SceneDataset
 from scenetrack.errors import DataError
@@ -83,8 +88,16 @@ class Comparison:
             child.log(*metrics(figures), *self._circumstances())
             self._finish_method(child, END_TO_END, test_scores, figures)
 
-    def cross_validate(self, kernel: str, features: Features) -> FittedClassifier:
-        """An SVM on the training vectors, its settings chosen by cross-validation inside train."""
+    def cross_validate(
+        self, kernel: str, features: Features, fold_features: FoldFeatures | None = None
+    ) -> FittedClassifier:
+        """An SVM on the training vectors, its settings chosen by cross-validation inside train.
+
+        Args:
+            kernel: one of ``config.KERNELS``.
+            features: of both splits.
+            fold_features: gives each fold features of its own, see ``fit_by_cross_validation``.
+        """
         return fit_by_cross_validation(
             features.train,
             self.images.dataset.train.labels,
@@ -92,6 +105,7 @@ class Comparison:
             preparation=features.preparation,
             folds=self.config.folds,
             seed=self.config.seed,
+            fold_features=fold_features,
         )
 
     def add_svm(
@@ -126,6 +140,7 @@ class Comparison:
                 *metrics(figures),
                 *self._circumstances(),
                 *(Param(key, f"{value:.6g}") for key, value in classifier.best_params.items()),
+                *(Param(key, value) for key, value in classifier.provenance.items()),
                 _settings_table(classifier),
             )
             with tempfile.TemporaryDirectory() as folder:
