@@ -103,6 +103,31 @@ def seconds_each(
     return seconds
 
 
+def times_by_turns(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """The median seconds of each way, taken by turns after one round that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds + 1):
+        for name, work in ways.items():
+            started = time.perf_counter()
+            work()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(taken[1:]) for name, taken in seconds.items()}
+
+
+def speed_table(seconds: Mapping[str, float], images: int, against: str) -> str:
+    """Milliseconds an image of each way, and how many times as fast as ``against`` it is."""
+    return table(
+        [
+            {
+                "way": name,
+                "ms an image": f"{1000 * taken / images:.2f}",
+                "times as fast": f"{seconds[against] / taken:.1f}",
+            }
+            for name, taken in seconds.items()
+        ]
+    )
+
+
 def gemm_rates(budget: float) -> dict[str, float]:
     """Floating-point operations a second of float32 matrix products: NumPy's, ONNX Runtime's."""
     from scenetrack.graph import GraphBuilder

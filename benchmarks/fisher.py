@@ -9,13 +9,11 @@ have (scikit-image adds weights, and its deviations have the other sign) are com
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from _machine import RESULTS, machine, table
+from _machine import RESULTS, machine, speed_table, times_by_turns
 from numpy.typing import NDArray
 from skimage.feature import fisher_vector
 from sklearn.mixture import GaussianMixture
@@ -65,29 +63,6 @@ def graph_of(scene: SceneEncoder) -> OnnxModel:
     return OnnxModel(builder.build({}).SerializeToString(), device="cpu")
 
 
-def measured(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """The median seconds of each way, taken by turns after one round that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds + 1):
-        for name, work in ways.items():
-            started = time.perf_counter()
-            work()
-            seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(taken[1:]) for name, taken in seconds.items()}
-
-
-def rows(seconds: dict[str, float], images: int) -> list[dict[str, object]]:
-    """Milliseconds an image, and how many times as fast as scikit-image each way is."""
-    return [
-        {
-            "way": name,
-            "ms an image": f"{1000 * taken / images:.2f}",
-            "times as fast": f"{seconds[THEIRS] / taken:.1f}",
-        }
-        for name, taken in seconds.items()
-    ]
-
-
 def main() -> None:
     """Measure, compare, and write ``results/fisher.md``."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -107,7 +82,7 @@ def main() -> None:
         float(np.linalg.norm(found - theirs, axis=1).max())
         for found in (scene.encode(images), twin.run(descriptors=images)["features"])
     ]
-    seconds = measured(
+    seconds = times_by_turns(
         {
             OURS: lambda: scene.encode(images),
             TWIN: lambda: twin.run(descriptors=images),
@@ -121,7 +96,7 @@ def main() -> None:
         f"{args.images} images of {DESCRIPTORS:,} drawn descriptors of {WIDTH} values, "
         f"{COMPONENTS} components, {available_cpus()} processors, by turns, medians of "
         f"{args.rounds} rounds.",
-        table(rows(seconds, args.images)),
+        speed_table(seconds, args.images, THEIRS),
         f"Distance from scikit-image's unit vectors, at most: scenetrack {apart[0]:.1e}, its graph "
         f"{apart[1]:.1e}. Fitting the mixture to {SAMPLE:,} descriptors took {fitted:.1f} s.",
     ]
