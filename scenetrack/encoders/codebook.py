@@ -120,9 +120,25 @@ class Codebook:
         return builder.node("Gemm", steps, *constants, name="distances")
 
     def nearest_in_graph(self, builder: GraphBuilder, rows: str) -> str:
-        """The twin of ``nearest``: float32 [n, D] to int64 [n]."""
+        """The twin of ``nearest``: float32 [n, D] to int64 [n].
+
+        Where there is a ``step`` the rows must be its multiples, or they are rounded to them.
+        """
+        if self.step:
+            return self._nearest_byte_in_graph(builder, rows)
         distances = self.distances_in_graph(builder, rows)
         return builder.node("ArgMin", distances, name="nearest", axis=1, keepdims=0)
+
+    def _nearest_byte_in_graph(self, builder: GraphBuilder, rows: str) -> str:
+        width = self.words.shape[1]
+        words = self._byte_weights[:width]
+        step = builder.constant("step", np.array(self.step, np.float32))
+        zero = builder.constant("zero", np.array(_ZERO, np.uint8))
+        steps = builder.node("QuantizeLinear", rows, step, zero, name="bytes")
+        products = builder.node("MatMulInteger", steps, builder.constant("words", words), zero)
+        lengths = np.einsum("dk,dk->k", words, words, dtype=np.int32)
+        scores = builder.node("Sub", products, builder.constant("lengths", lengths))
+        return builder.node("ArgMax", scores, name="nearest", axis=1, keepdims=0)
 
     @property
     def scale(self) -> float:
@@ -146,14 +162,15 @@ class Codebook:
         """Rows [n, D] in steps as the product takes them, uint8 [n, D + E]; None if they do not
         fit.
         """
-        steps = rows * np.float32(1 / self.step)
-        whole = np.rint(steps)
-        if not np.array_equal(steps, whole) or max(whole.max(), -whole.min()) > LARGEST_STEP:
-            return None
-        whole += _ZERO
+        shifted = rows * np.float32(1 / self.step)
+        shifted += _ZERO
         width = rows.shape[1]
         filled = np.empty((len(rows), len(self._byte_weights)), np.uint8)
-        filled[:, :width] = whole
+        # What is no byte comes back as another number.
+        with np.errstate(invalid="ignore"):
+            filled[:, :width] = shifted
+        if not np.array_equal(filled[:, :width], shifted):
+            return None
         filled[:, width:-1] = _ZERO + LARGEST_STEP
         filled[:, -1] = _ZERO + 1
         return filled
