@@ -55,19 +55,29 @@ class Cells:
         """Rows [n, ...] cell after cell, [m, ...]."""
         return builder.node("Gather", rows, builder.constant("order", self.order), name="sorted")
 
-    def split_in_graph(self, builder: GraphBuilder, rows: str) -> tuple[str, ...]:
-        """Sorted rows [m, ...] as one tensor for each cell."""
-        parts = builder.node(
-            "Split", rows, builder.constant("sizes", self.sizes), outputs=len(self.sizes), axis=0
-        )
-        return (parts,) if isinstance(parts, str) else parts
+    def products_in_graph(self, builder: GraphBuilder, left: str, right: str) -> str:
+        """For each cell the product of its rows of ``left``, transposed, and of ``right``.
 
-    def stack_in_graph(self, builder: GraphBuilder, sums: list[str]) -> str:
-        """One float32 tensor for each cell as one float64 tensor [P, ...]."""
+        Args:
+            left: float32 [m, A], sorted.
+            right: float32 or float64 [m, B], sorted.
+
+        Returns:
+            float64 [P, A, B]; products are taken in the dtype of ``right``.
+        """
+        pairs = zip(self._split(builder, left), self._split(builder, right), strict=True)
         axis = builder.constant("first", np.array([0]))
-        parts = [builder.node("Unsqueeze", part, axis) for part in sums]
-        stacked = builder.node("Concat", *parts, axis=0, name="stacked")
-        return builder.node("Cast", stacked, to=TensorProto.DOUBLE)
+        products = []
+        for pair in pairs:
+            product = builder.node("Gemm", builder.node("CastLike", *pair), pair[1], transA=1)
+            products.append(builder.node("Unsqueeze", product, axis))
+        stacked = builder.node("Concat", *products, axis=0)
+        return builder.node("Cast", stacked, to=TensorProto.DOUBLE, name="products")
+
+    def _split(self, builder: GraphBuilder, rows: str) -> tuple[str, ...]:
+        sizes = builder.constant("sizes", self.sizes)
+        parts = builder.node("Split", rows, sizes, outputs=len(self.sizes), axis=0)
+        return (parts,) if isinstance(parts, str) else parts
 
 
 def cells_of(regions: NDArray[np.bool_]) -> Cells:

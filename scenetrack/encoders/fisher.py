@@ -134,15 +134,9 @@ class FisherVector(TransformerMixin, BaseEstimator):
         cells = cells_of(regions)
         size, width = self.mixture_.means.shape
         with builder.scope("fisher"):
-            posteriors, powers = self.mixture_.to_graph(builder, cells.sort_in_graph(builder, rows))
-            pairs = zip(
-                cells.split_in_graph(builder, posteriors),
-                cells.split_in_graph(builder, powers),
-                strict=True,
-            )
-            parts = [builder.node("Gemm", *pair, transA=1, name="sums") for pair in pairs]
-            stacked = cells.stack_in_graph(builder, parts)
-            sums = cells.total_in_graph(builder, stacked, (size, 2 * width + 1))
+            ordered = cells.sort_in_graph(builder, rows)
+            parts = self.mixture_.sums_in_graph(builder, ordered, cells)
+            sums = cells.total_in_graph(builder, parts, (size, 2 * width + 1))
             gradients = self._gradients_in_graph(builder, sums)
             powered = signed_power_in_graph(builder, gradients, _POWER)
             unit = unit_length_in_graph(builder, powered)

@@ -1,7 +1,8 @@
 """A mixture of Gaussians with diagonal covariances, fitted to descriptors and summed over them.
 
 Every product is one of matrices in float32. The sample's mean is taken off first, so that x**2
-and x do not cancel each other's digits.
+and x do not cancel each other's digits; components for which they still would, as that of the
+descriptors of a plain sky, are computed in float64.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
+from onnx import TensorProto
 from threadpoolctl import threadpool_limits
 
-from scenetrack.encoders.cells import sums_by_group
+from scenetrack.encoders.cells import Cells, sums_by_group
 from scenetrack.encoders.words import BagOfWords
 from scenetrack.graph import GraphBuilder
 
@@ -27,6 +29,10 @@ _BLOCK = 1024
 # Least variance of a component, as a share of the sample's in that dimension and of its largest in
 # any: descriptors that are all equal, as those of a plain sky, have none.
 _LEAST_VARIANCE, _LEAST_OF_LARGEST = 1e-2, 1e-8
+
+# Deviations that a component's mean may lie from the centre for float32 to be enough: of the terms
+# that are left when x**2 and x cancel, it then keeps at least five digits.
+_FAR = 8.0
 
 # Posteriors below exp(-60) of the largest count as that: they change nothing, and products with
 # what float32 can hold below that are many times slower.
@@ -98,7 +104,7 @@ class DiagonalMixture:
         sums = np.zeros((size, 2 * width + 1))
         nearest = words.assign(rows)
         for start in range(0, len(rows), _BLOCK):
-            block = mixture._powers(rows[start : start + _BLOCK]).astype(np.float64)
+            block = _powers(rows[start : start + _BLOCK] - mixture.centre, np.float64)
             sums += sums_by_group(block, nearest[start : start + _BLOCK], size)
         return mixture.fitted_to(sums, least)
 
@@ -113,18 +119,22 @@ class DiagonalMixture:
         size, width = self.means.shape
         total, likelihood = np.zeros((size, 2 * width + 1)), 0.0
         for start in range(0, len(rows), _BLOCK):
-            powers = self._powers(rows[start : start + _BLOCK])
+            shifted = rows[start : start + _BLOCK] - self.centre
+            powers = [_powers(shifted, weights.dtype) for _, weights in self._parts]
             # Rows lie along the second axis: NumPy's maxima and sums are faster down the first.
-            shares = self._weights @ powers.T
+            shares = np.empty((size, len(shifted)), np.float32)
+            for (part, weights), block in zip(self._parts, powers, strict=True):
+                np.matmul(weights, block.T, out=shares[part], casting="same_kind")
             highest = shares.max(axis=0)
             shares -= highest
             np.maximum(shares, _LOWEST, out=shares)
             np.exp(shares, out=shares)
             mass = shares.sum(axis=0)
             likelihood += float((highest + np.log(mass)).sum(dtype=np.float64))
-            # Dividing these is the same as dividing the shares, and less work.
-            powers /= mass[:, None]
-            total += shares @ powers
+            for (part, _), block in zip(self._parts, powers, strict=True):
+                # Dividing these is the same as dividing the shares, and less work.
+                block /= mass[:, None]
+                total[part] += shares[part] @ block
         return total, likelihood
 
     def fitted_to(self, sums: NDArray[np.float64], least: NDArray[np.float64]) -> Self:
@@ -138,14 +148,14 @@ class DiagonalMixture:
         first, second, mass = np.split(sums, [self.means.shape[1], 2 * self.means.shape[1]], axis=1)
         held = mass >= 1
         safe = np.where(held, mass, 1)
-        means = first / safe
-        variances = np.maximum(second / safe - means**2, least)
-        return type(self)(
-            self.centre,
-            (safe / safe.sum()).ravel().astype(np.float32),
-            np.where(held, means, self.means).astype(np.float32),
-            np.where(held, variances, self.variances).astype(np.float32),
-        )
+        averages = first / safe
+        squares = np.maximum(second / safe - averages**2, least)
+        means = np.where(held, averages, self.means).astype(np.float32)
+        variances = np.where(held, squares, self.variances).astype(np.float32)
+        # Those in float64 come last, so that each kind is one block of every array.
+        order = np.argsort(_are_far(means, variances), kind="stable")
+        weights = (safe / safe.sum()).ravel().astype(np.float32)
+        return type(self)(self.centre, weights[order], means[order], variances[order])
 
     @cached_property
     def factors(self) -> tuple[NDArray[np.float64], ...]:
@@ -164,46 +174,82 @@ class DiagonalMixture:
             1 / (np.sqrt(2) * variances * roots),
         )
 
-    def to_graph(self, builder: GraphBuilder, rows: str) -> tuple[str, str]:
-        """The twin of ``sums`` up to the last product.
+    def sums_in_graph(self, builder: GraphBuilder, rows: str, cells: Cells) -> str:
+        """The twin of ``sums`` for each cell.
 
         Args:
-            rows: float32 [n, D].
+            rows: float32 [m, D], cell after cell.
 
         Returns:
-            Posteriors float32 [n, K]; z, z**2 and 1 float32 [n, 2 D + 1].
+            float64 [P, K, 2 D + 1].
         """
         shifted = builder.node("Sub", rows, builder.constant("centre", self.centre))
-        squares = builder.node("Mul", shifted, shifted)
-        pads = builder.constant("pads", np.array([0, 0, 0, 1]))
-        both = builder.node("Concat", shifted, squares, axis=1)
-        one = builder.constant("one", np.array(1, np.float32))
-        powers = builder.node("Pad", both, pads, one, name="powers")
-        logs = builder.node("MatMul", powers, builder.constant("weights", self._weights.T))
-        axis = builder.constant("axis", np.array([1]))
-        highest = builder.node("ReduceMax", logs, axis)
-        below = builder.node("Sub", logs, highest)
-        lowest = builder.constant("lowest", np.array(_LOWEST, np.float32))
-        kept = builder.node("Max", below, lowest)
-        return builder.node("Softmax", kept, axis=1, name="posteriors"), powers
-
-    def _powers(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """z, z**2 and 1 of rows float32 [n, D], as float32 [n, 2 D + 1]."""
-        width = rows.shape[1]
-        powers = np.empty((len(rows), 2 * width + 1), np.float32)
-        shifted = np.subtract(rows, self.centre, out=powers[:, :width])
-        np.multiply(shifted, shifted, out=powers[:, width:-1])
-        powers[:, -1] = 1
-        return powers
+        powers, logs = [], []
+        for _, weights in self._parts:
+            values = _powers_in_graph(builder, shifted, weights.dtype)
+            product = builder.node("MatMul", values, builder.constant("weights", weights.T))
+            powers.append(values)
+            logs.append(builder.node("Cast", product, to=TensorProto.FLOAT))
+        posteriors = _softmax_in_graph(builder, builder.node("Concat", *logs, axis=1))
+        lengths = builder.constant("parts", np.array([len(array) for _, array in self._parts]))
+        found = builder.node("Split", posteriors, lengths, outputs=len(powers), axis=1)
+        shares = (found,) if isinstance(found, str) else found
+        sums = [
+            cells.products_in_graph(builder, share, values)
+            for share, values in zip(shares, powers, strict=True)
+        ]
+        return builder.node("Concat", *sums, axis=1, name="sums")
 
     @cached_property
-    def _weights(self) -> NDArray[np.float32]:
-        """float32 [K, 2 D + 1]: the product with z, z**2 and 1 is log(w_k N(z; mean, variance)).
+    def _parts(self) -> list[tuple[slice, NDArray[Any]]]:
+        """Components that float32 is enough for, and others: which, and weights [k, 2 D + 1].
 
-        Without D log(2 pi) / 2, which is the same for every component.
+        The product of weights with z, z**2 and 1 is log(w_k N(z; mean, variance)), without
+        D log(2 pi) / 2, which is the same for every component.
         """
         means, variances = self.means.astype(np.float64), self.variances.astype(np.float64)
         offsets = (np.log(variances) + means**2 / variances).sum(axis=1) / 2
         constant = np.log(self.weights.astype(np.float64)) - offsets
-        parts = [means / variances, -0.5 / variances, constant[:, None]]
-        return np.concatenate(parts, axis=1).astype(np.float32)
+        columns = [means / variances, -0.5 / variances, constant[:, None]]
+        weights = np.concatenate(columns, axis=1)
+        far = _are_far(self.means, self.variances)
+        near = int(np.argmax(far)) if far.any() else len(far)
+        parts = [
+            (slice(0, near), weights[:near].astype(np.float32)),
+            (slice(near, None), weights[near:]),
+        ]
+        return [(part, array) for part, array in parts if len(array)]
+
+
+def _are_far(means: NDArray[np.float32], variances: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Of which components the mean lies too many deviations from 0 for float32: bool [K]."""
+    return np.asarray((np.abs(means) / np.sqrt(variances)).max(axis=1) > _FAR)
+
+
+def _powers(rows: NDArray[np.float32], dtype: DTypeLike) -> NDArray[Any]:
+    """z, z**2 and 1 of rows [n, D], as [n, 2 D + 1] of ``dtype``."""
+    width = rows.shape[1]
+    powers = np.empty((len(rows), 2 * width + 1), dtype)
+    powers[:, :width] = rows
+    np.multiply(powers[:, :width], powers[:, :width], out=powers[:, width:-1])
+    powers[:, -1] = 1
+    return powers
+
+
+def _powers_in_graph(builder: GraphBuilder, rows: str, dtype: DTypeLike) -> str:
+    """The twin of ``_powers``."""
+    if dtype == np.float64:
+        rows = builder.node("Cast", rows, name="float64", to=TensorProto.DOUBLE)
+    both = builder.node("Concat", rows, builder.node("Mul", rows, rows), axis=1)
+    pads, one = np.array([0, 0, 0, 1]), np.array(1, dtype)
+    return builder.node(
+        "Pad", both, builder.constant("pads", pads), builder.constant("one", one), name="powers"
+    )
+
+
+def _softmax_in_graph(builder: GraphBuilder, logs: str) -> str:
+    """Posteriors float32 [m, K] of log densities."""
+    highest = builder.node("ReduceMax", logs, builder.constant("axis", np.array([1])))
+    below = builder.node("Sub", logs, highest)
+    lowest = builder.constant("lowest", np.array(_LOWEST, np.float32))
+    return builder.node("Softmax", builder.node("Max", below, lowest), axis=1, name="posteriors")

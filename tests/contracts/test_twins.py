@@ -206,6 +206,15 @@ def test_sums_over_regions(encoder: LocalEncoder, count: int, which: slice) -> N
     np.testing.assert_allclose(twin, expected, rtol=0, atol=atol)
 
 
+def test_fisher_vectors_of_a_plain_sky() -> None:
+    """Descriptors that are all equal and far from others leave float32 no digits."""
+    sample, rows, regions = drawn((900, 33)), drawn((2000, 33), seed=1), overlapping(2000)
+    sample[::7] = rows[::3] = -100 * drawn((1, 33), seed=2)
+    encoder = FisherVector(6).fit(sample)
+    twin = pooled_in_graph(encoder, rows, regions)
+    np.testing.assert_allclose(twin, encoder.pool(rows, regions), rtol=0, atol=1e-4)
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 20))
 def test_residuals_of_ties_and_of_words_themselves(seed: int, width: int) -> None:

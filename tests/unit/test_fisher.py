@@ -58,7 +58,7 @@ def reference(rows, mixture):
     """The improved Fisher vector as the paper has it, descriptor by descriptor."""
     deviations = np.sqrt(mixture.variances.astype(np.float64))
     gradients = np.zeros((2, *deviations.shape))
-    for row in rows.astype(np.float64) - mixture.centre:
+    for row in (rows - mixture.centre).astype(np.float64):
         z = (row - mixture.means) / deviations
         density = mixture.weights * np.exp(-(z**2).sum(axis=1) / 2) / deviations.prod(axis=1)
         q = (density / density.sum())[:, None] / np.sqrt(mixture.weights)[:, None]
@@ -99,6 +99,27 @@ def test_agrees_with_the_definition(fitted):
     rows = clusters(70, seed=2)
     np.testing.assert_allclose(
         fitted.transform(rows[None])[0], reference(rows, fitted.mixture_), rtol=0, atol=2e-6
+    )
+
+
+def test_descriptors_of_a_plain_sky_cancel_no_digits():
+    """All equal and far from all others: their component has hardly any extent."""
+    rows, image = clusters(3000), clusters(700, seed=2)
+    rows[::7] = image[::3] = -40
+    encoder = FisherVector(8).fit(rows)
+    assert [len(weights) for _, weights in encoder.mixture_._parts] == [7, 1]
+    np.testing.assert_allclose(
+        encoder.transform(image[None])[0], reference(image, encoder.mixture_), rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("far", [0.0, 3.0, np.inf])
+def test_float64_serves_any_component(monkeypatch, fitted, far):
+    monkeypatch.setattr("scenetrack.encoders.mixture._FAR", far)
+    encoder = encoder_of(DiagonalMixture(**fitted.to_arrays()))
+    rows = clusters(70, seed=2)
+    np.testing.assert_allclose(
+        encoder.transform([rows]), fitted.transform([rows]), rtol=0, atol=1e-5
     )
 
 
