@@ -166,6 +166,34 @@ def test_scores_of_plain_descriptors(kernel: str, count: int) -> None:
     np.testing.assert_allclose(twin, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
 
 
+@counts
+@pytest.mark.parametrize("explicit_map", [False, True])
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+def test_scores_of_encodings_of_either_sign(kernel: str, explicit_map: bool, count: int) -> None:
+    """Wider than many: as Fisher vectors are, of length 1 and as they are."""
+    values, features = drawn((60, 300)), drawn((count, 300), seed=1)
+    values, features = (
+        rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (values, features)
+    )
+    labels = np.arange(60) % 4
+    classifier = svm(values, labels, kernel, preparation="none", explicit_map=explicit_map)
+    expected = classifier.predict_scores(features)
+    twin = scored_in_graph(classifier, features)
+    np.testing.assert_allclose(twin, expected, rtol=0, atol=1e-9)
+
+
+@counts
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_scores_of_histograms_by_landmarks(kernel: str, count: int) -> None:
+    labels, first = np.arange(60) % 4, histograms_of(60, 256, 841, 0)
+    classifier = svm(first, labels, kernel, preparation="square_root", c=100.0, explicit_map=True)
+    features = histograms_of(count, 256, 841, 1)
+    expected = classifier.predict_scores(features)
+    # Directions in which landmarks hardly differ get large coefficients of either sign.
+    limit = 1e-12 * np.abs(classifier.dual).sum()
+    np.testing.assert_allclose(scored_in_graph(classifier, features), expected, rtol=0, atol=limit)
+
+
 def test_support_vectors_take_half_the_room() -> None:
     """The graph of an RBF machine is about as large as its support vectors in float32."""
     classifier = svm(

@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from scenetrack import classifiers, kernels
+from scenetrack import features as feature_rows
 from scenetrack.classifiers import (
     FittedClassifier,
     fit_by_cross_validation,
@@ -43,9 +44,9 @@ def blobs(per_class, classes=3, width=5, seed=0):
     return centres[labels] + rng.standard_normal((len(labels), width)), labels
 
 
-def fit(features, labels, kernel, *, preparation="square_root", folds=3, seed=0):
+def fit(features, labels, kernel, *, preparation="square_root", folds=3, seed=0, **more):
     return fit_by_cross_validation(
-        features, labels, kernel, preparation=preparation, folds=folds, seed=seed
+        features, labels, kernel, preparation=preparation, folds=folds, seed=seed, **more
     )
 
 
@@ -277,3 +278,102 @@ def test_refitting_keeps_the_settings_and_forgets_the_images_left_out(kernel, pr
     fewer = refit(found, features[::2], labels[::2])
     assert fewer.best_params == found.best_params
     assert not np.array_equal(fewer.predict_scores(features), found.predict_scores(features))
+
+
+def normalised(count, width, seed=0):
+    """Vectors [count, width] of length 1 around one direction a class, of either sign."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    rows = 0.3 * np.random.default_rng(1).standard_normal((3, width))[labels]
+    rows = rows + rng.standard_normal((count, width))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+@pytest.mark.parametrize("part_bytes", [8 * 60 * 7, 2**25])
+def test_encodings_are_taken_as_they_are(monkeypatch, kernel, part_bytes):
+    """More values than images, in several parts of columns, against scikit-learn."""
+    monkeypatch.setattr(feature_rows, "_PART_BYTES", part_bytes)
+    features, labels = normalised(60, 150)
+    found = fit(features, labels, kernel, preparation="none")
+    svc = SVC(C=found.C, kernel=kernel, gamma=found.gamma or "scale")
+    theirs = OneVsRestClassifier(svc).fit(features.astype(float), labels)
+    new = normalised(20, 150, seed=2)[0]
+    np.testing.assert_allclose(
+        found.predict_scores(new), theirs.decision_function(new.astype(float)), atol=5e-3
+    )
+    assert found.support.dtype == np.float32
+    assert not found.mean.any()
+
+
+@pytest.mark.parametrize("kernel", ["chi2", "intersection"])
+def test_histogram_kernels_refuse_encodings_of_either_sign(kernel):
+    with pytest.raises(InputError, match=f"the {kernel} kernel .* choose linear or rbf"):
+        fit(*normalised(12, 4), kernel, preparation="none")
+
+
+def test_only_histograms_are_square_rooted():
+    with pytest.raises(InputError, match="square-rooted, are never negative"):
+        fit(*normalised(12, 4), "linear")
+
+
+def test_an_unknown_preparation_is_refused():
+    with pytest.raises(InputError, match=r"square_root, standardise, none\. Received: 'whiten'"):
+        fit(*normalised(12, 4), "linear", preparation="whiten")
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("preparation", PREPARATIONS)
+def test_features_that_no_fold_changes_give_the_same_classifier(kernel, preparation):
+    features, labels = histograms_of_classes(12)
+    asked = []
+
+    def unchanged(train):
+        asked.append(train)
+        return features
+
+    plain = fit(features, labels, kernel, preparation=preparation)
+    folded = fit(features, labels, kernel, preparation=preparation, fold_features=unchanged)
+    np.testing.assert_allclose(folded.cv_table, plain.cv_table, atol=1e-12)
+    np.testing.assert_array_equal(folded.predict_scores(features), plain.predict_scores(features))
+    assert (plain.transformers_in_folds, folded.transformers_in_folds) == (False, True)
+    assert plain.provenance["cv_scope"] == "classifier only"
+    assert folded.provenance["cv_scope"] == "descriptor encoder inside the folds"
+    # Once for each fold; every image is held out of one of them.
+    assert len(asked) == 3
+    held = [np.setdiff1d(np.arange(len(labels)), train) for train in asked]
+    np.testing.assert_array_equal(np.sort(np.concatenate(held)), np.arange(len(labels)))
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_what_a_transformer_learnt_of_images_held_out_does_not_count(monkeypatch, mapped):
+    """A transformer that knows the labels of its own images, and nothing else."""
+    monkeypatch.setattr(classifiers, "MAPPED_FROM", 0 if mapped else 10_000)
+    rng = np.random.default_rng(0)
+    labels = np.arange(90) % 3
+    noise = rng.standard_normal((90, 4)).astype(np.float32)
+
+    def learnt(train):
+        known = np.where(np.isin(np.arange(90), train)[:, None], np.eye(3)[labels], 0)
+        return np.concatenate([noise, 9 * known], axis=1)
+
+    everything = learnt(np.arange(90))
+    outside = fit(everything, labels, "linear", preparation="standardise")
+    inside = fit(everything, labels, "linear", preparation="standardise", fold_features=learnt)
+    assert outside.cv_accuracy == 1
+    assert inside.cv_accuracy < 0.6
+
+
+def test_a_fold_needs_features_of_all_images():
+    features, labels = histograms_of_classes(6)
+    with pytest.raises(InputError, match=r"features of all 18 images\. Received: 12"):
+        fit(features, labels, "linear", fold_features=lambda train: features[train])
+
+
+@pytest.mark.parametrize("count", [1023, 1024, 1025])
+def test_scores_do_not_depend_on_how_many_are_asked_for_at_a_time(count):
+    features, labels = histograms_of_classes(10)
+    found = fit(features, labels, "chi2")
+    asked = np.resize(features, (count, features.shape[1]))
+    expected = np.resize(found.predict_scores(features), (count, 3))
+    np.testing.assert_allclose(found.predict_scores(asked), expected, atol=1e-12)

@@ -12,7 +12,7 @@ from scenetrack.calibration import fit_temperature, log_loss, out_of_fold_scores
 from scenetrack.classifiers import refit
 from scenetrack.config import LayerSvmConfig
 from scenetrack.data.catalog import SceneDataset, Split
-from scenetrack.records import MemoryTracker
+from scenetrack.records import MemoryTracker, Param
 from scenetrack.stages.inputs import SceneImages
 from scenetrack.stages.methods import END_TO_END, Comparison, Features
 
@@ -102,3 +102,20 @@ def test_the_test_images_have_no_part_in_it(images: SceneImages, features: Featu
         )
         assert once["temperature"] == again["temperature"]
         assert once["test/accuracy"] != again["test/accuracy"]
+
+
+def test_a_run_says_what_was_fitted_inside_the_folds(
+    images: SceneImages, features: Features
+) -> None:
+    tracker = MemoryTracker()
+    comparison = Comparison(LayerSvmConfig(folds=3), images, tracker, True)
+    folded = comparison.cross_validate("linear", features, lambda train: features.train)
+    comparison.add_svm("folded", folded, features, 0.0)
+    comparison.add_svm("plain", comparison.cross_validate("linear", features), features, 0.0)
+    told = {
+        name: {one.name: one.value for one in child.records if isinstance(one, Param)}
+        for name, child in tracker.children.items()
+    }
+    assert told["folded"]["cv_scope"] == "descriptor encoder inside the folds"
+    assert told["plain"]["cv_scope"] == "classifier only"
+    assert {one["kernel_map"] for one in told.values()} == {"none"}
