@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from scenetrack.errors import ScenetrackError
 from scenetrack.figures.network import LayerRow, topology
+from scenetrack.figures.spread import seeds
 from scenetrack.figures.style import (
     BLUE,
     DPI,
@@ -39,6 +40,7 @@ __all__ = [
     "mistakes",
     "montage",
     "reliability_diagram",
+    "seeds",
     "topology",
 ]
 

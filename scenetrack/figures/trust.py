@@ -9,9 +9,21 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from scenetrack.figures.style import BLUE, DPI, GREY, ORANGE, RED, fit, heading, plain, to_png
+from scenetrack.figures.style import (
+    BLUE,
+    DPI,
+    GREY,
+    ORANGE,
+    RED,
+    fit,
+    heading,
+    plain,
+    shortened,
+    to_png,
+)
 from scenetrack.records import Figure
 
+_LONGEST_NAME = 30
 _COLUMNS = 4
 # Inches: width of an image, its caption, what is left between images, the title.
 _CELL, _CAPTION, _GAP, _HEAD = 1.8, 0.42, 0.12, 0.4
@@ -56,8 +68,7 @@ def reliability_diagram(
     above.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     above.legend(frameon=False, loc="upper left", fontsize=9)
     verdict = f"calibration error {ece:.3f}"
-    heading(above, f"{title}: {verdict}" if title else verdict)
-    fit(above.title, 5.0)
+    heading(above, f"{shortened(title, _LONGEST_NAME)}: {verdict}" if title else verdict)
     below.bar(middles, counts, 0.92 * width, color=BLUE)
     below.set(xlim=(0, 1), xlabel="confidence (probability of the predicted class)")
     below.set_ylabel("images")

@@ -17,7 +17,7 @@ from scenetrack.classifiers import (
     fit_by_cross_validation,
     refit,
 )
-from scenetrack.config import LayerSvmConfig, PatchBowConfig
+from scenetrack.config import HandcraftedConfig, LayerSvmConfig, PatchBowConfig
 from scenetrack.data.catalog import SceneDataset
 from scenetrack.errors import DataError
 from scenetrack.evaluation import Evaluation, comparison_records, comparison_text
@@ -59,7 +59,7 @@ class Comparison:
             may be called validation accuracy.
     """
 
-    config: LayerSvmConfig | PatchBowConfig
+    config: HandcraftedConfig | LayerSvmConfig | PatchBowConfig
     images: SceneImages
     tracker: Tracker
     unseen: bool
@@ -159,7 +159,7 @@ class Comparison:
         return validation_figures(scores, labels[self.images.held_out])
 
     def finish(self) -> StageResult:
-        """Log the comparison, and on the parent run the figures of the method to choose.
+        """Log the comparison with the first method, and on the parent those of the one to choose.
 
         That is the one with the best validation accuracy, of equal ones the best cross-validated
         one: the test images show how good it is, they do not choose it.
@@ -180,12 +180,12 @@ class Comparison:
                 Metric(f"test/accuracy/{name}", evaluation.accuracy)
                 for name, evaluation in self.evaluations.items()
             ),
-            *comparison_records(self.evaluations, END_TO_END),
+            *comparison_records(self.evaluations),
         )
         where = "held-out training images" if validated else "cross-validation inside train"
         share = validated or cross_validated
         choice = f"chosen without the test images: {best} ({share:.1%} right in {where})"
-        table = comparison_text(self.evaluations, END_TO_END)
+        table = comparison_text(self.evaluations)
         return StageResult(
             self.tracker.run_id, f"{table}\n{choice}", self.evaluations, figures, self.figures
         )

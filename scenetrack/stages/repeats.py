@@ -9,7 +9,8 @@ from typing import Any
 
 from scenetrack.config import DataConfig
 from scenetrack.evaluation.comparison import aligned
-from scenetrack.records import Metric, Param, Table, Tracker
+from scenetrack.figures import seeds
+from scenetrack.records import Figure, Metric, Param, Table, Tracker
 from scenetrack.stages.result import StageResult
 
 FIGURES = {
@@ -62,7 +63,7 @@ def repeated(
         print(f"seed {one.seed}\n{results[one.seed].summary}\n")
     spreads = spreads_of(results)
     records = _records(spreads)
-    tracker.log(*records, _table(results))
+    tracker.log(*records, _table(results), _picture(results, config.stage))
     figures = {record.name: record.value for record in records}
     first = next(iter(results.values())).run_id
     use = f"run {tracker.run_id}; to ship one seed: scenetrack bundle {first} -o scene.onnx"
@@ -106,6 +107,14 @@ def _table(results: Results) -> Table:
         for method, figures in result.methods.items()
     ]
     return Table("repeats.json", ("seed", "run", "method", *FIGURES), rows)
+
+
+def _picture(results: Results, stage: str) -> Figure:
+    """The test accuracies of the methods that every seed has."""
+    every = [result.methods for result in results.values()]
+    shared = [name for name in every[0] if all(name in methods for methods in every)]
+    accuracies = {name: [one[name]["test/accuracy"] for one in every] for name in shared}
+    return seeds(accuracies, f"{stage}: what the seed changes")
 
 
 def _text(results: Results, spreads: Mapping[str, Mapping[str, Spread]]) -> str:

@@ -28,7 +28,7 @@ def train_mlp(config: TrainMlpConfig, tracker: Tracker) -> StageResult:
         InputError: the data, or the run to resume, cannot be used.
     """
     tracker.log(Tag("descriptor", "none"), Tag("encoder", "none"), Tag("classifier", "network"))
-    images = open_images(config, tracker, config.image_size)
+    images = open_images(config, tracker, config.image_size, config.validation)
     dataset = images.dataset
     network = build_model(config, len(dataset.class_names))
     with tempfile.TemporaryDirectory() as folder:
@@ -42,13 +42,9 @@ def train_mlp(config: TrainMlpConfig, tracker: Tracker) -> StageResult:
     # The curve of the accuracy ends with the kept model's already.
     logged = {name: value for name, value in figures.items() if name != "val/accuracy"}
     tracker.log(*metrics(logged), *verdict_records(evaluation, dataset, "MLP"))
-    found = evaluation.metrics()
+    found = {**figures, **evaluation.metrics()}
     return StageResult(
-        tracker.run_id,
-        evaluation.summary("MLP"),
-        {"MLP": evaluation},
-        found,
-        {"MLP": {**figures, **found}},
+        tracker.run_id, evaluation.summary("MLP"), {"MLP": evaluation}, found, {"MLP": found}
     )
 
 
