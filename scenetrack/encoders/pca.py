@@ -20,7 +20,10 @@ from scenetrack.graph import GraphBuilder
 # row of the components has length 1 and 2**23 steps; descriptors may be 8 times as long as those
 # at fit. What is longer still is rounded as float64 rounds.
 _COMPONENT_BITS, _PCA_BITS = 23, 26
-_RANKS = {"mean": 1, "components": 2, "length": 0}
+# Whole numbers need no grid, and float32 holds such sums exactly below 2**24 steps: components get
+# as many bits as that leaves, descriptors may be twice as long as those at fit.
+_WHOLE_BITS = 23
+_RANKS = {"mean": 1, "components": 2, "length": 0, "whole": 0}
 
 
 class DescriptorPca(TransformerMixin, BaseEstimator):
@@ -35,15 +38,17 @@ class DescriptorPca(TransformerMixin, BaseEstimator):
     Attributes:
         mean_: float32 [D].
         length_: float, the largest Euclidean length of a descriptor of the sample.
-        components_: float32 [d, D], orthonormal rows, largest variance first.
+        whole_: whether it was fitted to integers, whose products are made in float32.
+        components_: float32 [d, D], orthonormal rows, largest variance first; rounded so that
+            products with integers are exact, to at least 9 bits for 4,096 bytes, where ``whole_``.
         explained_variance_ratio_: float32 [d], share of the sample's variance, each in [0, 1].
     """
 
     def __init__(self, n_components: int = 80) -> None:
         self.n_components = n_components
 
-    def fit(self, descriptors: NDArray[np.float32], y: None = None) -> Self:
-        """Learn the components from ``descriptors`` float32 [N, D].
+    def fit(self, descriptors: NDArray[Any], y: None = None) -> Self:
+        """Learn the components from ``descriptors`` [N, D] of float32 or integers below 2**24.
 
         Raises:
             InputError: fewer descriptors or dimensions than components, or values not finite.
@@ -58,18 +63,26 @@ class DescriptorPca(TransformerMixin, BaseEstimator):
         pca = PCA(self.n_components, svd_solver="covariance_eigh").fit(rows)
         self.mean_ = pca.mean_.astype(np.float32)
         self.length_ = float(np.sqrt(np.einsum("nd,nd->n", rows, rows).max()))
+        self.whole_ = bool(np.issubdtype(np.asarray(descriptors).dtype, np.integer))
         self.components_ = pca.components_.astype(np.float32)
+        if self.whole_:
+            steps = steps_per_unit(self.length_, _WHOLE_BITS)
+            self.components_ = (np.rint(self.components_ * steps) / steps).astype(np.float32)
         self.explained_variance_ratio_ = pca.explained_variance_ratio_.astype(np.float32)
         return self
 
-    def transform(self, descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Project ``descriptors`` float32 [..., D] to float32 [..., d].
+    def transform(self, descriptors: NDArray[Any]) -> NDArray[np.float32]:
+        """Project ``descriptors`` [..., D], of the kind that was fitted, to float32 [..., d].
 
         Raises:
             InputError: another D than at fit.
         """
         values = np.asarray(descriptors, dtype=np.float32)
         check_width(values.shape[-1], self.mean_.size)
+        if self.whole_:
+            product = values @ np.ascontiguousarray(self.components_.T)
+            product -= self._projected_mean
+            return np.asarray(product)
         scale, weights, offsets = self._grid()
         # The mean is taken off after the product: [..., d] is smaller to pass over than [..., D].
         projected = to_grid(values, scale) @ weights
@@ -79,14 +92,22 @@ class DescriptorPca(TransformerMixin, BaseEstimator):
 
     def to_graph(self, builder: GraphBuilder, descriptors: str) -> str:
         """The twin of ``transform``: float32 [..., D] to float32 [..., d]."""
-        scale, weights, offsets = self._grid()
         with builder.scope("pca"):
-            rows = grid_in_graph(builder, descriptors, scale)
-            product = builder.node("MatMul", rows, builder.constant("weights", weights))
-            centred = builder.node("Sub", product, builder.constant("offsets", offsets))
-            step = np.array(1 / (scale * 2**_COMPONENT_BITS))
-            projected = builder.node("Mul", centred, builder.constant("step", step))
-            return builder.node("Cast", projected, to=TensorProto.FLOAT)
+            if self.whole_:
+                weights = builder.constant("weights", self.components_.T)
+                product = builder.node("MatMul", descriptors, weights)
+                offsets = builder.constant("offsets", self._projected_mean)
+                return builder.node("Sub", product, offsets)
+            return self._project_in_graph(builder, descriptors)
+
+    def _project_in_graph(self, builder: GraphBuilder, descriptors: str) -> str:
+        scale, weights, offsets = self._grid()
+        rows = grid_in_graph(builder, descriptors, scale)
+        product = builder.node("MatMul", rows, builder.constant("weights", weights))
+        centred = builder.node("Sub", product, builder.constant("offsets", offsets))
+        step = np.array(1 / (scale * 2**_COMPONENT_BITS))
+        projected = builder.node("Mul", centred, builder.constant("step", step))
+        return builder.node("Cast", projected, to=TensorProto.FLOAT)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """What was learnt, as arrays without objects."""
@@ -94,6 +115,7 @@ class DescriptorPca(TransformerMixin, BaseEstimator):
             "mean": self.mean_,
             "components": self.components_,
             "length": np.array(self.length_),
+            "whole": np.array(self.whole_),
         }
 
     @classmethod
@@ -108,7 +130,13 @@ class DescriptorPca(TransformerMixin, BaseEstimator):
         pca.mean_ = np.asarray(arrays["mean"], np.float32)
         pca.components_ = np.asarray(arrays["components"], np.float32)
         pca.length_ = float(arrays["length"])
+        pca.whole_ = bool(arrays["whole"])
         return pca
+
+    @property
+    def _projected_mean(self) -> NDArray[np.float32]:
+        mean = np.asarray(self.mean_, np.float64) @ self.components_.T.astype(np.float64)
+        return np.asarray(mean, np.float32)
 
     def _grid(self) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
         """Steps per unit of a descriptor; components [D, d] and projected mean [d] in steps."""

@@ -110,7 +110,9 @@ class SceneEncoder:
         """
         plain = cls(encoder, tuple(levels), positions, None, square_root)
         if pca:
-            plain = replace(plain, pca=DescriptorPca(pca).fit(plain._rooted(values)))
+            plain = replace(
+                plain, pca=DescriptorPca(pca).fit(roots(values) if square_root else values)
+            )
         rows = plain._project_parts(values, places)
         scale = 0.0
         if position_weight:
@@ -179,9 +181,8 @@ class SceneEncoder:
         Raises:
             InputError: another D or n than at fit, or negative values that have no root.
         """
-        rows = self._rooted(descriptors)
-        if self.pca is not None:
-            rows = self.pca.transform(rows)
+        rows = roots(descriptors) if self.square_root else np.asarray(descriptors)
+        rows = np.asarray(rows, np.float32) if self.pca is None else self.pca.transform(rows)
         if self.position_scale:
             offsets = place_values(
                 self.positions if places is None else places, self.position_scale
@@ -243,10 +244,6 @@ class SceneEncoder:
             offsets = place_values(self.positions, self.position_scale)
             rows = builder.node("Concat", rows, builder.constant("places", offsets), axis=1)
         return rounded_in_graph(builder, rows, self.step) if self.step else rows
-
-    def _rooted(self, descriptors: NDArray[Any]) -> NDArray[np.float32]:
-        values = np.asarray(descriptors)
-        return roots(values) if self.square_root else np.asarray(values, np.float32)
 
     def _project_parts(
         self, values: NDArray[Any], places: NDArray[np.float32]

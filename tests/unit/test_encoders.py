@@ -158,6 +158,30 @@ def test_pca_agrees_with_the_full_decomposition_and_keeps_leading_axes():
     np.testing.assert_allclose(np.abs(ours.reshape(-1, 3)), np.abs(theirs), atol=2e-3)
 
 
+def test_pca_of_bytes_is_that_of_their_values():
+    """To the rounding of its components: 10 bits, for 24 bytes of which none is above 99."""
+    rows = np.random.default_rng(0).integers(0, 100, (400, 24)).astype(np.uint8)
+    of_bytes, of_floats = DescriptorPca(6).fit(rows), DescriptorPca(6).fit(rows.astype(np.float32))
+    assert of_bytes.whole_
+    assert not of_floats.whole_
+    found, expected = of_bytes.transform(rows), of_floats.transform(rows.astype(np.float32))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.5)
+    exact = rows @ of_bytes.components_.T.astype(float) - (
+        of_bytes.mean_.astype(float) @ of_bytes.components_.T.astype(float)
+    )
+    np.testing.assert_allclose(found, exact, rtol=1e-6, atol=1e-4)
+
+
+def test_pca_of_bytes_does_not_depend_on_the_order_of_values():
+    rows = np.random.default_rng(0).integers(0, 256, (400, 64)).astype(np.uint8)
+    pca = DescriptorPca(5).fit(rows)
+    pca.mean_ = np.zeros(64, np.float32)
+    order = np.random.default_rng(1).permutation(64)
+    mixed = DescriptorPca.from_arrays(pca.to_arrays() | {"components": pca.components_[:, order]})
+    np.testing.assert_array_equal(mixed.transform(rows[:, order]), pca.transform(rows))
+
+
 def test_pca_to_more_dimensions_than_there_are_says_what_came():
     with pytest.raises(InputError, match=r"PCA to 8 .* 50 descriptors of 6 values"):
         DescriptorPca(8).fit(drawn(50, 6))
@@ -196,7 +220,7 @@ def saved(**changes):
         ({"encoder": np.array("bag of tricks")}, "must be one of: bag of words.*bag of tricks"),
         ({"encoder.codebook": None}, "a saved bag of words needs codebook. Received: assignment"),
         ({"encoder.codebook": np.zeros(3)}, "a saved bag of words needs codebook"),
-        ({"pca.mean": np.zeros(4)}, "a saved PCA needs mean, components, length"),
+        ({"pca.mean": np.zeros(4)}, "a saved PCA needs mean, components, length, whole"),
     ],
 )
 def test_an_incomplete_encoder_is_refused(changes, message):
