@@ -131,9 +131,9 @@ class DiagonalMixture:
             np.exp(shares, out=shares)
             mass = shares.sum(axis=0)
             likelihood += float((highest + np.log(mass)).sum(dtype=np.float64))
+            # A product is several times as fast as a quotient.
+            shares *= 1 / mass
             for (part, _), block in zip(self._parts, powers, strict=True):
-                # Dividing these is the same as dividing the shares, and less work.
-                block /= mass[:, None]
                 total[part] += shares[part] @ block
         return total, likelihood
 

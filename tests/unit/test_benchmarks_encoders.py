@@ -54,7 +54,7 @@ def test_both_encode_the_same(
     monkeypatch.setattr(fisher, "COMPONENTS", 4)
     encoder = fisher.FisherVector(4).fit(fisher.drawn(600, seed=1))
     image = fisher.drawn(50, seed=2)
-    theirs = fisher_vector(image, fisher.scikit_mixture(encoder), improved=True)
+    theirs = fisher_vector(image, fisher.scikit_mixture(encoder, "float64"), improved=True)
     np.testing.assert_allclose(
         encoder.transform(image[None])[0], fisher.in_common(theirs), rtol=0, atol=1e-4
     )
