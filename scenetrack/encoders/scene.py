@@ -149,6 +149,10 @@ class SceneEncoder:
         """The encoder over all regions."""
         return SpatialPyramid(self.encoder, self.levels, self.positions)
 
+    @cached_property
+    def _pooling(self) -> tuple[NDArray[np.bool_], np.float32]:
+        return self.pyramid.regions, self.pyramid.share
+
     @property
     def preparation(self) -> str:
         """One of ``classifiers.PREPARATIONS``: what an SVM does with the encoding first."""
@@ -202,8 +206,7 @@ class SceneEncoder:
                 f"descriptors must be an array [N, {count}, D] of N > 0 images, one for each "
                 f"position. Received: shape {descriptors.shape}"
             )
-        pyramid = self.pyramid
-        regions, share = pyramid.regions, pyramid.share
+        regions, share = self._pooling
 
         def encode(index: int) -> NDArray[np.float32]:
             pooled = self.encoder.pool(self.project(descriptors[index]), regions)
