@@ -9,33 +9,25 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scenetrack.classifiers.fitted import FittedClassifier, checked_for
-from scenetrack.classifiers.machines import kernel_machines, mapped_machines
-from scenetrack.classifiers.maps import (
-    MAPPED_FROM,
-    as_landmarks,
-    draw_landmarks,
-    mapped,
-    whitening,
-)
+from scenetrack.classifiers.fitting import Fitting
+from scenetrack.classifiers.maps import MAPPED_FROM
 from scenetrack.classifiers.search import (
     C_GRID,
     GAMMA_FACTORS,
     FoldFeatures,
     Search,
     best_setting,
-    gamma_grid,
     usable_folds,
 )
 from scenetrack.config import KERNELS
 from scenetrack.errors import InputError
-from scenetrack.features import PREPARATIONS, Floats, Rows, column_parts
-from scenetrack.kernels import HISTOGRAM_KERNELS, compare, kernel_matrix
+from scenetrack.features import PREPARATIONS
+from scenetrack.kernels import HISTOGRAM_KERNELS
 
 __all__ = [
     "C_GRID",
@@ -90,7 +82,7 @@ def fit_by_cross_validation(
     classes, targets = _checked_labels(labels, len(values))
     folds = usable_folds(targets, classes, folds)
     explicit_map = len(values) >= MAPPED_FROM
-    fitting = _Fitting.of(values, targets, kernel, preparation, explicit_map, seed)
+    fitting = Fitting.of(values, targets, kernel, preparation, explicit_map, seed)
     if explicit_map:
         logger.info(
             "%d images are many: the %s kernel is approximated by %d landmarks",
@@ -98,28 +90,13 @@ def fit_by_cross_validation(
             kernel,
             len(fitting.references),
         )
-    search = Search(
-        fitting.rows,
-        targets,
-        kernel,
-        fitting.references,
-        fitting.compared,
-        explicit_map,
-        fold_features,
-    )
-    gammas = gamma_grid(fitting.compared[fitting.references], kernel)
-    table = search.settings_table(gammas, folds, seed)
+    table = Search(fitting, fold_features).settings_table(folds, seed)
     best_c, gamma = best_setting(table)
-    support, dual, intercept = fitting.machines(best_c, gamma)
     return FittedClassifier(
         kernel=kernel,
         gamma=gamma,
         preparation=preparation,
-        mean=fitting.rows.mean,
-        scale=fitting.rows.scale,
-        support=support,
-        dual=dual,
-        intercept=intercept,
+        **fitting.machines(best_c, gamma),
         classes=classes,
         C=best_c,
         cv_table=table,
@@ -144,79 +121,11 @@ def refit(classifier: FittedClassifier, features: ArrayLike, labels: ArrayLike) 
     preparation, kernel = classifier.preparation, classifier.kernel
     values = checked_for(kernel, preparation, features)
     classes, targets = _checked_labels(labels, len(values))
-    fitting = _Fitting.of(
+    fitting = Fitting.of(
         values, targets, kernel, preparation, classifier.explicit_map, classifier.seed
     )
-    support, dual, intercept = fitting.machines(classifier.C, classifier.gamma)
-    return dataclasses.replace(
-        classifier,
-        mean=fitting.rows.mean,
-        scale=fitting.rows.scale,
-        support=support,
-        dual=dual,
-        intercept=intercept,
-        classes=classes,
-    )
-
-
-@dataclass(frozen=True)
-class _Fitting:
-    """Images compared with those that they are fitted by: all of them, or landmarks.
-
-    Attributes:
-        rows: all N images.
-        others: the R images that they are compared with, ``rows`` itself or landmarks.
-        references: which of them those are, int64 [R].
-        compared: float64 [N, R].
-    """
-
-    kernel: str
-    targets: NDArray[np.int64]
-    rows: Rows
-    others: Rows
-    references: NDArray[np.int64]
-    compared: Floats
-
-    @classmethod
-    def of(
-        cls,
-        values: NDArray[np.floating],
-        targets: NDArray[np.int64],
-        kernel: str,
-        preparation: str,
-        explicit_map: bool,
-        seed: int,
-    ) -> _Fitting:
-        rows = Rows.standardised(values, preparation)
-        others, references = rows, np.arange(len(values))
-        if explicit_map:
-            references = draw_landmarks(targets, seed)
-            others = as_landmarks(rows.like(values[references]))
-        compared = compare(rows, others, kernel)
-        return cls(kernel, targets, rows, others, references, compared)
-
-    def machines(self, c: float, gamma: float) -> tuple[NDArray[np.float32], Floats, Floats]:
-        """Support [S, D], dual [n_classes, S] and intercept [n_classes] of a classifier."""
-        if self.others is self.rows:
-            matrix = kernel_matrix(self.compared, self.kernel, gamma)
-            dual, intercept = kernel_machines(matrix, self.targets, c)
-        else:
-            between = kernel_matrix(self.compared[self.references], self.kernel, gamma)
-            whiten = whitening(between)
-            features = mapped(self.compared, self.kernel, gamma, whiten)
-            weights = mapped_machines(features, self.targets, c).astype(np.float64)
-            dual, intercept = (whiten @ weights[:-1]).T, weights[-1]
-        return *_compact(self.others, dual, self.kernel), intercept
-
-
-def _compact(rows: Rows, dual: Floats, kernel: str) -> tuple[NDArray[np.float32], Floats]:
-    """The support vectors [S, D] that any machine uses and their dual [n_classes, S]."""
-    # In float32 steps, to be stored in half the room; most features are so already.
-    if kernel == "linear":
-        weights = [dual @ columns for columns, _ in column_parts(rows, rows)]
-        return np.concatenate(weights, axis=1).astype(np.float32), np.eye(len(dual))
-    used = dual.any(axis=0)
-    return as_landmarks(rows.like(rows.values[used])).values.astype(np.float32), dual[:, used]
+    learnt = fitting.machines(classifier.C, classifier.gamma)
+    return dataclasses.replace(classifier, **learnt, classes=classes)
 
 
 def _needed_preparation(kernel: str, preparation: str) -> str:

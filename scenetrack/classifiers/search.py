@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import StratifiedKFold
 
 from scenetrack.classifiers.fitted import checked_for
+from scenetrack.classifiers.fitting import Fitting
 from scenetrack.classifiers.machines import kernel_machines, mapped_machines
 from scenetrack.classifiers.maps import as_landmarks, mapped, whitening
 from scenetrack.errors import InputError
@@ -43,28 +44,19 @@ class Search:
     """Training images whose settings are to be found.
 
     Attributes:
-        rows: their features, prepared as a whole.
-        targets: classes, int64 [N], 0 to n_classes - 1.
-        kernel: one of ``config.KERNELS``.
-        references: which images the others are compared with, int64 [R]: all of them, or the
-            landmarks of an explicit map.
-        compared: float64 [N, R], all rows and the references.
-        explicit_map: whether the references are landmarks.
-        fold_features: features of each fold's own; None: ``rows`` in all folds.
+        fitting: the images, compared.
+        fold_features: features of each fold's own; None: those of ``fitting`` in all folds.
     """
 
-    rows: Rows
-    targets: NDArray[np.int64]
-    kernel: str
-    references: NDArray[np.int64]
-    compared: Floats
-    explicit_map: bool
+    fitting: Fitting
     fold_features: FoldFeatures | None
 
-    def settings_table(self, gammas: Sequence[float], folds: int, seed: int) -> Floats:
+    def settings_table(self, folds: int, seed: int) -> Floats:
         """Float64 [n_settings, 4]: C, gamma, mean and deviation of the held-out accuracy."""
+        targets = self.fitting.targets
+        gammas = _gamma_grid(self.fitting.between, self.fitting.kernel)
         splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-        splits = list(splitter.split(np.zeros(len(self.targets)), self.targets))
+        splits = list(splitter.split(np.zeros(len(targets)), targets))
         with ThreadPoolExecutor(self._workers(folds)) as pool:
             found = list(
                 pool.map(lambda split: self._accuracies(split[0], split[1], gammas), splits)
@@ -76,23 +68,24 @@ class Search:
 
     def _workers(self, folds: int) -> int:
         # Transformers and the products of a map use all processors themselves.
-        if self.fold_features is not None or self.explicit_map:
+        if self.fold_features is not None or self.fitting.explicit_map:
             return 1
-        fold_bytes = 2 * 8 * len(self.targets) ** 2
+        fold_bytes = 2 * 8 * len(self.fitting.targets) ** 2
         return max(1, min(folds, os.cpu_count() or 1, _FOLDS_BYTES // fold_bytes))
 
     def _accuracies(
         self, train: NDArray[np.int64], held: NDArray[np.int64], gammas: Sequence[float]
     ) -> Floats:
         """Of one fold's held-out images: float64 [n_gammas, n_C]."""
-        kept = np.flatnonzero(np.isin(self.references, train))
-        chosen = self.references[kept]
-        if self.fold_features is None and self.rows.preparation != "standardise":
-            known, unknown = (self.compared[np.ix_(part, kept)] for part in (train, held))
+        fitting = self.fitting
+        kept = np.flatnonzero(np.isin(fitting.references, train))
+        chosen = fitting.references[kept]
+        if self.fold_features is None and fitting.rows.preparation != "standardise":
+            known, unknown = (fitting.compared[np.ix_(part, kept)] for part in (train, held))
         else:
             known, unknown = self._compared_anew(train, held, chosen)
-        targets = self.targets[train], self.targets[held]
-        if not self.explicit_map:
+        targets = fitting.targets[train], fitting.targets[held]
+        if not fitting.explicit_map:
             return np.array([self._exact(known, unknown, targets, gamma) for gamma in gammas])
         between = known[np.searchsorted(train, chosen)]
         return np.array([self._mapped(known, unknown, between, targets, gamma) for gamma in gammas])
@@ -101,21 +94,19 @@ class Search:
         self, train: NDArray[np.int64], held: NDArray[np.int64], chosen: NDArray[np.int64]
     ) -> tuple[Floats, Floats]:
         """Train and held out against ``chosen``, by transformers and standards of train alone."""
-        values = self.rows.values
+        kernel, preparation = self.fitting.kernel, self.fitting.rows.preparation
+        values, count = self.fitting.rows.values, len(self.fitting.targets)
         if self.fold_features is not None:
-            given = self.fold_features(train)
-            values = checked_for(self.kernel, self.rows.preparation, given)
-            if len(values) != len(self.targets):
+            values = checked_for(kernel, preparation, self.fold_features(train))
+            if len(values) != count:
                 raise InputError(
-                    f"a fold needs the features of all {len(self.targets)} images. Received: "
-                    f"{len(values)}"
+                    f"a fold needs the features of all {count} images. Received: {len(values)}"
                 )
-        rows = Rows.standardised(values[train], self.rows.preparation)
+        rows = Rows.standardised(values[train], preparation)
         others = rows
-        if self.explicit_map:
+        if self.fitting.explicit_map:
             others = as_landmarks(rows.like(values[chosen]))
-        known = compare(rows, others, self.kernel)
-        return known, compare(rows.like(values[held]), others, self.kernel)
+        return compare(rows, others, kernel), compare(rows.like(values[held]), others, kernel)
 
     def _exact(
         self,
@@ -125,8 +116,8 @@ class Search:
         gamma: float,
     ) -> list[float]:
         """The share of held-out images that is right, for every C."""
-        matrix = kernel_matrix(known, self.kernel, gamma)
-        held = kernel_matrix(unknown, self.kernel, gamma)
+        matrix = kernel_matrix(known, self.fitting.kernel, gamma)
+        held = kernel_matrix(unknown, self.fitting.kernel, gamma)
         found = []
         for c in C_GRID:
             dual, intercept = kernel_machines(matrix, targets[0], c)
@@ -142,8 +133,8 @@ class Search:
         gamma: float,
     ) -> list[float]:
         """As ``_exact``; ``between`` are the landmarks among themselves."""
-        whiten = whitening(kernel_matrix(between, self.kernel, gamma))
-        rows, held = (mapped(part, self.kernel, gamma, whiten) for part in (known, unknown))
+        whiten = whitening(kernel_matrix(between, self.fitting.kernel, gamma))
+        rows, held = (mapped(part, self.fitting.kernel, gamma, whiten) for part in (known, unknown))
         weights, found = None, []
         for c in C_GRID:
             weights = mapped_machines(rows, targets[0], c, weights)
@@ -159,7 +150,7 @@ def best_setting(table: Floats) -> tuple[float, float]:
     return c, gamma
 
 
-def gamma_grid(between: Floats, kernel: str) -> tuple[float, ...]:
+def _gamma_grid(between: Floats, kernel: str) -> tuple[float, ...]:
     """The gammas to try.
 
     Args:

@@ -12,6 +12,7 @@ from small_pipelines import svm
 from scenetrack import classifiers
 from scenetrack.calibration import out_of_fold_scores
 from scenetrack.classifiers import FittedClassifier, fit_by_cross_validation, maps, refit
+from scenetrack.classifiers.machines import mapped_machines
 from scenetrack.classifiers.maps import as_landmarks, draw_landmarks, mapped, whitening
 from scenetrack.config import KERNELS
 from scenetrack.features import Rows
@@ -118,7 +119,7 @@ def test_scores_are_those_of_the_mapped_machines(kernel: str) -> None:
     landmarks = as_landmarks(rows.like(features[draw_landmarks(labels, seed=0)]))
     between = kernel_matrix(compare(landmarks, landmarks, kernel), kernel, found.gamma)
     places = mapped(compare(rows, landmarks, kernel), kernel, found.gamma, whitening(between))
-    weights = classifiers.mapped_machines(places, labels, found.C)
+    weights = mapped_machines(places, labels, found.C)
     expected = places @ weights[:-1] + weights[-1]
     np.testing.assert_allclose(found.predict_scores(features), expected, atol=1e-3)
 

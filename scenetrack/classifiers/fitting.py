@@ -1,0 +1,102 @@
+"""The machines of all classes, fitted exactly or by landmarks, as a classifier keeps them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scenetrack.classifiers.machines import Singles, kernel_machines, mapped_machines
+from scenetrack.classifiers.maps import as_landmarks, draw_landmarks, mapped, whitening
+from scenetrack.features import Floats, Rows, column_parts
+from scenetrack.kernels import compare, kernel_matrix
+
+
+class Learnt(TypedDict):
+    """Fields of a ``FittedClassifier``."""
+
+    mean: Floats
+    scale: Floats
+    support: Singles
+    dual: Floats
+    intercept: Floats
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """Images compared with those that they are fitted by: with all, or with landmarks.
+
+    Attributes:
+        kernel: one of ``config.KERNELS``.
+        targets: classes, int64 [N], 0 to n_classes - 1.
+        rows: the images, prepared as a whole.
+        references: which of them are compared with, int64 [R] ascending.
+        others: those: ``rows`` itself, or landmarks of an explicit map.
+        compared: ``kernels.compare`` of both, float64 [N, R].
+    """
+
+    kernel: str
+    targets: NDArray[np.int64]
+    rows: Rows
+    references: NDArray[np.int64]
+    others: Rows
+    compared: Floats
+
+    @classmethod
+    def of(
+        cls,
+        values: NDArray[np.floating[Any]],
+        targets: NDArray[np.int64],
+        kernel: str,
+        preparation: str,
+        explicit_map: bool,
+        seed: int,
+    ) -> Self:
+        """Prepare and compare ``values`` [N, D]; ``seed`` draws the landmarks of a map."""
+        rows = Rows.standardised(values, preparation)
+        others, references = rows, np.arange(len(values))
+        if explicit_map:
+            references = draw_landmarks(targets, seed)
+            others = as_landmarks(rows.like(values[references]))
+        return cls(kernel, targets, rows, references, others, compare(rows, others, kernel))
+
+    @property
+    def explicit_map(self) -> bool:
+        """Whether the kernel is approximated by landmarks."""
+        return self.others is not self.rows
+
+    @property
+    def between(self) -> Floats:
+        """The references compared with themselves, float64 [R, R]."""
+        return self.compared[self.references] if self.explicit_map else self.compared
+
+    def machines(self, c: float, gamma: float) -> Learnt:
+        """Fit each class against the others."""
+        if self.explicit_map:
+            whiten = whitening(kernel_matrix(self.between, self.kernel, gamma))
+            features = mapped(self.compared, self.kernel, gamma, whiten)
+            weights = mapped_machines(features, self.targets, c).astype(np.float64)
+            dual, intercept = (whiten @ weights[:-1]).T, weights[-1]
+        else:
+            matrix = kernel_matrix(self.compared, self.kernel, gamma)
+            dual, intercept = kernel_machines(matrix, self.targets, c)
+        support, dual = _compact(self.others, dual, self.kernel)
+        return Learnt(
+            mean=self.rows.mean,
+            scale=self.rows.scale,
+            support=support,
+            dual=dual,
+            intercept=intercept,
+        )
+
+
+def _compact(rows: Rows, dual: Floats, kernel: str) -> tuple[Singles, Floats]:
+    """The support vectors [S, D] that any machine uses and their dual [n_classes, S]."""
+    # In float32 steps, to be stored in half the room; most features are so already.
+    if kernel == "linear":
+        weights = [dual @ columns for columns, _ in column_parts(rows, rows)]
+        return np.concatenate(weights, axis=1).astype(np.float32), np.eye(len(dual))
+    used = dual.any(axis=0)
+    return as_landmarks(rows.like(rows.values[used])).values, dual[:, used]
