@@ -38,6 +38,10 @@ _FAR = 8.0
 # what float32 can hold below that are many times slower.
 _LOWEST = -60.0
 
+# Where float32 says that a posterior is below exp(-30) of the largest, float64 would say nothing
+# else in any digit that counts.
+_IRRELEVANT = -30.0
+
 # The fit stops when the mean log-likelihood grows by less.
 _TOLERANCE = 1e-3
 
@@ -120,21 +124,24 @@ class DiagonalMixture:
         total, likelihood = np.zeros((size, 2 * width + 1)), 0.0
         for start in range(0, len(rows), _BLOCK):
             shifted = rows[start : start + _BLOCK] - self.centre
-            powers = [_powers(shifted, weights.dtype) for _, weights in self._parts]
+            powers = _powers(shifted, np.float32)
             # Rows lie along the second axis: NumPy's maxima and sums are faster down the first.
-            shares = np.empty((size, len(shifted)), np.float32)
-            for (part, weights), block in zip(self._parts, powers, strict=True):
-                np.matmul(weights, block.T, out=shares[part], casting="same_kind")
+            shares = self._single_weights @ powers.T
             highest = shares.max(axis=0)
             shares -= highest
+            far = shares[self._near :]
+            (exact,) = np.nonzero((far > _IRRELEVANT).any(axis=0))
+            far_powers = _powers(shifted[exact], np.float64)
+            far[:, exact] = self._weights[self._near :] @ far_powers.T - highest[exact]
             np.maximum(shares, _LOWEST, out=shares)
             np.exp(shares, out=shares)
             mass = shares.sum(axis=0)
             likelihood += float((highest + np.log(mass)).sum(dtype=np.float64))
             # A product is several times as fast as a quotient.
             shares *= 1 / mass
-            for (part, _), block in zip(self._parts, powers, strict=True):
-                total[part] += shares[part] @ block
+            total[self._near :] += far[:, exact] @ far_powers
+            far[:, exact] = 0
+            total += shares @ powers
         return total, likelihood
 
     def fitted_to(self, sums: NDArray[np.float64], least: NDArray[np.float64]) -> Self:
@@ -184,14 +191,19 @@ class DiagonalMixture:
             float64 [P, K, 2 D + 1].
         """
         shifted = builder.node("Sub", rows, builder.constant("centre", self.centre))
+        halves: list[NDArray[Any]] = [
+            self._single_weights[: self._near],
+            self._weights[self._near :],
+        ]
+        parts = [weights for weights in halves if len(weights)]
         powers, logs = [], []
-        for _, weights in self._parts:
+        for weights in parts:
             values = _powers_in_graph(builder, shifted, weights.dtype)
             product = builder.node("MatMul", values, builder.constant("weights", weights.T))
             powers.append(values)
             logs.append(builder.node("Cast", product, to=TensorProto.FLOAT))
         posteriors = _softmax_in_graph(builder, builder.node("Concat", *logs, axis=1))
-        lengths = builder.constant("parts", np.array([len(array) for _, array in self._parts]))
+        lengths = builder.constant("parts", np.array([len(weights) for weights in parts]))
         found = builder.node("Split", posteriors, lengths, outputs=len(powers), axis=1)
         shares = (found,) if isinstance(found, str) else found
         sums = [
@@ -201,24 +213,25 @@ class DiagonalMixture:
         return builder.node("Concat", *sums, axis=1, name="sums")
 
     @cached_property
-    def _parts(self) -> list[tuple[slice, NDArray[Any]]]:
-        """Components that float32 is enough for, and others: which, and weights [k, 2 D + 1].
+    def _near(self) -> int:
+        """How many components, from the first, float32 is enough for."""
+        far = _are_far(self.means, self.variances)
+        return int(np.argmax(far)) if far.any() else len(far)
 
-        The product of weights with z, z**2 and 1 is log(w_k N(z; mean, variance)), without
-        D log(2 pi) / 2, which is the same for every component.
+    @cached_property
+    def _weights(self) -> NDArray[np.float64]:
+        """[K, 2 D + 1]: the product with z, z**2 and 1 is log(w_k N(z; mean, variance)).
+
+        Without D log(2 pi) / 2, which is the same for every component.
         """
         means, variances = self.means.astype(np.float64), self.variances.astype(np.float64)
         offsets = (np.log(variances) + means**2 / variances).sum(axis=1) / 2
         constant = np.log(self.weights.astype(np.float64)) - offsets
-        columns = [means / variances, -0.5 / variances, constant[:, None]]
-        weights = np.concatenate(columns, axis=1)
-        far = _are_far(self.means, self.variances)
-        near = int(np.argmax(far)) if far.any() else len(far)
-        parts = [
-            (slice(0, near), weights[:near].astype(np.float32)),
-            (slice(near, None), weights[near:]),
-        ]
-        return [(part, array) for part, array in parts if len(array)]
+        return np.concatenate([means / variances, -0.5 / variances, constant[:, None]], axis=1)
+
+    @cached_property
+    def _single_weights(self) -> NDArray[np.float32]:
+        return self._weights.astype(np.float32)
 
 
 def _are_far(means: NDArray[np.float32], variances: NDArray[np.float32]) -> NDArray[np.bool_]:
