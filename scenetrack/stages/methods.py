@@ -37,7 +37,7 @@ class Features:
 
     Attributes:
         train, test: float32 [N, D].
-        preparation: what an SVM does to the vectors first, of ``classifiers.PREPARATIONS``.
+        preparation: what an SVM does to the vectors first, of ``features.PREPARATIONS``.
         tags: descriptor and encoder, for the child runs.
     """
 
