@@ -35,7 +35,7 @@ class LocalEncoder(Protocol):
 
     @property
     def preparation(self) -> str:
-        """One of ``classifiers.PREPARATIONS``: what an SVM does with the encoding first."""
+        """One of ``features.PREPARATIONS``: what an SVM does with the encoding first."""
 
     def pool(self, rows: NDArray[np.float32], regions: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Encode regions of ONE image.
