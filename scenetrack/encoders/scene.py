@@ -155,7 +155,7 @@ class SceneEncoder:
 
     @property
     def preparation(self) -> str:
-        """One of ``classifiers.PREPARATIONS``: what an SVM does with the encoding first."""
+        """One of ``features.PREPARATIONS``: what an SVM does with the encoding first."""
         return self.encoder.preparation
 
     @property
