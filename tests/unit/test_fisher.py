@@ -206,6 +206,15 @@ def test_the_seed_decides_the_mixture_and_the_number_of_threads_does_not():
     assert not np.array_equal(first.mixture_.means, other.mixture_.means)
 
 
+def test_neither_threads_nor_other_images_change_a_vector(fitted):
+    images = clusters(8000, seed=8).reshape(4, 2000, 6)
+    together = fitted.transform(images)
+    alone = [fitted.transform(image[None])[0] for image in images]
+    np.testing.assert_array_equal(together, alone)
+    with threadpool_limits(1):
+        np.testing.assert_array_equal(together, fitted.transform(images))
+
+
 def test_equal_descriptors_are_no_failure():
     rows = np.full((50, 3), 7, np.float32)
     encoded = FisherVector(4).fit(rows).transform(rows[None])
