@@ -26,7 +26,7 @@ from scenetrack.records import Figure
 _LONGEST_NAME = 30
 _COLUMNS = 4
 # Inches: width of an image, its caption, what is left between images, the title.
-_CELL, _CAPTION, _GAP, _HEAD = 1.8, 0.42, 0.12, 0.4
+_CELL, _CAPTION, _GAP, _HEAD = 1.45, 0.4, 0.12, 0.4
 
 
 def reliability_diagram(
@@ -107,10 +107,10 @@ def mistakes(
         axes = canvas.add_axes(place)
         axes.imshow(image, aspect="auto")
         axes.axis("off")
-        lines = ((true, "black", 0.24), (f"{probability:.1%}  {predicted}", RED, 0.05))
+        lines = ((true, "black", 0.22), (f"{probability:.1%}  {predicted}", RED, 0.05))
         for text, colour, above in lines:
             up = (top - _CAPTION + above) / height
-            fit(canvas.text(left / width, up, text, fontsize=9, color=colour), _CELL)
+            fit(canvas.text(left / width, up, text, fontsize=8.5, color=colour), _CELL)
     style = {"fontsize": 12, "fontweight": "bold", "va": "center"}
     heading = "Most confident mistakes" + (f": {title}" if title else "")
     line = canvas.text(_GAP / width, 1 - 0.5 * _HEAD / height, heading, style)
