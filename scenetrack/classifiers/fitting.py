@@ -7,6 +7,7 @@ from typing import Any, Self, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from scenetrack.classifiers.machines import Singles, kernel_machines, mapped_machines
 from scenetrack.classifiers.maps import as_landmarks, draw_landmarks, mapped, whitening
@@ -77,7 +78,9 @@ class Fitting:
         if self.explicit_map:
             whiten = whitening(kernel_matrix(self.between, self.kernel, gamma))
             features = mapped(self.compared, self.kernel, gamma, whiten)
-            weights = mapped_machines(features, self.targets, c).astype(np.float64)
+            # Its products are too narrow for several threads, which slow each other down.
+            with threadpool_limits(1):
+                weights = mapped_machines(features, self.targets, c).astype(np.float64)
             dual, intercept = (whiten @ weights[:-1]).T, weights[-1]
         else:
             matrix = kernel_matrix(self.compared, self.kernel, gamma)

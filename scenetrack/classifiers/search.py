@@ -12,6 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import StratifiedKFold
+from threadpoolctl import threadpool_limits
 
 from scenetrack.classifiers.fitted import checked_for
 from scenetrack.classifiers.fitting import Fitting
@@ -35,7 +36,7 @@ C_GRID = tuple(float(c) for c in np.logspace(-1, 2, 7))
 # 2007.
 GAMMA_FACTORS = (0.5, 1.0, 2.0, 4.0)
 
-# Together the kernel matrices of the folds in work stay below this, but for one fold at least.
+# Together the matrices of the folds in work stay below this, but for one fold at least.
 _FOLDS_BYTES = 2**30
 
 
@@ -57,7 +58,11 @@ class Search:
         gammas = _gamma_grid(self.fitting.between, self.fitting.kernel)
         splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
         splits = list(splitter.split(np.zeros(len(targets)), targets))
-        with ThreadPoolExecutor(self._workers(folds)) as pool:
+        workers = self._workers(folds)
+        # Folds side by side leave no processor to the threads of a product, which then wait for
+        # each other; transformers have all processors to themselves.
+        threads = None if self.fold_features is not None else 1
+        with threadpool_limits(threads), ThreadPoolExecutor(workers) as pool:
             found = list(
                 pool.map(lambda split: self._accuracies(split[0], split[1], gammas), splits)
             )
@@ -67,10 +72,10 @@ class Search:
         return np.concatenate([np.array(settings), spread], axis=1)
 
     def _workers(self, folds: int) -> int:
-        # Transformers and the products of a map use all processors themselves.
-        if self.fold_features is not None or self.fitting.explicit_map:
+        if self.fold_features is not None:
             return 1
-        fold_bytes = 2 * 8 * len(self.fitting.targets) ** 2
+        # Matrices of float64, or of float64 and float32 at once.
+        fold_bytes = (12 if self.fitting.explicit_map else 16) * self.fitting.compared.size
         return max(1, min(folds, os.cpu_count() or 1, _FOLDS_BYTES // fold_bytes))
 
     def _accuracies(
