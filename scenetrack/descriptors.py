@@ -1,85 +1,152 @@
-"""Images to local descriptors: values and where in the image they were taken."""
+"""Images to local descriptors, computed once and found again by later runs."""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from scenetrack.data.patches import PatchGrid, sample_patches
+from scenetrack.cache import ArraySpec, Cache
 from scenetrack.runtime import OnnxModel
 
-PATCHES_AT_ONCE = 8192  # bounds the memory of one step, whatever the number of images
+logger = logging.getLogger(__name__)
+
+KIND = "descriptors"
+PATCHES_AT_ONCE = 32768  # bounds the memory of one step, whatever the number of images
 
 
 @dataclass(frozen=True)
 class LocalDescriptors:
-    """Descriptors of a run of images.
+    """Descriptors of all images of a split.
 
     Attributes:
-        images: which images these are, a slice of those that were described.
-        values: float32 [N, n, D], n patches of each image, row by row.
-        logits: float32 [N, n, C], the network's own verdict on each patch.
-        positions: int64 [n, 2], top-left corners (y, x) in pixels.
+        values: [N, n, D], n descriptors of each image; a memory map.
+        logits: float32 [N, n, C], the network's own verdict on each patch; C is 0 for handcrafted
+            descriptors.
     """
 
-    images: slice
-    values: np.ndarray
-    logits: np.ndarray
-    positions: np.ndarray
+    values: NDArray[np.generic]
+    logits: NDArray[np.float32]
+
+    def batches(self, task: str) -> Iterator[tuple[slice, LocalDescriptors]]:
+        """A few images after another, and which they are.
+
+        Args:
+            task: what the progress bar says.
+        """
+        count, each = self.values.shape[:2]
+        at_once = max(1, PATCHES_AT_ONCE // each)
+        with tqdm(total=count, desc=task, unit="image", disable=None) as bar:
+            for start in range(0, count, at_once):
+                part = slice(start, min(start + at_once, count))
+                yield part, LocalDescriptors(self.values[part], self.logits[part])
+                bar.update(part.stop - part.start)
+
+    def sample(
+        self, count: int, *, seed: int, owners: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
+        """Random descriptors.
+
+        Args:
+            count: how many.
+            seed: of the draw.
+            owners: int64 [m], the images to draw from; None: all.
+
+        Returns:
+            [count, D], and which descriptor of its image each is, int64 [count] in [0, n).
+        """
+        rng = np.random.default_rng(seed)
+        allowed = np.arange(len(self.values)) if owners is None else owners
+        images = np.sort(rng.choice(allowed, size=count))  # kind to memory maps
+        places = rng.integers(self.values.shape[1], size=count)
+        return self.values[images, places], places
 
 
 @dataclass
-class LayerDescriptor:
-    """A network's layer as patch descriptor, computed by ONNX Runtime over a patch grid.
+class Descriptor:
+    """A graph that describes places of whole images, run by ONNX Runtime.
 
     Args:
-        network: the dense form: ``descriptors`` [N, grid_h, grid_w, ...] and ``logits``
-            [N, grid_h, grid_w, C] for ``images`` uint8 [N, H, W, 3].
-        grid: where its patches lie.
+        network: ``images`` uint8 [N, S, S, 3] to ``descriptors`` [N, ..., D] and, of a patch
+            network, ``logits`` float32 [N, ..., C], for n places in between.
+        digest: of what the graph computes.
+        positions: float32 [n, 2], the middles (y, x) of the places relative to the image.
+
+    Attributes:
+        seconds: spent on computing so far.
+        described: images computed so far; those found in the cache do not count.
     """
 
     network: OnnxModel
-    grid: PatchGrid
+    digest: str
+    positions: NDArray[np.float32]
     seconds: float = field(default=0.0, init=False)
     described: int = field(default=0, init=False)
 
     @property
     def images_per_second(self) -> float:
-        """Images described per second of ``describe`` so far."""
+        """Images described per second so far; 0 where all were found in the cache."""
         return self.described / self.seconds if self.seconds else 0.0
 
-    def describe(self, images: np.ndarray, task: str) -> Iterator[LocalDescriptors]:
-        """Descriptors of all grid patches of ``images``, a few images at a time.
+    def describe(
+        self, images: NDArray[np.uint8], source: Mapping[str, str], task: str
+    ) -> LocalDescriptors:
+        """Descriptors of all ``images``, from the cache if they are there.
 
         Args:
-            images: uint8 [N, S, S, 3], an array or a memory map.
+            images: uint8 [N, S, S, 3], N > 0, an array or a memory map.
+            source: what tells these images from others, such as data set digest and split.
             task: what the progress bar says.
         """
-        at_once = max(1, PATCHES_AT_ONCE // self.grid.count)
+        key = {
+            "model": self.digest,
+            "image_size": str(images.shape[1]),
+            "provider": self.network.provider,
+            **source,
+        }
+        cache, logits = Cache(), self._widths(images)["logits"]
+        stored = cache.open(KIND, key)
+        if stored is None:
+            spec = self._spec(images)
+            stored = cache.store(KIND, key, spec, self._blocks(images, task))
+        else:
+            logger.info("%s: descriptors of %d images found in the cache", task, len(images))
+        width = stored.shape[2] - logits
+        return LocalDescriptors(stored[..., :width], stored[..., width:])
+
+    def _widths(self, images: NDArray[np.uint8]) -> dict[str, int]:
+        shapes = self.network.outputs
+        return {name: shapes[name][-1] if name in shapes else 0 for name in _OUTPUTS}
+
+    def _spec(self, images: NDArray[np.uint8]) -> ArraySpec:
+        (block,) = self._run(images[:1])
+        return ArraySpec((len(images), *block.shape), str(block.dtype))
+
+    def _blocks(self, images: NDArray[np.uint8], task: str) -> Iterator[NDArray[np.generic]]:
+        """Descriptors and logits side by side, [B, n, D + C], a few images at a time."""
+        at_once = max(1, PATCHES_AT_ONCE // len(self.positions))
         with tqdm(total=len(images), desc=task, unit="image", disable=None) as bar:
             for start in range(0, len(images), at_once):
                 began = time.perf_counter()
-                part = slice(start, min(start + at_once, len(images)))
-                count = part.stop - part.start
-                outputs = self.network.run(images=images[part])
-                values, logits = (
-                    outputs[name].reshape(count, self.grid.count, -1)
-                    for name in ("descriptors", "logits")
-                )
+                block = self._run(images[start : start + at_once])
                 self.seconds += time.perf_counter() - began
-                self.described += count
-                yield LocalDescriptors(part, values, logits, self.grid.positions)
-                bar.update(count)
+                self.described += len(block)
+                yield block
+                bar.update(len(block))
 
-    def sample(self, images: np.ndarray, count: int, *, seed: int) -> np.ndarray:
-        """Descriptors of ``count`` patches at random places of ``images``: float32 [count, D]."""
-        patches = sample_patches(images, self.grid.patch_size, count, seed=seed)
-        # An image of the size of a patch has a grid of one.
-        return self.network.predict(patches)["descriptors"].reshape(count, -1)
+    def _run(self, images: NDArray[np.uint8]) -> NDArray[np.generic]:
+        outputs = self.network.predict(images)
+        shape = (len(images), len(self.positions), -1)
+        parts = [outputs[name].reshape(shape) for name in _OUTPUTS if name in outputs]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+
+
+_OUTPUTS = ("descriptors", "logits")
 
 
 def aggregate(logits: np.ndarray, how: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Self, TypeAlias, overload
@@ -19,6 +20,8 @@ from scenetrack.errors import ExportError
 OPSET = 21
 IR_VERSION = 10
 PRODUCER = "scenetrack"
+# Smaller constants are shapes and axes, which the shape inference wants to see as they are.
+_SHARED_BYTES = 4096
 
 Shape: TypeAlias = Sequence[int | str | None]
 
@@ -39,6 +42,7 @@ class GraphBuilder:
         self._taken: set[str] = set()
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[TensorProto] = []
+        self._included: dict[str, str] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
 
@@ -184,10 +188,27 @@ class GraphBuilder:
         graph.CopyFrom(model.graph)
         _prefix_names(graph, prefix)
         for name, tensor in inputs.items():
-            self._nodes.append(helper.make_node("Identity", [tensor], [prefix + name]))
+            self._nodes.append(
+                helper.make_node("Identity", [tensor], [prefix + name], name=prefix + name)
+            )
+        for constant in graph.initializer:
+            self._include_constant(constant)
         self._nodes.extend(graph.node)
-        self._constants.extend(graph.initializer)
         return {item.name: prefix + item.name for item in model.graph.output}
+
+    def _include_constant(self, constant: TensorProto) -> None:
+        """Store a constant of an included model; a large one once, however often it comes."""
+        if constant.ByteSize() >= _SHARED_BYTES:
+            nameless = TensorProto()
+            nameless.CopyFrom(constant)
+            nameless.ClearField("name")
+            content = hashlib.sha256(nameless.SerializeToString()).hexdigest()
+            stored = self._included.setdefault(content, constant.name)
+            if stored != constant.name:
+                name = constant.name
+                self._nodes.append(helper.make_node("Identity", [stored], [name], name=name))
+                return
+        self._constants.append(constant)
 
     def build(self, metadata: Mapping[str, str]) -> onnx.ModelProto:
         """The checked model: opset 21, IR 10, ``metadata`` as its key and value properties.
@@ -214,6 +235,7 @@ class GraphBuilder:
         """A builder of a graph within this one, which keeps the constants of both."""
         inner = type(self)(self.name)
         inner._prefix, inner._taken, inner._constants = self._prefix, self._taken, self._constants
+        inner._included = self._included
         return inner
 
     def _graph(

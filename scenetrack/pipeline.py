@@ -19,6 +19,8 @@ from scenetrack.runtime import OnnxModel
 
 # Enough to keep the processor busy; their descriptors and patches are what takes memory.
 BATCH_SIZE = 16
+# Of an output with an entry for each patch of a grid: image, row, column, value.
+_GRID_AXES = 4
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,9 @@ class ScenePipeline:
     """Network, and where the method has them encoder and classifier, as they were fitted.
 
     Attributes:
-        network: ``images`` uint8 [N, H, W, 3] to ``descriptors`` float32 [N, D] or, in dense
-            form, [N, grid_h, grid_w, D], and ``logits`` float32 [N, C] or [N, grid_h, grid_w, C].
+        network: ``images`` uint8 [N, H, W, 3] to ``descriptors`` [N, D] or, of places of an image,
+            [N, grid_h, grid_w, D] or [N, n, D]; and, unless it is handcrafted, to ``logits``
+            float32 [N, C], [N, grid_h, grid_w, C] or [N, n, C].
         classes: names, in the order of the scores.
         image_size: side S in pixels that images are resized to.
         aggregation: one of ``config.AGGREGATIONS`` for logits of patches, else "".
@@ -50,12 +53,17 @@ class ScenePipeline:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if self.grid_output("logits") and self.aggregation not in AGGREGATIONS:
+        if self.classifier is None and not self._axes("logits"):
+            raise ModelError(
+                "a network with the output logits, or a classifier, is required. Received: "
+                "neither; train it again with this version"
+            )
+        if self._axes("logits") > 2 and self.aggregation not in AGGREGATIONS:
             raise ModelError(
                 f"patch logits need an aggregation, one of: {', '.join(AGGREGATIONS)}. "
                 f"Received: {self.aggregation!r}"
             )
-        if self.encoder is not None and not self.grid_output("descriptors"):
+        if self.encoder is not None and self._axes("descriptors") < 3:
             raise ModelError(
                 "an encoder needs local descriptors, but this network gives one for each image: "
                 "choose a method without an encoder"
@@ -84,24 +92,16 @@ class ScenePipeline:
     def has_evidence(self) -> bool:
         """Whether the method can say which patches spoke for a class."""
         if self.classifier is None:
-            return bool(self.aggregation)
-        return self.encoder is not None and self.encoder.explains
+            return self._axes("logits") == _GRID_AXES
+        explains = self.encoder is not None and self.encoder.explains
+        return explains and self._axes("descriptors") == _GRID_AXES
 
-    def grid_output(self, name: str) -> bool:
-        """Whether the network's output ``name`` has an entry for every patch.
-
-        Raises:
-            ModelError: the network has no such output.
-        """
+    def _axes(self, name: str) -> int:
+        """Axes of the network's output ``name``; 0 where it has none of that name."""
         ranks = {
             item.name: len(item.type.tensor_type.shape.dim) for item in self.network.graph.output
         }
-        if name not in ranks:
-            raise ModelError(
-                f"a network with the outputs descriptors and logits is required. Received: one "
-                f"with {', '.join(ranks)}; train it again with this version"
-            )
-        return ranks[name] == 4
+        return ranks.get(name, 0)
 
     def scores(
         self, images: NDArray[np.uint8], batch_size: int = BATCH_SIZE

@@ -110,7 +110,7 @@ class SiftGrid:
         window = np.exp(-(distances**2) / (2 * _WINDOW_BINS**2))
         bins = np.arange(BINS) - (BINS - 1) / 2
         triangles = np.maximum(0, 1 - np.abs(distances - bins[:, None, None]))
-        return (triangles * window).astype(np.float32)
+        return np.asarray(triangles * window, np.float32)
 
     def filters(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """What blurs a line of pixels, and what blurs and differentiates it: float32 [S, S].

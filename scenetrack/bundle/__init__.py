@@ -12,8 +12,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from scenetrack.bundle.resize import resize_in_graph
 from scenetrack.errors import ExportError, ModelError
+from scenetrack.export.resize import resize_in_graph
 from scenetrack.graph import OPSET, GraphBuilder, Shape
 from scenetrack.runtime import WORKSPACE, OnnxModel
 
@@ -151,7 +151,7 @@ def _scores(builder: GraphBuilder, pipeline: ScenePipeline, outputs: Mapping[str
     local = _reshape(builder, descriptors, [0, len(pipeline.encoder.positions), -1])
     features, words = pipeline.encoder.to_graph(builder, local)
     tensors = pipeline.classifier.to_graph(builder, features)
-    if not words:
+    if not pipeline.has_evidence:
         return tensors.scores
     classifier = pipeline.classifier
     _hide_evidence(
@@ -173,7 +173,8 @@ def _network_scores(builder: GraphBuilder, pipeline: ScenePipeline, logits: str)
         axis = inner.constant("axis", np.array([-1], np.int64))
         return inner.node("Sub", logits, inner.node("ReduceMean", logits, axis, keepdims=1))
 
-    _hide_evidence(builder, logits, classes, evidence)
+    if pipeline.has_evidence:
+        _hide_evidence(builder, logits, classes, evidence)
     return _aggregated(builder, _reshape(builder, values, [0, -1, classes]), pipeline)
 
 

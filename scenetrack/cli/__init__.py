@@ -45,6 +45,7 @@ EXAMPLES = {
     "activations": "scenetrack activations coast.jpg --layer hidden_1 --output figures",
     "layer_svm": "scenetrack layer_svm --data photos --kernels linear,rbf --folds 10",
     "patch_bow": "scenetrack patch_bow --data mit8 --patch-size 16 --codebook-size 2048 --seed 7",
+    "handcrafted": "scenetrack handcrafted --data mit8 --encoder fisher_vector --codebook-size 128",
     "compare": "scenetrack compare RUN RUN -o comparison",
     "export": "scenetrack export RUN --layer hidden_2 --dense --precision int8 -o layer.onnx",
     "bundle": "scenetrack bundle RUN -o scene.onnx",

@@ -22,7 +22,7 @@ def parse_value(name: str, text: str, kind: Any) -> Any:
     Args:
         name: the parameter, for the message.
         text: ``12``, ``0.5``, ``true``, ``gelu``, ``1024,512``, or ``none`` for an empty list.
-        kind: int, float, bool, str, ``tuple[int, ...]`` or ``tuple[str, ...]``.
+        kind: int, float, bool, str, or a tuple of any number of one of them.
 
     Raises:
         ConfigError: ``text`` is no value of that kind.

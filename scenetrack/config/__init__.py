@@ -5,6 +5,7 @@ MLproject parameter and the logged MLflow param.
 """
 
 from scenetrack.config.base import (
+    COLOURS,
     DENSE_FORMS,
     DEVICES,
     DataConfig,
@@ -23,16 +24,24 @@ from scenetrack.config.delivery import (
     ExportConfig,
     PredictConfig,
 )
+from scenetrack.config.encoding import (
+    ASSIGNMENTS,
+    ENCODERS,
+    KERNELS,
+    NORMALISATIONS,
+    EncodingConfig,
+)
 from scenetrack.config.stages import (
     ACTIVATIONS,
     AGGREGATIONS,
     AUGMENTATIONS,
-    KERNELS,
     MOST_WEIGHTS,
     OPTIMIZERS,
     SAMPLINGS,
     SCHEDULES,
     ActivationsConfig,
+    EvaluatedConfig,
+    HandcraftedConfig,
     LayerSvmConfig,
     MainConfig,
     PatchBowConfig,
@@ -46,6 +55,7 @@ STAGES: tuple[type[StageConfig], ...] = (
     ActivationsConfig,
     LayerSvmConfig,
     PatchBowConfig,
+    HandcraftedConfig,
 )
 DELIVERY: tuple[type[EntryPointConfig], ...] = (
     CompareConfig,
@@ -58,14 +68,18 @@ ENTRY_POINTS: tuple[type[EntryPointConfig], ...] = (*STAGES, *DELIVERY)
 __all__ = [
     "ACTIVATIONS",
     "AGGREGATIONS",
+    "ASSIGNMENTS",
     "AUGMENTATIONS",
+    "COLOURS",
     "DELIVERY",
     "DENSE_FORMS",
     "DEVICES",
+    "ENCODERS",
     "ENTRY_POINTS",
     "FORMATS",
     "KERNELS",
     "MOST_WEIGHTS",
+    "NORMALISATIONS",
     "OPTIMIZERS",
     "PRECISIONS",
     "SAMPLINGS",
@@ -76,8 +90,11 @@ __all__ = [
     "CompareConfig",
     "DataConfig",
     "DeviceConfig",
+    "EncodingConfig",
     "EntryPointConfig",
+    "EvaluatedConfig",
     "ExportConfig",
+    "HandcraftedConfig",
     "LayerSvmConfig",
     "MainConfig",
     "PatchBowConfig",

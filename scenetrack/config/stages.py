@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from scenetrack.config.base import DENSE_FORMS, DataConfig, DeviceConfig, StageConfig, param
+from scenetrack.config.base import (
+    COLOURS,
+    DENSE_FORMS,
+    DataConfig,
+    DeviceConfig,
+    StageConfig,
+    param,
+)
+from scenetrack.config.encoding import KERNELS, EncodingConfig, need_kernel
 from scenetrack.errors import ConfigError
 
 ACTIVATIONS = ("relu", "gelu", "silu", "leaky_relu", "elu", "tanh", "sigmoid")
@@ -14,14 +22,22 @@ OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
 SCHEDULES = ("constant", "cosine", "warmup_cosine")
 AUGMENTATIONS = ("flip", "shift", "zoom", "brightness")
 AGGREGATIONS = ("mean", "max", "vote")
-KERNELS = ("linear", "rbf", "chi2", "intersection")
 SAMPLINGS = ("random", "grid")
 
 MOST_WEIGHTS = 500_000_000  # 6 GB while training with adamw
 
 
 @dataclass(frozen=True)
-class TrainingConfig(DataConfig):
+class EvaluatedConfig(DataConfig):
+    """A stage whose methods are tested."""
+
+    repeats: int = param(
+        1, "Seeds to run the stage with, one child run each: mean and deviation.", low=1, high=1000
+    )
+
+
+@dataclass(frozen=True)
+class TrainingConfig(EvaluatedConfig):
     """A stage that trains a network."""
 
     preset: str = param("", "Named settings that replace the defaults: course.")
@@ -52,6 +68,11 @@ class TrainingConfig(DataConfig):
             raise ConfigError(
                 "early stopping needs validation images: patience "
                 f"{self.patience} came with validation 0; set validation above 0"
+            )
+        if self.resume and self.repeats > 1:
+            raise ConfigError(
+                f"one training is resumed at a time: resume came with repeats {self.repeats}; "
+                "resume the seed's own run, without repeats"
             )
 
 
@@ -95,7 +116,9 @@ class LayerSvmConfig(DeviceConfig, TrainMlpConfig):
     stage: ClassVar[str] = "layer_svm"
 
     model: str = param("", "Run id or .keras file to take the network from; empty: train one.")
-    layer: str = param("", "Layer whose output is the descriptor; empty: the last hidden one.")
+    layer: tuple[str, ...] = param(
+        (), "Layers whose outputs, joined, are the descriptor; none: the last hidden one."
+    )
     kernels: tuple[str, ...] = param(
         ("linear", "rbf"), "SVM kernels to choose among.", choices=KERNELS
     )
@@ -103,12 +126,12 @@ class LayerSvmConfig(DeviceConfig, TrainMlpConfig):
 
     def validate(self) -> None:
         super().validate()
-        _need_kernel(self.kernels)
+        need_kernel(self.kernels)
 
 
 @dataclass(frozen=True)
-class PatchBowConfig(DeviceConfig, TrainingConfig):
-    """Task 5: patch MLP, its patch descriptors, bag of words and SVMs."""
+class PatchBowConfig(DeviceConfig, EncodingConfig, TrainingConfig):
+    """Task 5: patch MLP, its patch descriptors encoded, and SVMs."""
 
     stage: ClassVar[str] = "patch_bow"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -134,6 +157,12 @@ class PatchBowConfig(DeviceConfig, TrainingConfig):
     }
 
     image_size: int = param(128, "Side in pixels that images are resized to.", low=8, high=2048)
+    scales: tuple[float, ...] = param(
+        (1.0,),
+        "Sizes of the image whose patches are described together, as parts of image_size.",
+        low=0.01,
+        high=1,
+    )
     patch_size: int = param(16, "Side of a patch in pixels.", low=2, high=1024)
     stride: int = param(4, "Pixels between neighbouring patches of the grid.", low=1, high=1024)
     patches_per_image: int = param(
@@ -165,23 +194,27 @@ class PatchBowConfig(DeviceConfig, TrainingConfig):
     batch_size: int = param(256, "Training batch size, in patches.", low=1, high=65536)
     model: str = param("", "Run id or .keras file to take the network from; empty: train one.")
     aggregation: str = param("mean", "How patch logits become an image's.", choices=AGGREGATIONS)
-    layer: str = param("", "Layer whose output is the descriptor; empty: the last hidden one.")
+    layer: tuple[str, ...] = param(
+        (), "Layers whose outputs, joined, are the descriptor; none: the last hidden one."
+    )
     form: str = param(
         "auto",
         "How descriptors of all patches are computed; auto: what is fastest here.",
         choices=("auto", *DENSE_FORMS),
     )
-    pca: int = param(80, "Dimensions of descriptors after PCA; 0: no PCA.", low=0)
-    codebook_size: int = param(1024, "Visual words.", low=2, high=65536)
-    kernels: tuple[str, ...] = param(KERNELS, "SVM kernels, one child run each.", choices=KERNELS)
-    folds: int = param(5, "Folds of the cross-validation inside train.", low=2, high=20)
 
     def validate(self) -> None:
         super().validate()
-        if self.patch_size > self.image_size:
+        if len(set(self.scaled_sizes)) < max(1, len(self.scales)):
+            raise ConfigError(
+                "scales must give images of different sizes, at least one. Received: "
+                f"{','.join(map(str, self.scales)) or 'none'}"
+            )
+        if self.patch_size > min(self.scaled_sizes):
             raise ConfigError(
                 f"a patch must fit into the image: patch_size {self.patch_size} is larger than "
-                f"image_size {self.image_size}"
+                f"image_size {min(self.scaled_sizes)}"
+                f"{', the smallest of scales' * (len(self.scales) > 1)}"
             )
         pixels = 3 * self.patch_size**2
         if self.whitening > pixels:
@@ -190,7 +223,48 @@ class PatchBowConfig(DeviceConfig, TrainingConfig):
                 f"{self.patch_size} px. Received: whitening={self.whitening}"
             )
         _check_weights((self.whitening or pixels) + 3 * self.mean_colour, self.hidden)
-        _need_kernel(self.kernels)
+
+    @property
+    def scaled_sizes(self) -> tuple[int, ...]:
+        """Side in pixels of the image at each scale."""
+        return tuple(round(scale * self.image_size) for scale in self.scales)
+
+
+@dataclass(frozen=True)
+class HandcraftedConfig(DeviceConfig, EncodingConfig, EvaluatedConfig):
+    """Dense SIFT with the encoders and SVMs of learnt descriptors."""
+
+    stage: ClassVar[str] = "handcrafted"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    preset: str = param("", "Named settings that replace the defaults: best.")
+    image_size: int = param(256, "Side in pixels that images are resized to.", low=8, high=2048)
+    step: int = param(8, "Pixels between neighbouring points of the grid.", low=1, high=1024)
+    bin_sizes: tuple[int, ...] = param(
+        (4, 6, 8, 10),
+        "Sides in pixels of a spatial bin, one for each scale; a descriptor spans 4 x 4 bins.",
+        low=1,
+        high=512,
+    )
+    colour: str = param(
+        "grey", "Gradients of the grey image, or of three opponent colours.", choices=COLOURS
+    )
+    smoothing: float = param(
+        1.5, "Standard deviation in pixels of the blur before gradients; 0: none.", low=0, high=32
+    )
+
+    def validate(self) -> None:
+        super().validate()
+        if not self.bin_sizes or len(set(self.bin_sizes)) < len(self.bin_sizes):
+            raise ConfigError(
+                "bin_sizes must give at least one size, each once. Received: "
+                f"{','.join(map(str, self.bin_sizes)) or 'none'}"
+            )
+        if 4 * max(self.bin_sizes) > self.image_size:
+            raise ConfigError(
+                f"a descriptor of 4 bins must fit into the image: {max(self.bin_sizes)} px each, "
+                f"but image_size is {self.image_size}; choose smaller bin_sizes"
+            )
 
 
 @dataclass(frozen=True)
@@ -228,8 +302,3 @@ def _check_weights(inputs: int, hidden: tuple[int, ...]) -> None:
             f"the hidden layers may have at most {MOST_WEIGHTS:,} weights. Received: {weights:,}; "
             "choose smaller hidden layers or smaller images"
         )
-
-
-def _need_kernel(kernels: tuple[str, ...]) -> None:
-    if not kernels:
-        raise ConfigError(f"kernels needs at least one of: {', '.join(KERNELS)}. Received: none")

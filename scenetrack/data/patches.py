@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +52,8 @@ class PatchGrid:
     @property
     def centres(self) -> np.ndarray:
         """Middles (y, x) of the patches relative to the image, in [0, 1]: float32 [count, 2]."""
-        return np.float32((self.positions + self.patch_size / 2) / self.image_size)
+        middles = self.positions + self.patch_size / 2
+        return np.asarray(middles / self.image_size, np.float32)
 
     def extract(self, images: np.ndarray) -> np.ndarray:
         """Every patch of every image: uint8 [N, S, S, 3] -> [N, count, P, P, 3]."""
@@ -76,7 +77,8 @@ class PatchBatches:
     Only one batch of patches exists at a time, so memory does not grow with the images.
 
     Args:
-        images: uint8 [N, S, S, 3], an array or a memory map.
+        images: uint8 [N, S, S, 3], arrays or memory maps: the same images at several sizes. A
+            random patch is of any of them alike; a grid is laid over each.
         labels: int64 [N], each patch taking its image's label.
         owners: int64 [n], the images to take patches from.
         patch_size: side in pixels.
@@ -87,7 +89,7 @@ class PatchBatches:
         seed: with the epoch it determines the draw, so a resumed training sees the same patches.
     """
 
-    images: np.ndarray
+    images: Sequence[np.ndarray]
     labels: np.ndarray
     owners: np.ndarray
     patch_size: int
@@ -99,57 +101,83 @@ class PatchBatches:
 
     def __len__(self) -> int:
         """Patches in an epoch."""
-        grid = PatchGrid(self.images.shape[1], self.patch_size, self.stride or 1)
-        return len(self.owners) * (grid.count if self.stride else self.per_image)
+        each = sum(grid.count for grid in self._grids) if self.stride else self.per_image
+        return len(self.owners) * each
 
     @property
     def steps(self) -> int:
         """Batches in an epoch."""
         return -(-len(self) // self.batch_size)
 
+    @property
+    def _grids(self) -> list[PatchGrid]:
+        return [PatchGrid(one.shape[1], self.patch_size, self.stride or 1) for one in self.images]
+
     def epoch(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Batches of patches uint8 [B, P, P, 3] and labels int64 [B]."""
         rng = np.random.default_rng([self.seed, epoch])
-        owners, corners = self._draw(rng)
+        owners, scales, corners = self._draw(rng)
         mirrored = rng.random(len(owners)) < 0.5 if self.flip else np.zeros(len(owners), bool)
         order = rng.permutation(len(owners))
-        windows = _windows(self.images, self.patch_size)
+        windows = [_windows(images, self.patch_size) for images in self.images]
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
-            rows, columns = corners[chosen].T
-            patches = windows[owners[chosen], rows, columns].transpose(0, 2, 3, 1)
+            patches = _cut(windows, owners[chosen], scales[chosen], corners[chosen])
             flipped = mirrored[chosen]
             patches[flipped] = patches[flipped, :, ::-1]
-            yield np.ascontiguousarray(patches), self.labels[owners[chosen]]
+            yield patches, self.labels[owners[chosen]]
 
-    def _draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """The image of each patch, int64 [M], and its top-left corner, int64 [M, 2]."""
-        size, images = self.images.shape[1], len(self.owners)
+    def _draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each patch the image and its size's index, int64 [M], and its corner, int64 [M, 2]."""
+        count = len(self.owners)
         if self.stride:
-            positions = PatchGrid(size, self.patch_size, self.stride).positions
-            return np.repeat(self.owners, len(positions)), np.tile(positions, (images, 1))
-        corners = rng.integers(size - self.patch_size + 1, size=(images * self.per_image, 2))
-        return np.repeat(self.owners, self.per_image), corners
+            positions = np.concatenate([grid.positions for grid in self._grids])
+            scales = np.repeat(np.arange(len(self.images)), [grid.count for grid in self._grids])
+            owners = np.repeat(self.owners, len(positions))
+            return owners, np.tile(scales, count), np.tile(positions, (count, 1))
+        scales = rng.integers(len(self.images), size=count * self.per_image)
+        sizes = np.array([images.shape[1] for images in self.images])[scales]
+        corners = rng.integers((sizes - self.patch_size + 1)[:, None], size=(len(scales), 2))
+        return np.repeat(self.owners, self.per_image), scales, corners
+
+
+def _cut(
+    windows: Sequence[np.ndarray], owners: np.ndarray, scales: np.ndarray, corners: np.ndarray
+) -> np.ndarray:
+    """Patches uint8 [B, P, P, 3] of images at several sizes."""
+    size = windows[0].shape[-1]
+    patches = np.empty((len(owners), size, size, 3), np.uint8)
+    for scale, views in enumerate(windows):
+        chosen = scales == scale
+        rows, columns = corners[chosen].T
+        patches[chosen] = views[owners[chosen], rows, columns].transpose(0, 2, 3, 1)
+    return patches
 
 
 def sample_patches(
-    images: np.ndarray, patch_size: int, count: int, *, seed: int, owners: np.ndarray | None = None
+    images: Sequence[np.ndarray],
+    patch_size: int,
+    count: int,
+    *,
+    seed: int,
+    owners: np.ndarray | None = None,
 ) -> np.ndarray:
     """``count`` patches at random places of random images: uint8 [count, P, P, 3].
 
     Args:
-        images: uint8 [N, S, S, 3].
+        images: uint8 [N, S, S, 3], the same images at several sizes.
         patch_size: side P in pixels.
         count: how many patches.
         seed: of the draw.
         owners: int64 [n], the images to draw from; None: all.
     """
     rng = np.random.default_rng(seed)
-    allowed = np.arange(len(images)) if owners is None else owners
+    allowed = np.arange(len(images[0])) if owners is None else owners
     chosen = np.sort(rng.choice(allowed, size=count))  # kind to memory maps
-    rows, columns = rng.integers(images.shape[1] - patch_size + 1, size=(2, count))
-    windows = _windows(images, patch_size)
-    return np.ascontiguousarray(windows[chosen, rows, columns].transpose(0, 2, 3, 1))
+    scales = rng.integers(len(images), size=count)
+    sizes = np.array([one.shape[1] for one in images])[scales]
+    corners = rng.integers((sizes - patch_size + 1)[:, None], size=(count, 2))
+    return _cut([_windows(one, patch_size) for one in images], chosen, scales, corners)
 
 
 def _windows(images: np.ndarray, patch_size: int) -> np.ndarray:

@@ -89,9 +89,37 @@ def find_layer(model: Any, name: str) -> Any:
     return model.get_layer(name)
 
 
+def find_layers(model: Any, names: Sequence[str]) -> tuple[str, ...]:
+    """The names of the layers called ``names``; without any that of the last hidden one.
+
+    Raises:
+        ModelError: there is no such layer, or one is named twice.
+    """
+    found = tuple(find_layer(model, name).name for name in names or ("",))
+    if len(set(found)) < len(found):
+        raise ModelError(f"each layer must be named once. Received: {', '.join(names)}")
+    return found
+
+
+def joined_output(model: Any, layers: Sequence[str]) -> Any:
+    """The outputs of layers side by side, [N, D]; that of one layer as it is.
+
+    Raises:
+        ModelError: a layer does not exist.
+    """
+    import keras
+
+    every = layer_tensors(model)
+    tensors = [every[find_layer(model, layer).name] for layer in layers]
+    if len(tensors) == 1:
+        return tensors[0]
+    flat = [one if len(one.shape) == 2 else keras.layers.Flatten()(one) for one in tensors]
+    return keras.layers.Concatenate()(flat)
+
+
 def export_truncated(
     model: Any,
-    outputs: Mapping[str, str],
+    outputs: Mapping[str, str | Sequence[str]],
     path: Path,
     *,
     metadata: Mapping[str, str],
@@ -107,7 +135,7 @@ def export_truncated(
 
     Args:
         model: a functional or built Sequential Keras model with one input.
-        outputs: layer by output name ("" for the last hidden layer).
+        outputs: layer by output name ("" for the last hidden layer), or several, to be joined.
         path: the ``.onnx`` file to write; untouched when the verification fails.
         metadata: stored in the file.
         real_images: uint8 [M, H, W, 3] to verify on besides random ones; None: random ones only.
@@ -124,8 +152,10 @@ def export_truncated(
     """
     started = time.perf_counter()
     ensure_writable(path.parent)
-    every = layer_tensors(model)
-    tensors = {name: every[find_layer(model, layer).name] for name, layer in outputs.items()}
+    tensors = {
+        name: joined_output(model, (layers,) if isinstance(layers, str) else layers)
+        for name, layers in outputs.items()
+    }
     predict = _predictor(model, tensors)
     if dense is None:
         graph, builder, choice = *_build(model, tensors, metadata), None

@@ -24,7 +24,14 @@ from scenetrack.errors import ConfigError
 from scenetrack.records import Tag, Tracker
 from scenetrack.stages.result import StageResult
 
-TASKS = {"train_mlp": "1", "activations": "2", "layer_svm": "4", "patch_bow": "5", "main": "all"}
+TASKS = {
+    "train_mlp": "1",
+    "activations": "2",
+    "layer_svm": "4",
+    "patch_bow": "5",
+    "handcrafted": "handcrafted",
+    "main": "all",
+}
 
 
 def run(config: StageConfig, *, given: Collection[str] = ()) -> StageResult:
@@ -118,7 +125,8 @@ def import_keras() -> None:
 def run_name(config: StageConfig) -> str:
     """The stage and its main settings, as the MLflow UI lists it."""
     settings = config.as_params()
-    shown = [settings[key] for key in ("data", "preset", "layer", "hidden") if settings.get(key)]
+    keys = ("data", "preset", "layer", "hidden", "encoder")
+    shown = [settings[key] for key in keys if settings.get(key, "none") not in ("", "none")]
     return " ".join([config.stage, *shown])
 
 

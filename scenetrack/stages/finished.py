@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Stages with a child run for each method, and those that are one method themselves.
-_WITH_METHODS, _ONE_METHOD = ("layer_svm", "patch_bow"), ("train_mlp",)
+_WITH_METHODS, _ONE_METHOD = ("layer_svm", "patch_bow", "handcrafted"), ("train_mlp",)
 _LOGITS = "logits"
 _VERIFIED_IMAGES = 64
 # The smallest normal float32: the logarithm of a probability of 0 stays finite.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scenetrack.config import DataConfig, DeviceConfig, TrainingConfig
+from scenetrack.config import DataConfig, DeviceConfig
 from scenetrack.data.catalog import SceneDataset, Split, load_dataset, stratified_split
 from scenetrack.data.images import load_images
 from scenetrack.errors import ConfigError, InputError
@@ -137,12 +137,16 @@ class SceneImages:
     held_out: np.ndarray
 
 
-def open_images(config: TrainingConfig, tracker: Tracker, size: int) -> SceneImages:
-    """The data set of ``config`` as images of ``size`` x ``size`` pixels, with a montage."""
+def open_images(config: DataConfig, tracker: Tracker, size: int, validation: float) -> SceneImages:
+    """The data set of ``config`` as images of ``size`` x ``size`` pixels, with a montage.
+
+    Args:
+        validation: stratified part of the training images that is held out.
+    """
     dataset = open_dataset(config, tracker)
     train = load_images(dataset.train.paths, size)
     test = load_images(dataset.test.paths, size)
-    fitted, held_out = stratified_split(dataset.train.labels, config.validation, config.seed)
+    fitted, held_out = stratified_split(dataset.train.labels, validation, config.seed)
     tracker.log(_samples(dataset))
     return SceneImages(dataset, train, test, fitted, held_out)
 

@@ -14,6 +14,7 @@ import numpy as np
 from scenetrack.classifiers import FittedClassifier
 from scenetrack.config import LayerSvmConfig
 from scenetrack.errors import ConfigError
+from scenetrack.export.truncate import joined_output
 from scenetrack.kernels import HISTOGRAM_KERNELS
 from scenetrack.records import Metric, Tracker
 from scenetrack.runtime import OnnxModel
@@ -36,14 +37,14 @@ def layer_svm(config: LayerSvmConfig, tracker: Tracker) -> StageResult:
         InputError: the data, the model or the layer cannot be used.
     """
     chosen = choose_network(config, tracker, "image_size")
-    network, layer, images = chosen.network, chosen.layer, chosen.images
-    _check_kernels(config.kernels, network, layer, images.train[:64])
+    network, layers, images = chosen.network, chosen.layers, chosen.images
+    _check_kernels(config.kernels, network, layers, images.train[:64])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if chosen.is_new:
             train_on_images(network, images, config, tracker, folder, "network/")
-        onnx = export_descriptor(network, layer, images, config, tracker, folder)
-        return _compare(config, tracker, images, onnx, layer, unseen=chosen.is_new)
+        onnx = export_descriptor(network, layers, images, config, tracker, folder).model
+        return _compare(config, tracker, images, onnx, layers, unseen=chosen.is_new)
 
 
 def _compare(
@@ -51,7 +52,7 @@ def _compare(
     tracker: Tracker,
     images: SceneImages,
     onnx: OnnxModel,
-    layer: str,
+    layers: Sequence[str],
     *,
     unseen: bool,
 ) -> StageResult:
@@ -60,7 +61,7 @@ def _compare(
     rate = (len(images.train) + len(images.test)) / (time.perf_counter() - started)
     tracker.log(Metric("time/descriptors_images_per_s", rate))
     comparison = Comparison(config, images, tracker, unseen)
-    tags = {"descriptor": f"mlp {layer}"}
+    tags = {"descriptor": f"mlp {', '.join(layers)}"}
     comparison.add_end_to_end(test["logits"], train["logits"], tags)
     features = Features(
         train["descriptors"].reshape(len(images.train), -1),
@@ -85,7 +86,7 @@ def _best_kernel(
 
 
 def _check_kernels(
-    kernels: Sequence[str], network: keras.Model, layer: str, pixels: np.ndarray
+    kernels: Sequence[str], network: keras.Model, layers: Sequence[str], pixels: np.ndarray
 ) -> None:
     """Raise ConfigError, before any training, for a kernel that the layer's output cannot take."""
     import keras
@@ -93,9 +94,9 @@ def _check_kernels(
     asked = [kernel for kernel in kernels if kernel in HISTOGRAM_KERNELS]
     if not asked:
         return
-    part = keras.Model(network.inputs, network.get_layer(layer).output)
+    part = keras.Model(network.inputs, joined_output(network, layers))
     if part.predict(pixels, verbose=0).min() < 0:
         raise ConfigError(
-            f"the {asked[0]} kernel takes no negative values, but layer {layer} gives them: "
-            "choose linear or rbf, or a layer with relu"
+            f"the {asked[0]} kernel takes no negative values, but layer {', '.join(layers)} gives "
+            "them: choose linear or rbf, or a layer with relu"
         )

@@ -17,7 +17,7 @@ from scenetrack.classifiers import (
     fit_by_cross_validation,
     refit,
 )
-from scenetrack.config import LayerSvmConfig, PatchBowConfig
+from scenetrack.config import HandcraftedConfig, LayerSvmConfig, PatchBowConfig
 from scenetrack.data.catalog import SceneDataset
 from scenetrack.errors import DataError
 from scenetrack.evaluation import Evaluation, comparison_records, comparison_text
@@ -59,7 +59,7 @@ class Comparison:
             may be called validation accuracy.
     """
 
-    config: LayerSvmConfig | PatchBowConfig
+    config: HandcraftedConfig | LayerSvmConfig | PatchBowConfig
     images: SceneImages
     tracker: Tracker
     unseen: bool

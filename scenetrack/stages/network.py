@@ -15,11 +15,15 @@ import numpy as np
 from scenetrack import __version__
 from scenetrack.checkpoints import Checkpoint
 from scenetrack.config import LayerSvmConfig, PatchBowConfig, TrainingConfig
+from scenetrack.data.patches import PatchGrid
 from scenetrack.errors import ModelError
 from scenetrack.export.dense import Dense
-from scenetrack.export.truncate import export_truncated, find_layer
+from scenetrack.export.scales import at_scales
+from scenetrack.export.truncate import export_truncated, find_layers, joined_output
 from scenetrack.figures import LayerRow, learning_curves, topology
 from scenetrack.models import PATCH_NETWORK, build_model
+from scenetrack.onnx_digest import model_digest
+from scenetrack.onnx_files import read_model
 from scenetrack.records import (
     Metric,
     Model,
@@ -156,13 +160,13 @@ class ChosenNetwork:
     Attributes:
         network: a taken one, or a new one that is still to be trained.
         is_new: whether it is still to be trained.
-        layer: name of the layer to cut at.
+        layers: names of the layers to cut at, whose outputs are joined.
         images: the data set at the size that the stage asked for.
     """
 
     network: keras.Model
     is_new: bool
-    layer: str
+    layers: tuple[str, ...]
     images: SceneImages
 
 
@@ -183,13 +187,13 @@ def choose_network(
     taken = take(config.model, config.experiment) if config.model else None
     planned = taken or build_model(config, classes=2)
     check_fits(planned, size_parameter, getattr(config, size_parameter))
-    layer = find_layer(planned, config.layer).name
-    images = open_images(config, tracker, config.image_size)
+    layers = find_layers(planned, config.layer)
+    images = open_images(config, tracker, config.image_size, config.validation)
     check_cross_validation(images.dataset)
     classes = len(images.dataset.class_names)
     network = taken or build_model(config, classes)
     check_classes(network, classes)
-    return ChosenNetwork(network, taken is None, layer, images)
+    return ChosenNetwork(network, taken is None, layers, images)
 
 
 def check_fits(network: keras.Model, name: str, size: int) -> None:
@@ -219,56 +223,83 @@ def check_classes(network: keras.Model, classes: int) -> None:
         )
 
 
+@dataclass(frozen=True)
+class ExportedDescriptor:
+    """A descriptor's graph, open, and the digest of what it computes."""
+
+    model: OnnxModel
+    digest: str
+
+
 def export_descriptor(
     network: keras.Model,
-    layer: str,
+    layers: Sequence[str],
     images: SceneImages,
     config: LayerSvmConfig | PatchBowConfig,
     tracker: Tracker,
     folder: Path,
     dense: Dense | None = None,
-) -> OnnxModel:
-    """The network up to ``layer`` as verified ONNX, logged and opened.
+    sizes: Sequence[int] = (),
+) -> ExportedDescriptor:
+    """The network up to ``layers`` as verified ONNX, logged and opened.
 
-    The graph gives ``descriptors``, the layer's output, and ``logits``, the network's own verdict,
-    so that one pass serves both ways to a class.
+    The graph gives ``descriptors``, the layers' outputs joined, and ``logits``, the network's own
+    verdict, so that one pass serves both ways to a class.
 
     Args:
         images: some of the training images verify the export.
         dense: for a patch network, how to apply it to whole images.
+        sizes: of the images that it is applied to, for several of them in one graph.
 
     Raises:
         ExportError: ONNX Runtime disagrees with Keras.
     """
     path = folder / "descriptors.onnx"
     metadata = descriptor_metadata(
-        network, layer, images.dataset.class_names, config.image_size, tracker.run_id, config.seed
+        network,
+        ",".join(layers),
+        images.dataset.class_names,
+        config.image_size,
+        tracker.run_id,
+        config.seed,
     )
     chosen = np.linspace(0, len(images.train) - 1, min(len(images.train), _VERIFIED_IMAGES))
     report = export_truncated(
         network,
-        {"descriptors": layer, "logits": "logits"},
+        {"descriptors": layers, "logits": "logits"},
         path,
         metadata=metadata,
         real_images=images.train[chosen.astype(int)],
         dense=dense,
     )
-    onnx = OnnxModel(report.path, device=config.device, require_gpu=config.require_gpu)
+    if len(sizes) > 1 and isinstance(config, PatchBowConfig):
+        scaled = at_scales(read_model(path), patch_grids(config), _scale_metadata(sizes))
+        path.write_bytes(scaled.SerializeToString())
+    onnx = OnnxModel(path, device=config.device, require_gpu=config.require_gpu)
     inputs = [TensorSpec(name, "uint8", shape) for name, shape in onnx.inputs.items()]
-    specs = [TensorSpec(name, "float32", shape) for name, shape in report.outputs.items()]
+    specs = [TensorSpec(name, "float32", shape) for name, shape in onnx.outputs.items()]
     records: list[Record] = [Param("dense_form", report.choice.form)] if report.choice else []
     tracker.log(
         *records,
-        Param("descriptor_layer", layer),
+        Param("descriptor_layer", ",".join(layers)),
         Tag("onnx_provider", onnx.provider),
         Metric("onnx/max_relative_error", max(report.errors.values())),
         Metric("time/export_s", report.seconds),
-        Model("descriptors", report.path, inputs, specs, metadata),
+        Model("descriptors", path, inputs, specs, metadata),
     )
     if report.choice:
         times = report.choice.milliseconds.items()
         tracker.log(*metrics({f"time/dense_{form}_ms": value for form, value in times}))
-    return onnx
+    return ExportedDescriptor(onnx, model_digest(path.read_bytes()))
+
+
+def patch_grids(config: PatchBowConfig) -> list[PatchGrid]:
+    """Where the patches lie in the image at each scale."""
+    return [PatchGrid(size, config.patch_size, config.stride) for size in config.scaled_sizes]
+
+
+def _scale_metadata(sizes: Sequence[int]) -> dict[str, str]:
+    return {"scaled_sizes": json.dumps(list(sizes))}
 
 
 def descriptor_metadata(
@@ -294,9 +325,9 @@ def descriptor_metadata(
     }
 
 
-def descriptor_width(network: keras.Model, layer: str) -> int:
-    """How many values the layer gives for one input."""
-    return int(np.prod(network.get_layer(layer).output.shape[1:]))
+def descriptor_width(network: keras.Model, layers: Sequence[str]) -> int:
+    """How many values the layers together give for one input."""
+    return int(np.prod(joined_output(network, layers).shape[1:]))
 
 
 def _log_network(model: keras.Model, tracker: Tracker) -> None:

@@ -28,7 +28,7 @@ def train_mlp(config: TrainMlpConfig, tracker: Tracker) -> StageResult:
         InputError: the data, or the run to resume, cannot be used.
     """
     tracker.log(Tag("descriptor", "none"), Tag("encoder", "none"), Tag("classifier", "network"))
-    images = open_images(config, tracker, config.image_size)
+    images = open_images(config, tracker, config.image_size, config.validation)
     dataset = images.dataset
     network = build_model(config, len(dataset.class_names))
     with tempfile.TemporaryDirectory() as folder:

@@ -97,7 +97,7 @@ def test_parameters_and_help_of_the_command(stage: type[EntryPointConfig]) -> No
 
 @stages
 def test_fields_are_described_and_of_a_known_type(stage: type[EntryPointConfig]) -> None:
-    known = (int, float, bool, str, tuple[int, ...], tuple[str, ...])
+    known = (int, float, bool, str, tuple[int, ...], tuple[float, ...], tuple[str, ...])
     assert set(field_types(stage).values()) <= set(known)
     for item in dataclasses.fields(stage):
         assert re.fullmatch(r"[A-Z].*\.", item.metadata["help"]), item.name

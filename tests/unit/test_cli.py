@@ -110,7 +110,7 @@ class TestValues:
     ) -> None:
         empty = ["--epochs", "", "--hidden", "", "--flip", "", "--layer", ""]
         assert cli.main(["patch_bow", *empty]) == 0
-        assert stages.only == config.PatchBowConfig(layer="")
+        assert stages.only == config.PatchBowConfig(layer=())
         assert cli.main(["activations", "", "--layer", ""]) == 0
         assert stages.configs[-1] == config.ActivationsConfig(image="", layer="")
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from scenetrack import descriptors
 from scenetrack.config import AGGREGATIONS, PatchBowConfig
-from scenetrack.data.patches import PatchGrid, sample_patches
-from scenetrack.descriptors import LayerDescriptor, aggregate
+from scenetrack.data.patches import PatchGrid
+from scenetrack.descriptors import Descriptor, LocalDescriptors, aggregate
 from scenetrack.export.dense import Dense
 from scenetrack.export.truncate import export_truncated
 from scenetrack.models import build_model
@@ -51,44 +51,70 @@ def keras_outputs(network: keras.Model, patches: np.ndarray) -> tuple[np.ndarray
     return values, logits
 
 
+@pytest.fixture(autouse=True)
+def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCENETRACK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SCENETRACK_CACHE_SIZE", "1GB")
+
+
+@pytest.fixture
+def descriptor(onnx: OnnxModel) -> Descriptor:
+    return Descriptor(onnx, "digest", PatchGrid(16, 6, 3).centres)
+
+
 @pytest.mark.parametrize("at_once", [1, 20, 40, 10**6])
 def test_describe_is_direct_prediction_patch_by_patch(
     network: keras.Model,
-    onnx: OnnxModel,
+    descriptor: Descriptor,
     images: np.ndarray,
     monkeypatch: pytest.MonkeyPatch,
     at_once: int,
 ) -> None:
     monkeypatch.setattr(descriptors, "PATCHES_AT_ONCE", at_once)
-    grid = PatchGrid(16, 6, 3)
-    descriptor = LayerDescriptor(onnx, grid)
-    parts = list(descriptor.describe(images, "describing"))
-    most = max(1, at_once // 16)
-    assert [part.images.stop - part.images.start for part in parts[:-1]] == [most] * (
-        len(parts) - 1
-    )
-    assert [index for part in parts for index in range(7)[part.images]] == list(range(7))
-    values = np.concatenate([part.values for part in parts])
-    logits = np.concatenate([part.logits for part in parts])
-    assert (values.shape, logits.shape) == ((7, 16, 5), (7, 16, 3))
-    assert values.dtype == logits.dtype == np.float32
+    local = descriptor.describe(images, {"split": "train"}, "describing")
+    assert (local.values.shape, local.logits.shape) == ((7, 16, 5), (7, 16, 3))
+    assert local.values.dtype == local.logits.dtype == np.float32
     assert descriptor.described == 7
     assert descriptor.images_per_second == pytest.approx(7 / descriptor.seconds)
-    for position, (y, x) in enumerate(parts[0].positions):
+    for position, (y, x) in enumerate(PatchGrid(16, 6, 3).positions):
         patch = images[:, y : y + 6, x : x + 6]
         expected_values, expected_logits = keras_outputs(network, patch)
-        assert values[:, position] == pytest.approx(expected_values, abs=1e-4)
-        assert logits[:, position] == pytest.approx(expected_logits, abs=1e-4)
+        assert local.values[:, position] == pytest.approx(expected_values, abs=1e-4)
+        assert local.logits[:, position] == pytest.approx(expected_logits, abs=1e-4)
+    parts = list(local.batches("encoding"))
+    most = max(1, at_once // 16)
+    assert [at.stop - at.start for at, _ in parts[:-1]] == [most] * (len(parts) - 1)
+    assert np.array_equal(np.concatenate([part.values for _, part in parts]), local.values)
 
 
-def test_sample_describes_random_patches(
-    network: keras.Model, onnx: OnnxModel, images: np.ndarray
+def test_descriptors_are_computed_once_for_a_model_and_its_images(
+    onnx: OnnxModel, images: np.ndarray
 ) -> None:
-    descriptor = LayerDescriptor(onnx, PatchGrid(16, 6, 3))
-    values = descriptor.sample(images, 30, seed=5)
-    expected, _ = keras_outputs(network, sample_patches(images, 6, 30, seed=5))
-    assert values == pytest.approx(expected, abs=1e-4)
-    assert descriptor.images_per_second == 0
+    def describe(digest: str, split: str) -> tuple[Descriptor, LocalDescriptors]:
+        one = Descriptor(onnx, digest, PatchGrid(16, 6, 3).centres)
+        return one, one.describe(images, {"split": split}, "describing")
+
+    first, made = describe("one", "train")
+    again, found = describe("one", "train")
+    assert (first.described, again.described) == (7, 0)
+    assert again.images_per_second == 0
+    assert np.array_equal(made.values, found.values)
+    assert np.array_equal(made.logits, found.logits)
+    assert describe("one", "test")[0].described == 7
+    assert describe("other", "train")[0].described == 7
+
+
+def test_sample_draws_descriptors_and_says_where_they_were() -> None:
+    values = np.arange(5 * 4 * 2, dtype=np.float32).reshape(5, 4, 2)
+    local = LocalDescriptors(values, np.zeros((5, 4, 0), np.float32))
+    drawn, places = local.sample(400, seed=3, owners=np.array([1, 4]))
+    owners, remainder = np.divmod(drawn[:, 0] / 2, 4)
+    assert set(owners) == {1, 4}
+    assert np.array_equal(remainder, places)
+    assert set(places) == {0, 1, 2, 3}
+    again, _ = local.sample(400, seed=3, owners=np.array([1, 4]))
+    assert np.array_equal(drawn, again)
+    assert set(local.sample(400, seed=3)[0][:, 0] // 8) == set(range(5))
 
 
 class TestAggregate:

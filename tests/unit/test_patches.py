@@ -19,7 +19,7 @@ def coded_images(count: int, size: int) -> np.ndarray:
 
 def batches(**changed: object) -> PatchBatches:
     settings: dict[str, object] = {
-        "images": coded_images(5, 9),
+        "images": [coded_images(5, 9)],
         "labels": np.array([2, 0, 1, 0, 2]),
         "owners": np.array([0, 2, 4]),
         "patch_size": 4,
@@ -123,9 +123,42 @@ class TestBatches:
         assert not np.array_equal(first, joined(batches(flip=True, seed=4), 4)[0])
 
 
+class TestScales:
+    """The same images at 9 and at 6 px: the red value of the smaller ones is 100 more."""
+
+    IMAGES = (coded_images(5, 9), coded_images(5, 6) + np.array([100, 0, 0], np.uint8))
+
+    def test_random_patches_are_of_each_size_alike_and_cut_out_whole(self) -> None:
+        patches, labels = joined(batches(images=self.IMAGES, per_image=200))
+        owners = patches[:, 0, 0, 0].astype(int)
+        small = owners >= 100
+        assert 0.4 < small.mean() < 0.6
+        assert np.bincount(owners % 100, minlength=5).tolist() == [200, 0, 200, 0, 200]
+        assert np.array_equal(labels, batches().labels[owners % 100])
+        assert {tuple(corner) for corner in patches[small, 0, 0, 1:].tolist()} == {
+            (y, x) for y in range(3) for x in range(3)
+        }
+        for patch in patches:
+            owner, row, column = patch[0, 0]
+            source = self.IMAGES[int(owner >= 100)][owner % 100]
+            assert np.array_equal(patch, source[row : row + 4, column : column + 4])
+
+    def test_a_grid_is_laid_over_each_size(self) -> None:
+        source = batches(images=self.IMAGES, stride=5)
+        patches, _ = joined(source)
+        assert len(source) == len(patches) == 3 * (4 + 1)
+        found = sorted(map(tuple, patches[:, 0, 0].tolist()))
+        large = [(image, y, x) for image in (0, 2, 4) for y in (0, 5) for x in (0, 5)]
+        assert found == [*large, (100, 0, 0), (102, 0, 0), (104, 0, 0)]
+
+    def test_a_sample_is_of_each_size_alike(self) -> None:
+        patches = sample_patches(self.IMAGES, 4, 400, seed=0)
+        assert 0.4 < np.mean(patches[:, 0, 0, 0] >= 100) < 0.6
+
+
 class TestSample:
     def test_from_owners_only_anywhere_in_the_image(self) -> None:
-        patches = sample_patches(coded_images(5, 9), 4, 500, seed=0, owners=np.array([1, 3]))
+        patches = sample_patches([coded_images(5, 9)], 4, 500, seed=0, owners=np.array([1, 3]))
         assert patches.shape == (500, 4, 4, 3)
         assert set(patches[:, 0, 0, 0]) == {1, 3}
         assert set(patches[:, 0, 0, 1]) == set(patches[:, 0, 0, 2]) == set(range(6))
@@ -136,6 +169,6 @@ class TestSample:
 
     def test_seed_decides(self) -> None:
         images = coded_images(5, 9)
-        first = sample_patches(images, 4, 50, seed=1)
-        assert np.array_equal(first, sample_patches(images, 4, 50, seed=1))
-        assert not np.array_equal(first, sample_patches(images, 4, 50, seed=2))
+        first = sample_patches([images], 4, 50, seed=1)
+        assert np.array_equal(first, sample_patches([images], 4, 50, seed=1))
+        assert not np.array_equal(first, sample_patches([images], 4, 50, seed=2))

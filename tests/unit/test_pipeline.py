@@ -65,7 +65,7 @@ def test_patch_logits_need_an_aggregation() -> None:
 
 def test_words_need_local_descriptors() -> None:
     encoder = patch_pipeline("linear").encoder
-    with pytest.raises(ModelError, match="visual words need local descriptors"):
+    with pytest.raises(ModelError, match="an encoder needs local descriptors"):
         ScenePipeline(whole_network(), CLASSES, SIZE, encoder=encoder)
 
 
@@ -85,9 +85,9 @@ def test_the_temperature_must_be_positive(temperature: float) -> None:
         image_pipeline(temperature=temperature)
 
 
-def test_a_network_must_have_both_outputs() -> None:
+def test_a_network_without_logits_needs_a_classifier() -> None:
     builder = GraphBuilder("other")
     images = builder.input("images", np.uint8, ["batch", 4, 4, 3])
     builder.output("pixels", images, np.uint8, ["batch", 4, 4, 3])
-    with pytest.raises(ModelError, match=r"outputs descriptors and logits .* with pixels"):
+    with pytest.raises(ModelError, match="the output logits, or a classifier, is required"):
         ScenePipeline(builder.build({}), CLASSES, 4)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from scenetrack.bundle.resize import resize_in_graph
+from scenetrack.export.resize import resize_in_graph
 from scenetrack.graph import GraphBuilder
 from scenetrack.runtime import OnnxModel
 

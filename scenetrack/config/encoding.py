@@ -1,0 +1,109 @@
+"""Settings of what turns local descriptors into one vector, and of the SVMs on it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from scenetrack.config.base import StageConfig, param
+from scenetrack.errors import ConfigError
+
+KERNELS = ("linear", "rbf", "chi2", "intersection")
+ENCODERS = ("bag_of_words", "vlad", "fisher_vector")
+ASSIGNMENTS = ("hard", "soft")
+NORMALISATIONS = ("l1", "l2", "hellinger")
+# What each encoder is compared by where nothing else is asked for.
+_KERNELS_OF = {"bag_of_words": KERNELS, "vlad": ("linear",), "fisher_vector": ("linear",)}
+_SIGNED = ("vlad", "fisher_vector")
+_MOST_CELLS = 64
+
+
+@dataclass(frozen=True)
+class EncodingConfig(StageConfig):
+    """A stage that encodes local descriptors and classifies the encodings."""
+
+    encoder: str = param("bag_of_words", "What an image's descriptors become.", choices=ENCODERS)
+    codebook_size: int = param(
+        1024, "Visual words, or components of a Fisher vector's mixture.", low=2, high=65536
+    )
+    pca: int = param(80, "Dimensions of descriptors after PCA; 0: no PCA.", low=0)
+    square_root: bool = param(
+        False, "Take roots of a descriptor's shares first, if its values are never negative."
+    )
+    position: float = param(
+        0.0, "Weight of a descriptor's place in the image, appended to it; 0: none.", low=0, high=10
+    )
+    pyramid: tuple[str, ...] = param(
+        ("1x1",), "Regions encoded apart and joined, rows x columns, such as 1x1,2x2 or 1x1,3x1."
+    )
+    assignment: str = param(
+        "hard", "Bag of words: one word for each descriptor, or shares.", choices=ASSIGNMENTS
+    )
+    tf_idf: bool = param(False, "Bag of words: rare words count more.")
+    normalisation: str = param(
+        "l1",
+        "Bag of words: shares, vectors of length 1, or roots of shares.",
+        choices=NORMALISATIONS,
+    )
+    kernels: tuple[str, ...] = param(
+        ("auto",),
+        "SVM kernels, one child run each; auto: all four for bag of words, else linear.",
+        choices=("auto", *KERNELS),
+    )
+    folds: int = param(5, "Folds of the cross-validation inside train.", low=2, high=20)
+    refit_encoder: bool = param(
+        False,
+        "Learn PCA and encoder anew inside each fold, rather than once from all training images.",
+    )
+
+    @property
+    def svm_kernels(self) -> tuple[str, ...]:
+        """The kernels to compare."""
+        return _KERNELS_OF[self.encoder] if self.kernels == ("auto",) else self.kernels
+
+    def validate(self) -> None:
+        super().validate()
+        for level in self.pyramid or ("none",):
+            self._check_level(level)
+        if len(set(self.pyramid)) < len(self.pyramid):
+            raise ConfigError(
+                f"pyramid must name each level once. Received: {','.join(self.pyramid)}"
+            )
+        if not self.kernels or ("auto" in self.kernels and len(self.kernels) > 1):
+            raise ConfigError(
+                f"kernels must be auto, or some of: {', '.join(KERNELS)}. Received: "
+                f"{','.join(self.kernels) or 'none'}"
+            )
+        signed = [kernel for kernel in self.svm_kernels if kernel in ("chi2", "intersection")]
+        if self.encoder in _SIGNED and signed:
+            raise ConfigError(
+                f"the {signed[0]} kernel takes no negative values, but {self.encoder} gives them: "
+                "choose linear or rbf"
+            )
+        self._check_words()
+
+    def _check_level(self, level: str) -> None:
+        match = re.fullmatch(r"([1-9]\d?)x([1-9]\d?)", level)
+        if not match or int(match[1]) * int(match[2]) > _MOST_CELLS:
+            raise ConfigError(
+                f"a level of the pyramid is ROWSxCOLUMNS of at most {_MOST_CELLS} regions, such "
+                f"as 2x2. Received: {level!r}"
+            )
+
+    def _check_words(self) -> None:
+        """Raise ConfigError for a setting of visual words that the encoder would not read."""
+        if self.encoder == "bag_of_words":
+            return
+        default = EncodingConfig
+        for name in ("assignment", "tf_idf", "normalisation"):
+            if getattr(self, name) != getattr(default, name):
+                raise ConfigError(
+                    f"{name} is a setting of bag_of_words, but encoder is {self.encoder}: leave "
+                    "it out"
+                )
+
+
+def need_kernel(kernels: tuple[str, ...]) -> None:
+    """Raise ConfigError where there is no kernel to choose."""
+    if not kernels:
+        raise ConfigError(f"kernels needs at least one of: {', '.join(KERNELS)}. Received: none")

@@ -1,0 +1,180 @@
+"""From local descriptors to finished methods: an encoder learnt inside train, SVMs on encodings."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scenetrack.config import EncodingConfig, HandcraftedConfig, PatchBowConfig
+from scenetrack.descriptors import Descriptor, LocalDescriptors, aggregate
+from scenetrack.encoders import BagOfWords, FisherVector, SceneEncoder, Vlad
+from scenetrack.encoders.base import LocalEncoder
+from scenetrack.errors import ConfigError
+from scenetrack.records import Artifact, Metric, Tracker
+from scenetrack.stages.inputs import SceneImages
+from scenetrack.stages.methods import Comparison, Features
+
+logger = logging.getLogger(__name__)
+
+# Descriptors that an encoder is learnt from, of each word or component, within bounds.
+_PER_WORD, _PER_COMPONENT = 100, 2000
+_FEWEST, _MOST = 50_000, 250_000
+
+
+@dataclass(frozen=True)
+class DescribedSplits:
+    """Local descriptors of both splits.
+
+    Attributes:
+        train, test: of all images.
+        positions: float32 [n, 2], middles (y, x) of an image's descriptors, relative to it.
+    """
+
+    train: LocalDescriptors
+    test: LocalDescriptors
+    positions: NDArray[np.float32]
+
+
+def describe(descriptor: Descriptor, images: SceneImages, tracker: Tracker) -> DescribedSplits:
+    """The descriptors of both splits, computed now or found in the cache."""
+    digest = images.dataset.digest
+    train, test = (
+        descriptor.describe(pixels, {"dataset": digest, "split": split}, f"describing {split}")
+        for pixels, split in ((images.train, "train"), (images.test, "test"))
+    )
+    if descriptor.described:
+        tracker.log(Metric("time/descriptors_images_per_s", descriptor.images_per_second))
+    return DescribedSplits(train, test, descriptor.positions)
+
+
+@dataclass
+class EncodingMethods:
+    """The methods of a stage that encodes local descriptors: an SVM for each kernel.
+
+    Args:
+        config: of the stage.
+        splits: what is encoded.
+        tracker: of the stage's run.
+    """
+
+    config: HandcraftedConfig | PatchBowConfig
+    splits: DescribedSplits
+    tracker: Tracker
+
+    def compare(self, comparison: Comparison, descriptor: str) -> None:
+        """Learn the encoder from all training images and add a method for each kernel.
+
+        Args:
+            comparison: gets the methods.
+            descriptor: its tag.
+        """
+        started = time.perf_counter()
+        encoder = self._learn()
+        self._log(encoder, time.perf_counter() - started)
+        started = time.perf_counter()
+        train, test = (
+            encode(encoder, split, f"encoding {name}")
+            for name, split in (("train", self.splits.train), ("test", self.splits.test))
+        )
+        rate = (len(train) + len(test)) / (time.perf_counter() - started)
+        self.tracker.log(
+            Metric("time/encoding_images_per_s", rate), Metric("features", train.shape[1])
+        )
+        tags = {"descriptor": descriptor, "encoder": encoder.encoder.name}
+        features = Features(train, test, encoder.preparation, tags)
+        in_fold = self._in_fold if self.config.refit_encoder else None
+        for kernel in self.config.svm_kernels:
+            started = time.perf_counter()
+            classifier = comparison.cross_validate(kernel, features, in_fold)
+            seconds = time.perf_counter() - started
+            name = f"{encoder.encoder.name} {kernel} svm"
+            comparison.add_svm(name, classifier, features, seconds)
+
+    def _learn(self, owners: NDArray[np.int64] | None = None) -> SceneEncoder:
+        """The encoder from a sample of the descriptors of ``owners``, or of all training images."""
+        config, train = self.config, self.splits.train
+        values, places = train.sample(sample_size(config), seed=config.seed, owners=owners)
+        logger.info(
+            "learning %s of %d from %d descriptors",
+            config.encoder.replace("_", " "),
+            config.codebook_size,
+            len(values),
+        )
+        encoder = SceneEncoder.learn(
+            values,
+            self.splits.positions[places],
+            build_encoder(config),
+            levels=config.pyramid,
+            positions=self.splits.positions,
+            pca=config.pca,
+            square_root=config.square_root,
+            position_weight=config.position,
+        )
+        if not config.tf_idf:
+            return encoder
+        batches = (part.values for _, part in train.batches("counting words"))
+        if owners is not None:
+            chosen = np.zeros(len(train.values), np.bool_)
+            chosen[owners] = True
+            batches = (p.values[chosen[at]] for at, p in train.batches("counting words"))
+        return encoder.learn_idf(batches)
+
+    def _in_fold(self, owners: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Features of all training images by an encoder learnt from ``owners`` alone."""
+        return encode(self._learn(owners), self.splits.train, "encoding for a fold")
+
+    def _log(self, encoder: SceneEncoder, seconds: float) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "encoder.npz"
+            np.savez(path, allow_pickle=False, **encoder.to_arrays())
+            self.tracker.log(Metric("time/codebook_s", seconds), Artifact(path))
+
+
+def encode(encoder: SceneEncoder, split: LocalDescriptors, task: str) -> NDArray[np.float32]:
+    """Features [N, W] of a split: only a few images' descriptors are in memory at a time."""
+    return np.concatenate([encoder.encode(part.values) for _, part in split.batches(task)])
+
+
+def aggregated(split: LocalDescriptors, how: str) -> NDArray[np.float32]:
+    """The network's own scores [N, C] of a split's images."""
+    parts = split.batches("putting verdicts together")
+    return np.concatenate([aggregate(part.logits, how) for _, part in parts])
+
+
+def build_encoder(config: EncodingConfig) -> LocalEncoder:
+    """The encoder that the settings ask for, not yet fitted."""
+    kinds: dict[str, Callable[[], LocalEncoder]] = {
+        "bag_of_words": lambda: BagOfWords(
+            config.codebook_size,
+            random_state=config.seed,
+            assignment=config.assignment,
+            tf_idf=config.tf_idf,
+            normalisation=config.normalisation,
+        ),
+        "vlad": lambda: Vlad(config.codebook_size, random_state=config.seed),
+        "fisher_vector": lambda: FisherVector(config.codebook_size, random_state=config.seed),
+    }
+    return kinds[config.encoder]()
+
+
+def sample_size(config: EncodingConfig) -> int:
+    """How many descriptors the encoder is learnt from."""
+    each = _PER_COMPONENT if config.encoder == "fisher_vector" else _PER_WORD
+    most = max(_MOST, _PER_WORD * config.codebook_size)
+    return int(np.clip(each * config.codebook_size, _FEWEST, most))
+
+
+def check_pca(pca: int, width: int, what: str) -> None:
+    """Raise ConfigError where PCA is to keep more values than a descriptor has."""
+    if pca > width:
+        raise ConfigError(
+            f"PCA keeps at most the {width} values of {what}. Received: pca={pca}; choose fewer, "
+            "or 0 for none"
+        )
