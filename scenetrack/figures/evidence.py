@@ -54,15 +54,23 @@ def evidence_map(
         interpolation="bilinear",
         aspect="auto",
     )
-    heading(whole, f"{label}  {probability:.1%}")
+    _name(whole, label, f"  {probability:.1%}", wide)
     heading(over, "What spoke for it")
     bar = canvas.colorbar(ScalarMappable(scale, _COLOURS), cax=side)
     bar.outline.set_visible(False)
     bar.set_label(unit, fontsize=8.5, color=GREY)
     side.tick_params(labelsize=8, length=2)
     side.yaxis.set_major_formatter("{x:.2g}")
-    fit(whole.title, wide)
     return to_png(canvas, name)
+
+
+def _name(axes: Axes, label: str, share: str, width: float) -> None:
+    """Title a panel ``width`` inches wide; of a long label the end is cut, never the share."""
+    title = heading(axes, share)
+    taken = title.get_window_extent().width / DPI
+    title.set_text(label)
+    fit(title, width - taken)
+    title.set_text(title.get_text() + share)
 
 
 def _axes(canvas: Canvas, left: float, width: float) -> Axes:

@@ -46,9 +46,9 @@ def _missing_glyphs_allowed() -> Iterator[None]:
         yield
 
 
-def heading(axes: Axes, text: str) -> None:
+def heading(axes: Axes, text: str) -> Text:
     """Title a panel as all figures do."""
-    axes.set_title(text, fontsize=12, fontweight="bold", loc="left")
+    return axes.set_title(text, fontsize=12, fontweight="bold", loc="left")
 
 
 def plain(axes: Axes) -> None:

@@ -11,17 +11,20 @@ import pytest
 from fake_bundle import PATCH, SIZE, STRIDE, fake_bundle, paint
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
 from scenetrack.bundle import with_evidence
 from scenetrack.data.patches import PatchGrid
 from scenetrack.errors import ModelError
+from scenetrack.figures import style
 from scenetrack.figures.evidence import evidence_map
 from scenetrack.onnx_files import read_model
 from scenetrack.predictions.classifier import Classifier
 from scenetrack.predictions.evidence import covering_grid, occlusion, spread
 from scenetrack.predictions.explain import Explainer, PictureNames
 from scenetrack.predictions.rows import make_rows
+from scenetrack.records import Figure
 from scenetrack.runtime import OnnxModel
 
 
@@ -140,13 +143,32 @@ class TestPicture:
         figure = evidence_map(np.zeros(shape, np.uint8), evidence, "$x^", 1.0, "unit", name="x.png")
         assert pixels(figure.png).shape[0] > 300
 
-    def test_long_names_are_cut_to_their_image(self) -> None:
+    @pytest.mark.parametrize("name", ["a very long name of a class of scenes " * 3, "森" * 40])
+    def test_long_names_are_cut_to_their_image(
+        self, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        titles: list[str] = []
+
+        def keep(canvas: Canvas, name: str) -> Figure:
+            titles.append(canvas.axes[0].get_title(loc="left"))
+            return style.to_png(canvas, name)
+
+        monkeypatch.setattr("scenetrack.figures.evidence.to_png", keep)
         image = np.full((30, 30, 3), 255, np.uint8)
         short, long = (
-            evidence_map(image, np.ones((3, 3)), label, 0.5, "unit", name="x.png")
-            for label in ("coast", "a very long name of a class of scenes " * 3)
+            pixels(evidence_map(image, np.ones((3, 3)), label, 0.5, "unit", name="x.png").png)
+            for label in ("coast", name)
         )
-        assert pixels(short.png).shape == pixels(long.png).shape
+        assert short.shape == long.shape
+        # The heading of the second image begins where the first one, 3.6 inches wide, ends.
+        edge, top = int(3.7 * style.DPI), int(0.4 * style.DPI)
+        assert (short[:top, edge:] != 255).any()
+        assert np.array_equal(short[:top, edge:], long[:top, edge:])
+        assert titles[0] == "coast  50.0%"
+        label, share = titles[1].split("…")
+        assert share == "  50.0%"
+        assert label
+        assert name.startswith(label)
 
 
 @pytest.fixture
