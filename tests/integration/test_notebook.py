@@ -121,7 +121,7 @@ class TestExecuted:
     def test_the_table_of_runs_lists_parent_and_children(self, executed: tuple[Any, Path]) -> None:
         (table,) = [output.data["text/html"] for output in code_cells(executed[0])[-2].outputs]
         rows = re.findall(r"<td>([^<]*)</td>\s*<td>(True|False)</td>\s*<td>([A-Z]+)</td>", table)
-        assert rows[0] == ("patch_bow demo 256,128", "False", "FINISHED")
+        assert rows[0] == ("patch_bow demo 256,128 bag_of_words", "False", "FINISHED")
         assert rows[1:] == [(name, "True", "FINISHED") for name in METHODS]
 
     def test_ends_with_one_file(self, executed: tuple[Any, Path]) -> None:
