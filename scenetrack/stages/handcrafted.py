@@ -32,7 +32,8 @@ def handcrafted(config: HandcraftedConfig, tracker: Tracker) -> StageResult:
     grid = SiftGrid(
         config.image_size, config.step, config.bin_sizes, config.colour, config.smoothing
     )
-    check_pca(config.pca, grid.width, f"a {config.colour} descriptor")
+    name = "dense sift" if config.colour == "grey" else f"dense sift {config.colour}"
+    check_pca(config.pca, grid.width, name)
     images = open_images(config, tracker, config.image_size, validation=0.0)
     check_cross_validation(images.dataset)
     metadata = {
@@ -48,7 +49,6 @@ def handcrafted(config: HandcraftedConfig, tracker: Tracker) -> StageResult:
     _log_network(graph, network, metadata, tracker)
     splits = describe(Descriptor(network, model_digest(graph), grid.positions), images, tracker)
     comparison = Comparison(config, images, tracker, unseen=False)
-    name = "dense sift" if config.colour == "grey" else f"dense sift {config.colour}"
     EncodingMethods(config, splits, tracker).compare(comparison, name)
     return comparison.finish()
 

@@ -2,48 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from mlflow import entities
+from shipped import bundled, check_against_the_run
 from workplace import CLASSES, Workplace
 
 from scenetrack import cli, tracking
-from scenetrack.data.images import decode_image
 from scenetrack.errors import ModelError
 from scenetrack.runtime import OnnxModel
 from scenetrack.stages.bundle import bundle_of
 from scenetrack.stages.finished import find_method, open_pipeline
-
-
-def bundled(*words: str) -> OnnxModel:
-    """The file that ``scenetrack bundle`` writes."""
-    assert cli.main(["bundle", *words, "-o", "scene.onnx"]) == 0
-    return OnnxModel("scene.onnx")
-
-
-def logged_predictions(run_id: str) -> Iterator[tuple[str, str, float, float]]:
-    """File, predicted class, its score and probability, as the run logged them when tested."""
-    with tracking.run_file(run_id, "predictions.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            yield row["file"], row["predicted"], float(row["score"]), float(row["probability"])
-
-
-def check_against_the_run(model: OnnxModel, run_id: str, folder: Path) -> None:
-    """The graph on files as they are, 48 px and unresized, says what the run once logged."""
-    classes = json.loads(model.metadata["classes"])
-    rows = list(logged_predictions(run_id))
-    assert len(rows) == 15
-    for file, predicted, score, probability in rows:
-        result = model.run(images=decode_image(folder / "test" / file)[None])
-        assert classes[int(result["label"][0])] == predicted
-        assert float(result["scores"].max()) == pytest.approx(score, rel=1e-5, abs=1e-5)
-        assert float(result["probabilities"].max()) == pytest.approx(probability, abs=1e-5)
 
 
 def test_every_method_of_a_run_says_what_it_said_when_it_was_tested(
