@@ -9,16 +9,22 @@ import onnx
 from onnx import TensorProto
 
 from scenetrack.classifiers import FittedClassifier, refit
-from scenetrack.encoders import BagOfWords, DescriptorPca, SceneEncoder
+from scenetrack.config import COLOURS
+from scenetrack.data.patches import PatchGrid
+from scenetrack.encoders import BagOfWords, DescriptorPca, LocalEncoder, SceneEncoder
+from scenetrack.export.scales import at_scales
 from scenetrack.graph import GraphBuilder
 from scenetrack.kernels import HISTOGRAM_KERNELS
 from scenetrack.pipeline import ScenePipeline
 from scenetrack.runtime import OnnxModel
+from scenetrack.sift import SiftGrid, sift_graph
 
 CLASSES = ("coast", "forest", "street")
 SIZE, PATCH, STRIDE, WIDTH = 24, 8, 4, 6
 GAMMA = {"linear": 0.0, "rbf": 3.0, "chi2": 2.0, "intersection": 0.0}
 FITTED_IMAGES = 36
+SIZES = (PatchGrid(SIZE, PATCH, STRIDE), PatchGrid(SIZE // 2, PATCH, STRIDE))
+SIFT = {colour: SiftGrid(SIZE, 4, (3, 5), colour, 1.0) for colour in COLOURS}
 
 
 def dense_network(
@@ -111,6 +117,51 @@ def scene_encoder(
     projected = reduction.transform(descriptors) if reduction else descriptors
     bow = BagOfWords(words, iterations=5).fit(projected)
     return SceneEncoder(bow, ("1x1",), centres(count), reduction)
+
+
+def sizes_network() -> onnx.ModelProto:
+    """The dense network over images of SIZE px and of half of it: outputs [N, n, ...]."""
+    return at_scales(dense_network(), SIZES, {})
+
+
+def sift_network(colour: str = "grey") -> onnx.ModelProto:
+    """Dense SIFT, bytes without any logits."""
+    return sift_graph(SIFT[colour], {})
+
+
+def encoded_pipeline(
+    network: onnx.ModelProto,
+    positions: np.ndarray,
+    encoder: LocalEncoder,
+    kernel: str = "linear",
+    **learn,
+) -> ScenePipeline:
+    """An SVM on what ``encoder`` learnt of all descriptors of a few images.
+
+    ``positions`` float32 [n, 2] are those of an image's descriptors; ``learn`` are further
+    arguments of ``SceneEncoder.learn``.
+    """
+    images, labels = scenes(FITTED_IMAGES)
+    local = OnnxModel(network.SerializeToString(), device="cpu").run(images=images)["descriptors"]
+    settings = {"levels": ("1x1",), "pca": 0, "square_root": False, "position_weight": 0.0}
+    learnt = SceneEncoder.learn(
+        local.reshape(-1, local.shape[-1]),
+        np.tile(positions, (len(local), 1)),
+        encoder,
+        positions=positions,
+        **(settings | learn),
+    ).learn_idf([local])
+    features = learnt.encode(local)
+    classifier = svm(features, labels, kernel, preparation=learnt.preparation)
+    return ScenePipeline(
+        network,
+        CLASSES,
+        SIZE,
+        aggregation="mean",
+        encoder=learnt,
+        classifier=classifier,
+        temperature=0.7,
+    )
 
 
 def patch_pipeline(kernel: str = "", *, pca: int = 4, c: float = 10.0, **parts) -> ScenePipeline:
