@@ -216,8 +216,8 @@ class FittedClassifier:
         missing = sorted(set(names) - set(arrays))
         if missing:
             raise InputError(
-                f"a saved classifier needs {', '.join(names)}. Missing: {', '.join(missing)}; "
-                "save it again"
+                f"a saved classifier needs {', '.join(names)}. Missing: {', '.join(missing)}; run "
+                "the stage again with this version"
             )
         values: dict[str, Any] = {name: np.asarray(arrays[name]) for name in names}
         return cls(**{name: v if v.ndim else v.item() for name, v in values.items()})
