@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from mlflow import entities
 from PIL import Image
+from shipped import bundled, check_against_the_run
 from workplace import TINY_MLP, TINY_PATCHES, Workplace, finished, flags
 
 from scenetrack import cli, tracking
@@ -50,21 +51,27 @@ def test_layer_svm_trains_a_network_of_its_own(workplace: Workplace, twins: obje
     assert out.splitlines()[-1].startswith(f"run {run.info.run_id}; to ship it: scenetrack bundle")
 
 
+@pytest.mark.parametrize("layers", ["hidden_1", "hidden_2,hidden_1"])
 def test_layer_svm_takes_the_network_of_a_run(
-    here: Workplace, twins: tuple[entities.Run, ...], capsys: pytest.CaptureFixture[str]
+    here: Workplace,
+    twins: tuple[entities.Run, ...],
+    capsys: pytest.CaptureFixture[str],
+    layers: str,
 ) -> None:
-    model = twins[0].info.run_id
-    words = ["--data", str(here.data), "--experiment", "svm of a run", *SVM_WORDS]
-    words += ["--image-size", "16", "--model", model, "--layer", "hidden_1"]
+    model, experiment = twins[0].info.run_id, f"svm of {layers}"
+    words = ["--data", str(here.data), "--experiment", experiment, *SVM_WORDS]
+    words += ["--image-size", "16", "--model", model, "--layer", layers]
     assert cli.main(["layer_svm", *words]) == 0, capsys.readouterr().err
-    (run,) = here.runs("svm of a run")
+    (run,) = here.runs(experiment)
     methods = here.children(run)
     assert "time/fit_s" not in run.data.metrics
-    assert methods["layer svm"].data.tags["descriptor"] == "mlp hidden_1"
+    assert methods["layer svm"].data.tags["descriptor"] == f"mlp {layers.replace(',', ', ')}"
     # The network may have been trained on what is held out here.
     assert "val/accuracy" not in methods["layer svm"].data.metrics
     end_to_end = methods["end to end"].data.metrics["test/accuracy"]
     assert end_to_end == twins[0].data.metrics["test/accuracy"]
+    svm = methods["layer svm"].info.run_id
+    check_against_the_run(bundled(svm), svm, here.data)
 
 
 def test_patch_bow_takes_a_keras_file(
