@@ -235,7 +235,16 @@ class HandcraftedConfig(DeviceConfig, EncodingConfig, EvaluatedConfig):
     """Dense SIFT with the encoders and SVMs of learnt descriptors."""
 
     stage: ClassVar[str] = "handcrafted"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "best": {
+            "bin_sizes": (4, 6, 8, 10, 14, 20),
+            "colour": "opponent",
+            "encoder": "fisher_vector",
+            "codebook_size": 256,
+            "pca": 96,
+            "position": 1.0,
+        }
+    }
 
     preset: str = param("", "Named settings that replace the defaults: best.")
     image_size: int = param(256, "Side in pixels that images are resized to.", low=8, high=2048)
