@@ -6,7 +6,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +67,7 @@ class EncodingMethods:
     config: HandcraftedConfig | PatchBowConfig
     splits: DescribedSplits
     tracker: Tracker
+    _of_folds: dict[bytes, SceneEncoder] = field(default_factory=dict, init=False, repr=False)
 
     def compare(self, comparison: Comparison, descriptor: str) -> None:
         """Learn the encoder from all training images and add a method for each kernel.
@@ -128,7 +129,11 @@ class EncodingMethods:
 
     def _in_fold(self, owners: NDArray[np.int64]) -> NDArray[np.float32]:
         """Features of all training images by an encoder learnt from ``owners`` alone."""
-        return encode(self._learn(owners), self.splits.train, "encoding for a fold")
+        fold = owners.tobytes()
+        # Every kernel has the same folds, and learning takes longer than encoding.
+        if fold not in self._of_folds:
+            self._of_folds[fold] = self._learn(owners)
+        return encode(self._of_folds[fold], self.splits.train, "encoding for a fold")
 
     def _log(self, encoder: SceneEncoder, seconds: float) -> None:
         with tempfile.TemporaryDirectory() as folder:

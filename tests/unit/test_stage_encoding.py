@@ -141,6 +141,19 @@ class TestFolds:
         assert len(once) == len(fold) == 300
         assert once.max() > MARKER > fold.max()
 
+    def test_all_kernels_share_the_encoder_of_a_fold(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO", "scenetrack")
+        watched = compared({"pca": 2, "kernels": ("linear", "chi2")}, splits())
+        first, second = watched.in_fold.values()
+        assert first is not None
+        assert second is not None
+        assert np.array_equal(first(OWNERS), second(OWNERS))
+        assert not np.array_equal(first(OWNERS), second(HELD_OUT))
+        # Of all images, of one fold, of the other.
+        assert sum("learning bag of words" in line for line in caplog.messages) == 3
+
     def test_without_it_the_encoder_is_learnt_once(self) -> None:
         settings = {**LEARNT["words"], "refit_encoder": False, "kernels": ("linear", "chi2")}
         assert compared(settings, splits()).in_fold == {"linear": None, "chi2": None}
