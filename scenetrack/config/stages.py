@@ -40,7 +40,7 @@ class EvaluatedConfig(DataConfig):
 class TrainingConfig(EvaluatedConfig):
     """A stage that trains a network."""
 
-    preset: str = param("", "Named settings that replace the defaults: course.")
+    preset: str = param("", "Named settings that replace the defaults: course or best.")
     resume: str = param("", "Run id of a killed training to go on with from its last epoch.")
     hidden: tuple[int, ...] = param(
         (1024, 512), "Widths of the hidden Dense layers, with commas.", low=1, high=65536
@@ -96,7 +96,11 @@ class TrainMlpConfig(TrainingConfig):
             "augmentation": ("flip",),
             "epochs": 50,
             "batch_size": 32,
-        }
+        },
+        "best": {
+            "augmentation": ("flip", "shift", "zoom", "brightness"),
+            "epochs": 150,
+        },
     }
 
     image_size: int = param(32, "Side in pixels that images are resized to.", low=4, high=1024)
@@ -114,6 +118,10 @@ class LayerSvmConfig(DeviceConfig, TrainMlpConfig):
     """Task 4: an SVM on one layer's output for the whole image."""
 
     stage: ClassVar[str] = "layer_svm"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        **TrainMlpConfig.presets,
+        "best": {**TrainMlpConfig.presets["best"], "layer": ("hidden_1", "hidden_2")},
+    }
 
     model: str = param("", "Run id or .keras file to take the network from; empty: train one.")
     layer: tuple[str, ...] = param(
@@ -153,7 +161,19 @@ class PatchBowConfig(DeviceConfig, EncodingConfig, TrainingConfig):
             "weight_decay": 0.0,
             "epochs": 20,
             "batch_size": 128,
-        }
+        },
+        "best": {
+            "image_size": 96,
+            "scales": (1.0, 0.67, 0.5, 0.34),
+            "stride": 3,
+            "patches_per_image": 80,
+            "dropout": 0.25,
+            "epochs": 25,
+            "encoder": "fisher_vector",
+            "codebook_size": 256,
+            "pca": 96,
+            "position": 1.0,
+        },
     }
 
     image_size: int = param(128, "Side in pixels that images are resized to.", low=8, high=2048)
