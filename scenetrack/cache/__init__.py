@@ -196,14 +196,20 @@ class Cache:
             return False
         excess = folder_size(self.folder) + needed - self.bound
         missing = needed + _SPARE - shutil.disk_usage(self.folder).free if needed else 0
+        removed: list[int] = []
         for entry in self.entries():
-            if max(excess, missing) <= 0:
+            if max(excess, missing) <= sum(removed):
                 break
             if remove_entry(entry.path):
-                logger.info("removed %s of %s to make room", entry.path, format_size(entry.size))
-                excess -= entry.size
-                missing -= entry.size
-        return excess <= 0
+                logger.debug("removed %s of %s", entry.path, format_size(entry.size))
+                removed.append(entry.size)
+        if removed:
+            logger.info(
+                "removed %d entries of %s from the cache (SCENETRACK_CACHE_SIZE) to make room",
+                len(removed),
+                format_size(sum(removed)),
+            )
+        return excess <= sum(removed)
 
     def _temporary(self, kind: str, spec: ArraySpec, blocks: Iterator[np.ndarray]) -> np.ndarray:
         with self._room_needed(kind, spec):

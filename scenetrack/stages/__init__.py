@@ -33,6 +33,8 @@ TASKS = {
     "main": "all",
 }
 
+_WITHOUT_NETWORK = ("handcrafted",)
+
 
 def run(config: StageConfig, *, given: Collection[str] = ()) -> StageResult:
     """Run the stage of ``config`` in an MLflow run of its own and print its summary.
@@ -105,7 +107,8 @@ def _printed(result: StageResult) -> StageResult:
 
 def stage_function(stage: str) -> Callable[[Any, Tracker], StageResult]:
     """The function of an entry point, imported only now: TensorFlow takes seconds."""
-    import_keras()
+    if stage not in _WITHOUT_NETWORK:
+        import_keras()
     module = importlib.import_module(f"scenetrack.stages.{stage}")
     function: Callable[[Any, Tracker], StageResult] = getattr(module, stage)
     return function
