@@ -263,6 +263,7 @@ class HandcraftedConfig(DeviceConfig, EncodingConfig, EvaluatedConfig):
             "codebook_size": 256,
             "pca": 96,
             "position": 1.0,
+            "refit_encoder": True,
         }
     }
 
