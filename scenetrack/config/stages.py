@@ -98,8 +98,9 @@ class TrainMlpConfig(TrainingConfig):
             "batch_size": 32,
         },
         "best": {
+            "hidden": (2048, 1024),
             "augmentation": ("flip", "shift", "zoom", "brightness"),
-            "epochs": 150,
+            "epochs": 250,
         },
     }
 
