@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from scenetrack.cache import ArraySpec, Cache
+from scenetrack.data.images import PIXELS_VERSION
 from scenetrack.runtime import OnnxModel
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class LocalDescriptors:
         """Random descriptors.
 
         Args:
-            count: how many.
+            count: how many; all, in order, where there are no more than that.
             seed: of the draw.
             owners: int64 [m], the images to draw from; None: all.
 
@@ -62,6 +63,10 @@ class LocalDescriptors:
         """
         rng = np.random.default_rng(seed)
         allowed = np.arange(len(self.values)) if owners is None else owners
+        each = self.values.shape[1]
+        if count >= len(allowed) * each:
+            every = self.values[allowed].reshape(-1, self.values.shape[2])
+            return every, np.tile(np.arange(each), len(allowed))
         images = np.sort(rng.choice(allowed, size=count))  # kind to memory maps
         places = rng.integers(self.values.shape[1], size=count)
         return self.values[images, places], places
@@ -106,6 +111,7 @@ class Descriptor:
         key = {
             "model": self.digest,
             "image_size": str(images.shape[1]),
+            "pixels": str(PIXELS_VERSION),
             "provider": self.network.provider,
             **source,
         }

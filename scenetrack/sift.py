@@ -153,7 +153,8 @@ class SiftGrid:
         inside.
         """
         size = self.image_size
-        radius = int(np.ceil(4 * self.smoothing))
+        # A line mirrors no farther than its own length.
+        radius = min(int(np.ceil(4 * self.smoothing)), size - 1)
         places = np.arange(-radius, radius + 1)
         kernel = np.exp(-(places**2) / (2 * max(self.smoothing, _TINY) ** 2))
         reach = np.arange(size)[:, None] + places

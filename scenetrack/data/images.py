@@ -32,7 +32,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 _MAX_PIXELS = 80_000_000
 _LIMIT = f"the limit is {_MAX_PIXELS // 10**6} megapixels"
 # Part of the key of cached pixels: to be raised whenever decoding or resizing changes.
-_PIXELS_VERSION = 2
+PIXELS_VERSION = 2
 _BATCH = 1024
 _BLOCK_BYTES = 2**25
 _TURN_BACK = {
@@ -306,7 +306,7 @@ def _pixels_key(paths: Sequence[Path], size: int) -> dict[str, str]:
     return {
         "size": f"{size} px",
         "contents": hashlib.sha256(contents.encode()).hexdigest(),
-        "version": str(_PIXELS_VERSION),
+        "version": str(PIXELS_VERSION),
     }
 
 

@@ -116,7 +116,8 @@ class SceneEncoder:
         rows = plain._project_parts(values, places)
         scale = 0.0
         if position_weight:
-            spread = float(rows.var(axis=0, dtype=np.float64).sum())
+            # Descriptors that are all equal have no unit of their own.
+            spread = float(rows.var(axis=0, dtype=np.float64).sum()) or 1.0
             scale = position_weight * np.sqrt(spread / _POSITION_VARIANCE)
             rows = np.hstack([rows, place_values(places, scale)])
         is_hard = isinstance(encoder, BagOfWords) and encoder.assignment == "hard"

@@ -117,6 +117,14 @@ def test_sample_draws_descriptors_and_says_where_they_were() -> None:
     assert set(local.sample(400, seed=3)[0][:, 0] // 8) == set(range(5))
 
 
+def test_a_sample_is_never_larger_than_what_there_is() -> None:
+    values = np.arange(3 * 2 * 1, dtype=np.float32).reshape(3, 2, 1)
+    local = LocalDescriptors(values, np.zeros((3, 2, 0), np.float32))
+    drawn, places = local.sample(100, seed=0, owners=np.array([0, 2]))
+    assert drawn[:, 0].tolist() == [0, 1, 4, 5]
+    assert places.tolist() == [0, 1, 0, 1]
+
+
 class TestAggregate:
     # Two images, three patches each, two classes.
     LOGITS = np.array([[[1, 4], [5, 0], [3, 2]], [[-1, -4], [-7, -2], [-5, -3]]], dtype=np.float32)

@@ -294,3 +294,10 @@ def test_bins_must_fit_into_the_image() -> None:
     assert len(SiftGrid(40, 6, (10,), "grey", 1.0).positions) == 1
     with pytest.raises(ConfigError, match=r"Received: bins of 10 px in an image of 39 px"):
         SiftGrid(39, 6, (4, 10), "grey", 1.0)
+
+
+def test_a_blur_wider_than_the_image_mirrors_no_farther_than_its_length() -> None:
+    grid = SiftGrid(16, 4, (2,), "grey", 20.0)
+    image = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), np.uint8)
+    came = OnnxModel(sift_graph(grid, {}).SerializeToString()).run(images=image)["descriptors"]
+    assert came.shape == (1, len(grid.positions), 128)

@@ -138,7 +138,8 @@ class TestFolds:
         plain = splits()
         of_a_fold(LEARNT["vlad"], replace(plain, train=marked(plain.train, HELD_OUT)))
         once, fold = seen
-        assert len(once) == len(fold) == 300
+        # All there are, for they are fewer than asked for.
+        assert (len(once), len(fold)) == (48, 24)
         assert once.max() > MARKER > fold.max()
 
     def test_all_kernels_share_the_encoder_of_a_fold(
