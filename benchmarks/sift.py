@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import cv2
 import numpy as np
-from _machine import RESULTS, machine, real_images, table
+from _machine import RESULTS, machine, real_images, table, times_by_turns
 from numpy.typing import NDArray
 
 from scenetrack.runtime import OnnxModel
@@ -71,17 +70,6 @@ def agreement(ours: Bytes, theirs: NDArray[np.float64]) -> tuple[float, float]:
     return float(cosines.mean()), float(np.quantile(cosines, 0.01))
 
 
-def measured(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """The median seconds of each way, taken by turns after one round that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds + 1):
-        for name, work in ways.items():
-            started = time.perf_counter()
-            work()
-            seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(taken[1:]) for name, taken in seconds.items()}
-
-
 def row(threads: int, seconds: Mapping[str, float], images: int) -> dict[str, object]:
     """Milliseconds an image, and how many times as fast ours are: at a batch of 1, at the best."""
     each = {name: 1000 * taken / images for name, taken in seconds.items()}
@@ -111,7 +99,7 @@ def compare(grid: SiftGrid, images: Bytes, rounds: int) -> tuple[list[dict[str, 
         }
         for batch in BATCHES:
             ways[_name(batch)] = lambda model=model, batch=batch: model.predict(images, batch)
-        rows.append(row(threads, measured(ways, rounds), len(images)))
+        rows.append(row(threads, times_by_turns(ways, rounds), len(images)))
     ours = model.predict(images, 1)["descriptors"].reshape(len(images), len(points), -1, 128)
     pairs = [
         agreement(ours[image, :, plane], in_our_order(finder.compute(pixels, points)[1]))
