@@ -37,6 +37,7 @@ __all__ = [
     "ArraySpec",
     "Cache",
     "StoredEntry",
+    "chosen_bound",
     "folder_size",
     "format_size",
     "parse_size",
@@ -157,9 +158,9 @@ class Cache:
         return self.folder / kind / entry_name(key)
 
     def _bound(self) -> int:
-        text = os.environ.get(SIZE_VARIABLE, "").strip()
-        if text:
-            return parse_size(text)
+        chosen = chosen_bound()
+        if chosen is not None:
+            return chosen
         free = shutil.disk_usage(self.folder).free + folder_size(self.folder)
         return min(_DEFAULT_BOUND, free // _SHARE_OF_DISK)
 
@@ -232,6 +233,16 @@ class Cache:
                 f"{printable(self.folder)} has {left} left ({error.strerror}): free some room or "
                 "set SCENETRACK_CACHE to another folder"
             ) from error
+
+
+def chosen_bound() -> int | None:
+    """Bytes that ``SCENETRACK_CACHE_SIZE`` allows; None where it is not set.
+
+    Raises:
+        InputError: it is no size.
+    """
+    text = os.environ.get(SIZE_VARIABLE, "").strip()
+    return parse_size(text) if text else None
 
 
 def parse_size(text: str) -> int:

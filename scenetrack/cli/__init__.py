@@ -34,7 +34,7 @@ from scenetrack.config import (
     field_types,
     format_value,
 )
-from scenetrack.errors import ScenetrackError, Terminated
+from scenetrack.errors import ConfigError, ScenetrackError, Terminated
 from scenetrack.mlproject import POSITIONAL, flag_name
 
 __all__ = ["EXAMPLES", "build_config", "command_line", "main", "parse_value"]
@@ -123,7 +123,7 @@ def _command(config: type[EntryPointConfig]) -> click.Command:
             count = -1 if get_args(types[item.name]) else 1
             params.append(click.Argument([item.name], required=False, nargs=count))
         else:
-            params.append(_option(item, types[item.name]))
+            params.append(_option(config, item, types[item.name]))
     return click.Command(
         name=config.stage,
         help=config.__doc__,
@@ -133,7 +133,9 @@ def _command(config: type[EntryPointConfig]) -> click.Command:
     )
 
 
-def _option(item: dataclasses.Field[Any], kind: Any) -> click.Option:
+def _option(
+    config: type[EntryPointConfig], item: dataclasses.Field[Any], kind: Any
+) -> click.Option:
     # A switch may stand alone or take a value, as MLproject always gives one.
     value_if_alone: dict[str, Any] = {}
     if kind is bool:
@@ -143,7 +145,7 @@ def _option(item: dataclasses.Field[Any], kind: Any) -> click.Option:
         [*short, flag_name(item.name), item.name],
         type=str,
         metavar=_metavar(item, kind),
-        help=_help(item, kind),
+        help=_help(config, item, kind),
         **value_if_alone,
     )
 
@@ -158,7 +160,7 @@ def _metavar(item: dataclasses.Field[Any], kind: Any) -> str:
     return f"{single},..." if get_args(kind) else single
 
 
-def _help(item: dataclasses.Field[Any], kind: Any) -> str:
+def _help(config: type[EntryPointConfig], item: dataclasses.Field[Any], kind: Any) -> str:
     low, high = item.metadata["low"], item.metadata["high"]
     notes = []
     if low is not None and high is not None:
@@ -168,9 +170,18 @@ def _help(item: dataclasses.Field[Any], kind: Any) -> str:
     default = format_value(item.default)
     if default:
         notes.append(f"default: {default}")
-    if get_args(kind):
+    if get_args(kind) and _may_be_empty(config, item.name):
         notes.append(f"{EMPTY_LIST}: empty")
     return f"{item.metadata['help']} [{'; '.join(notes)}]" if notes else item.metadata["help"]
+
+
+def _may_be_empty(config: type[EntryPointConfig], name: str) -> bool:
+    """Whether the list ``name`` may have no items: the config itself says so."""
+    try:
+        config(**{name: ()})
+    except ConfigError:
+        return False
+    return True
 
 
 def _callback(config: type[EntryPointConfig]) -> Callable[..., None]:

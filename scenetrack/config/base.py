@@ -133,6 +133,6 @@ def _check_value(item: dataclasses.Field[Any], value: Any) -> None:
                 f"{item.name} must be one of: {', '.join(choices)}. Received: {single!r}"
             )
         if low is not None and not low <= single:
-            raise ConfigError(f"{item.name} must be at least {low:g}. Received: {single}")
+            raise ConfigError(f"{item.name} must be at least {low:.10g}. Received: {single}")
         if high is not None and not single <= high:
-            raise ConfigError(f"{item.name} must be at most {high:g}. Received: {single}")
+            raise ConfigError(f"{item.name} must be at most {high:.10g}. Received: {single}")

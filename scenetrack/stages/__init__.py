@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from scenetrack.cache import chosen_bound
 from scenetrack.checkpoints import Checkpoint
 from scenetrack.config import (
     ActivationsConfig,
@@ -47,6 +48,7 @@ def run(config: StageConfig, *, given: Collection[str] = ()) -> StageResult:
     Raises:
         ScenetrackError: the input cannot be used, or the work failed; the run is marked failed.
     """
+    _check_cache(config)
     from scenetrack import tracking
 
     if isinstance(config, ActivationsConfig) and config.layer == "list":
@@ -85,10 +87,17 @@ def deliver(config: EntryPointConfig) -> None:
     Raises:
         ScenetrackError: the input cannot be used, or the work failed.
     """
+    _check_cache(config)
     if isinstance(config, ExportConfig):
         import_keras()
     module = importlib.import_module(f"scenetrack.stages.{config.stage}")
     getattr(module, config.stage)(config)
+
+
+def _check_cache(config: EntryPointConfig) -> None:
+    """Raise InputError now, not after minutes of work, where images could not be kept."""
+    if hasattr(config, "data"):
+        chosen_bound()
 
 
 def _repeated(

@@ -125,6 +125,22 @@ class TestList:
         (line,) = run(capsys, code=2)
         assert line.startswith("error: SCENETRACK_CACHE_SIZE must be a size")
 
+    @pytest.mark.parametrize("words", [["train_mlp"], ["bundle", "x"], ["export", "x"]])
+    def test_bad_bound_is_refused_before_any_work(
+        self,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        words: list[str],
+    ) -> None:
+        monkeypatch.setenv("SCENETRACK_CACHE_SIZE", "lots")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+        assert cli.main(words) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: SCENETRACK_CACHE_SIZE must be a size")
+        # No run was opened, and nothing was made to be kept.
+        assert list(tmp_path.iterdir()) == []
+
 
 class TestClear:
     def test_all_but_what_would_be_lost(

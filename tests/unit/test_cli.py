@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -290,6 +291,14 @@ class TestOtherCommands:
         assert opened == [("127.0.0.1", 5001)]
 
 
+def _flags_with(note: str, shown: str) -> set[str]:
+    """The parameters whose part of a help text has ``note``."""
+    parts = re.split(r"^  (?:-\w, )?--([\w-]+) ", shown, flags=re.MULTILINE)
+    texts = dict(zip(parts[1::2], parts[2::2], strict=True))
+    told = [name for name, text in texts.items() if note in " ".join(text.split())]
+    return {name.replace("-", "_") for name in told}
+
+
 class TestHelp:
     def test_nothing_heavy_is_imported(self) -> None:
         heavy = "tensorflow keras mlflow sklearn numpy matplotlib scipy onnx onnxruntime PIL"
@@ -312,6 +321,14 @@ class TestHelp:
         shown = capsys.readouterr().out
         for name in [stage.stage for stage in config.STAGES] + ["data", "ui"]:
             assert f"\n  {name} " in shown
+
+    def test_none_is_told_of_lists_that_may_be_empty(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        told = {"patch_bow": {"hidden", "layer"}, "handcrafted": set()}
+        for command, allowed in told.items():
+            assert cli.main([command, "--help"]) == 0
+            assert _flags_with("none: empty", capsys.readouterr().out) == allowed
 
     def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(["--version"]) == 0

@@ -47,6 +47,15 @@ def test_each_range_is_kept(stage: type[StageConfig], item: dataclasses.Field[ob
             stage(**{item.name: values_of(item, "other")})
 
 
+def test_whole_numbers_of_a_range_are_written_whole() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^seed must be at most 2147483647\. Received: 2147483648"
+    ):
+        TrainMlpConfig(seed=2**31)
+    with pytest.raises(ConfigError, match=r"learning_rate must be at least 1e-08\. Rec"):
+        TrainMlpConfig(learning_rate=0)
+
+
 @pytest.mark.parametrize(("stage", "item"), FIELDS)
 def test_each_number_refuses_what_is_no_number(
     stage: type[StageConfig], item: dataclasses.Field[object]
