@@ -99,7 +99,7 @@ def svm(
         cv_table=table,
         seed=0,
         explicit_map=explicit_map,
-        transformers_in_folds=False,
+        cv_scope="classifier only",
     )
     return refit(settings, features, labels)
 

@@ -22,6 +22,8 @@ from scenetrack.classifiers.search import (
     FoldFeatures,
     Search,
     best_setting,
+    held_out_fold,
+    stratified_folds,
     usable_folds,
 )
 from scenetrack.config import KERNELS
@@ -32,6 +34,7 @@ from scenetrack.kernels import HISTOGRAM_KERNELS
 __all__ = [
     "C_GRID",
     "GAMMA_FACTORS",
+    "HELD_OUT_IMAGES",
     "FittedClassifier",
     "FoldFeatures",
     "fit_by_cross_validation",
@@ -39,6 +42,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+HELD_OUT_IMAGES = "held-out images"  # a cv_scope
 
 
 def fit_by_cross_validation(
@@ -50,6 +55,7 @@ def fit_by_cross_validation(
     folds: int,
     seed: int,
     fold_features: FoldFeatures | None = None,
+    held_out: NDArray[np.int64] | None = None,
 ) -> FittedClassifier:
     """Choose C and gamma by stratified cross-validation, then fit on all of ``features``.
 
@@ -72,6 +78,9 @@ def fit_by_cross_validation(
             fold, one after the other; the same labels, folds and seed give the same indices for
             every kernel. None: ``features`` in all folds, so that what their transformers learnt
             from the images held out counts as known.
+        held_out: int64 [H], one fold instead of ``folds``: settings are fitted on the other images
+            and judged on these. For features of a network that has learnt the others by heart:
+            among those every setting looks right. None: folds of all images.
 
     Raises:
         InputError: an unknown kernel or preparation, features or labels that do not fit, fewer
@@ -80,7 +89,10 @@ def fit_by_cross_validation(
     preparation = _needed_preparation(kernel, preparation)
     values = checked_for(kernel, preparation, features)
     classes, targets = _checked_labels(labels, len(values))
-    folds = usable_folds(targets, classes, folds)
+    if held_out is None:
+        splits = stratified_folds(targets, usable_folds(targets, classes, folds), seed)
+    else:
+        splits = [held_out_fold(targets, held_out)]
     explicit_map = len(values) >= MAPPED_FROM
     fitting = Fitting.of(values, targets, kernel, preparation, explicit_map, seed)
     if explicit_map:
@@ -90,7 +102,7 @@ def fit_by_cross_validation(
             kernel,
             len(fitting.references),
         )
-    table = Search(fitting, fold_features).settings_table(folds, seed)
+    table = Search(fitting, fold_features).settings_table(splits)
     best_c, gamma = best_setting(table)
     return FittedClassifier(
         kernel=kernel,
@@ -102,7 +114,7 @@ def fit_by_cross_validation(
         cv_table=table,
         seed=seed,
         explicit_map=explicit_map,
-        transformers_in_folds=fold_features is not None,
+        cv_scope=_cv_scope(fold_features, held_out),
     )
 
 
@@ -126,6 +138,12 @@ def refit(classifier: FittedClassifier, features: ArrayLike, labels: ArrayLike) 
     )
     learnt = fitting.machines(classifier.C, classifier.gamma)
     return dataclasses.replace(classifier, **learnt, classes=classes)
+
+
+def _cv_scope(fold_features: FoldFeatures | None, held_out: NDArray[np.int64] | None) -> str:
+    if held_out is not None:
+        return HELD_OUT_IMAGES
+    return "classifier only" if fold_features is None else "descriptor encoder inside the folds"
 
 
 def _needed_preparation(kernel: str, preparation: str) -> str:

@@ -67,8 +67,10 @@ class FittedClassifier:
             deviation over the folds of the accuracy in [0, 1].
         seed: drew the folds, and the landmarks.
         explicit_map: whether the kernel was approximated by landmarks, see ``maps``.
-        transformers_in_folds: whether each fold of the cross-validation had features of its own,
-            by transformers (PCA, visual words, mixtures) fitted on its training part alone.
+        cv_scope: how the setting was found. "descriptor encoder inside the folds": by transformers
+            (PCA, visual words, mixtures) fitted on the training part of each fold alone;
+            "classifier only": all folds had the same transformers; "held-out images": by one fold
+            of images that no network had learnt from.
     """
 
     kernel: str
@@ -84,7 +86,7 @@ class FittedClassifier:
     cv_table: Floats
     seed: int
     explicit_map: bool
-    transformers_in_folds: bool
+    cv_scope: str
 
     @property
     def best_params(self) -> dict[str, float]:
@@ -94,9 +96,8 @@ class FittedClassifier:
     @property
     def provenance(self) -> dict[str, str]:
         """How the setting was found, as a run says it."""
-        inside = "descriptor encoder inside the folds"
         return {
-            "cv_scope": inside if self.transformers_in_folds else "classifier only",
+            "cv_scope": self.cv_scope,
             "kernel_map": "landmarks" if self.explicit_map else "none",
         }
 

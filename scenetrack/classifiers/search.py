@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 # transformers that were fitted on those alone.
 FoldFeatures: TypeAlias = Callable[[NDArray[np.int64]], ArrayLike]
 
+# The training images of a fold and those held out, int64 indices.
+Fold: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
+
 # An image compared with itself gives about 1 in every kernel, so one grid serves all. On the real
 # split nearly every dual coefficient is at its bound below this grid, and hardly any above it.
 C_GRID = tuple(float(c) for c in np.logspace(-1, 2, 7))
@@ -52,13 +55,10 @@ class Search:
     fitting: Fitting
     fold_features: FoldFeatures | None
 
-    def settings_table(self, folds: int, seed: int) -> Floats:
+    def settings_table(self, splits: Sequence[Fold]) -> Floats:
         """Float64 [n_settings, 4]: C, gamma, mean and deviation of the held-out accuracy."""
-        targets = self.fitting.targets
         gammas = _gamma_grid(self.fitting.between, self.fitting.kernel)
-        splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-        splits = list(splitter.split(np.zeros(len(targets)), targets))
-        workers = self._workers(folds)
+        workers = self._workers(len(splits))
         # Folds side by side leave no processor to the threads of a product, which then wait for
         # each other; transformers have all processors to themselves.
         threads = None if self.fold_features is not None else 1
@@ -166,6 +166,28 @@ def _gamma_grid(between: Floats, kernel: str) -> tuple[float, ...]:
         return (0.0,)
     unit = float(between.sum()) / (len(between) * (len(between) - 1))
     return tuple(factor / (unit or 1.0) for factor in GAMMA_FACTORS)
+
+
+def stratified_folds(targets: NDArray[np.int64], folds: int, seed: int) -> list[Fold]:
+    """Folds with the classes ``targets`` int64 [N] in equal parts."""
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    return list(splitter.split(np.zeros(len(targets)), targets))
+
+
+def held_out_fold(targets: NDArray[np.int64], held_out: NDArray[np.int64]) -> Fold:
+    """``held_out`` int64 [H] against all other images.
+
+    Raises:
+        InputError: the other images lack a class.
+    """
+    rest = np.setdiff1d(np.arange(len(targets)), held_out)
+    missing = np.setdiff1d(targets, targets[rest])
+    if len(missing):
+        raise InputError(
+            "images besides the held-out ones must show every class. Received: none of class "
+            f"number {missing[0]}; hold out fewer images"
+        )
+    return rest, held_out
 
 
 def usable_folds(targets: NDArray[np.int64], classes: NDArray[np.int64], folds: int) -> int:

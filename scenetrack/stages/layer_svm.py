@@ -78,10 +78,18 @@ def _compare(
 def _best_kernel(
     kernels: Sequence[str], features: Features, comparison: Comparison
 ) -> FittedClassifier:
-    """The SVM whose kernel and C are the most accurate in cross-validation inside train."""
-    candidates = [comparison.cross_validate(kernel, features) for kernel in kernels]
+    """The SVM whose kernel and settings are the most accurate inside train.
+
+    The network has learnt its training images by heart, and among their descriptors every setting
+    looks right: on the real split cross-validation says 91% where the test says 73%. So those that
+    it was not trained on decide, and cross-validation only where there are none.
+    """
+    candidates = [
+        comparison.cross_validate(kernel, features, on_held_out=True) for kernel in kernels
+    ]
+    where = "held-out training images" if comparison.validates else "cross-validation inside train"
     for one in candidates:
-        logger.info("%s kernel: %.1f%% in cross-validation", one.kernel, 100 * one.cv_accuracy)
+        logger.info("%s kernel: %.1f%% right in %s", one.kernel, 100 * one.cv_accuracy, where)
     return max(candidates, key=lambda one: one.cv_accuracy)
 
 

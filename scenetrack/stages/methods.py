@@ -12,6 +12,7 @@ import numpy as np
 
 from scenetrack.calibration import fit_temperature, out_of_fold_scores
 from scenetrack.classifiers import (
+    HELD_OUT_IMAGES,
     FittedClassifier,
     FoldFeatures,
     fit_by_cross_validation,
@@ -80,7 +81,7 @@ class Comparison:
         labels = self.images.dataset.train.labels
         right = train_scores.argmax(axis=1) == labels
         figures = {"train/accuracy": right[self.images.fitted].mean()}
-        if self._validates:
+        if self.validates:
             figures |= self._validation_figures(train_scores[self.images.held_out])
         figures.setdefault("temperature", 1.0)
         tags = {**tags, "encoder": "none", "classifier": "network"}
@@ -89,7 +90,12 @@ class Comparison:
             self._finish_method(child, END_TO_END, test_scores, figures)
 
     def cross_validate(
-        self, kernel: str, features: Features, fold_features: FoldFeatures | None = None
+        self,
+        kernel: str,
+        features: Features,
+        fold_features: FoldFeatures | None = None,
+        *,
+        on_held_out: bool = False,
     ) -> FittedClassifier:
         """An SVM on the training vectors, its settings chosen by cross-validation inside train.
 
@@ -97,6 +103,8 @@ class Comparison:
             kernel: one of ``config.KERNELS``.
             features: of both splits.
             fold_features: gives each fold features of its own, see ``fit_by_cross_validation``.
+            on_held_out: whether settings are judged on the held-out images instead, where there
+                are any that the network has not seen.
         """
         return fit_by_cross_validation(
             features.train,
@@ -106,6 +114,7 @@ class Comparison:
             folds=self.config.folds,
             seed=self.config.seed,
             fold_features=fold_features,
+            held_out=self.images.held_out if on_held_out and self.validates else None,
         )
 
     def add_svm(
@@ -119,11 +128,12 @@ class Comparison:
         labels = self.images.dataset.train.labels
         figures = {
             "train/accuracy": np.mean(classifier.predict(features.train) == labels),
-            "cv/accuracy": classifier.cv_accuracy,
-            "cv/accuracy_std": classifier.cv_std,
             "time/fit_s": seconds,
         }
-        if self._validates:
+        if classifier.cv_scope != HELD_OUT_IMAGES:
+            figures["cv/accuracy"] = classifier.cv_accuracy
+            figures["cv/accuracy_std"] = classifier.cv_std
+        if self.validates:
             fitted, held_out = self.images.fitted, self.images.held_out
             without = refit(classifier, features.train[fitted], labels[fitted])
             scores = without.predict_scores(features.train[held_out])
@@ -150,7 +160,8 @@ class Comparison:
             self._finish_method(child, name, classifier.predict_scores(features.test), figures)
 
     @property
-    def _validates(self) -> bool:
+    def validates(self) -> bool:
+        """Whether there are held-out images that the network has not seen."""
         return self.unseen and len(self.images.held_out) > 0
 
     def _validation_figures(self, scores: np.ndarray) -> dict[str, float]:

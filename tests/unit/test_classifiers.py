@@ -1,5 +1,6 @@
 """Kernels and SVMs: by hand, against scikit-learn, and what always holds."""
 
+import dataclasses
 import logging
 
 import numpy as np
@@ -336,13 +337,40 @@ def test_features_that_no_fold_changes_give_the_same_classifier(kernel, preparat
     folded = fit(features, labels, kernel, preparation=preparation, fold_features=unchanged)
     np.testing.assert_allclose(folded.cv_table, plain.cv_table, atol=1e-12)
     np.testing.assert_array_equal(folded.predict_scores(features), plain.predict_scores(features))
-    assert (plain.transformers_in_folds, folded.transformers_in_folds) == (False, True)
+    assert (plain.cv_scope, folded.cv_scope) == (
+        "classifier only",
+        "descriptor encoder inside the folds",
+    )
     assert plain.provenance["cv_scope"] == "classifier only"
     assert folded.provenance["cv_scope"] == "descriptor encoder inside the folds"
     # Once for each fold; every image is held out of one of them.
     assert len(asked) == 3
     held = [np.setdiff1d(np.arange(len(labels)), train) for train in asked]
     np.testing.assert_array_equal(np.sort(np.concatenate(held)), np.arange(len(labels)))
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_held_out_images_judge_settings_fitted_on_the_others(monkeypatch, kernel, mapped):
+    """Their accuracies are those of ``refit`` without them, setting by setting."""
+    monkeypatch.setattr(classifiers, "MAPPED_FROM", 0 if mapped else 10_000)
+    features, labels = histograms_of_classes(24)
+    held_out = np.arange(len(labels))[::4]
+    kept = np.setdiff1d(np.arange(len(labels)), held_out)
+    found = fit(features, labels, kernel, preparation="none", held_out=held_out)
+    assert found.cv_scope == "held-out images"
+    for c, gamma, accuracy, spread in found.cv_table[:: 3 if mapped else 1]:
+        setting = dataclasses.replace(found, C=c, gamma=gamma)
+        alone = refit(setting, features[kept], labels[kept])
+        right = np.mean(alone.predict(features[held_out]) == labels[held_out])
+        assert accuracy == pytest.approx(right, abs=0.05 if mapped else 1e-12)
+        assert spread == 0
+
+
+def test_held_out_images_leave_every_class_one_to_learn_from():
+    features, labels = histograms_of_classes(12)
+    with pytest.raises(InputError, match="none of class number 1; hold out fewer"):
+        fit(features, labels, "linear", preparation="none", held_out=np.flatnonzero(labels == 1))
 
 
 @pytest.mark.parametrize("mapped", [False, True])
