@@ -1,13 +1,15 @@
 """Arrays from ``.npz`` files that others may have written: no pickles, and no more than they hold.
 
 ``numpy.load`` believes what a file says of itself: a few hundred bytes can ask for any amount of
-memory, by compression or by the shape that they claim.
+memory, by compression or by the shape that they claim. And a part that does not fit the others
+would otherwise be found deep inside a product of matrices, or never.
 """
 
 from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,10 +17,13 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from scenetrack.errors import ModelError
+from scenetrack.errors import InputError, ModelError
 from scenetrack.storage import printable
 
 MOST_BYTES = 4 * 2**30
+# Its square is still a float32.
+MOST = 1e18
+_KINDS = {"numbers": "fiu", "integers": "iu", "flag": "b", "text": "U"}
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
@@ -72,3 +77,56 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
         raise ValueError(f"its format {version} is unknown")
     shape, fortran_order, dtype = _HEADERS[version](file)
     return shape, fortran_order, dtype
+
+
+def checked_arrays(
+    arrays: Mapping[str, NDArray[Any]], needed: Mapping[str, str], what: str
+) -> dict[str, NDArray[Any]]:
+    """Those of ``arrays`` that ``needed`` names, which fit each other.
+
+    Args:
+        arrays: by name, of any dtypes and shapes.
+        needed: of each array its kind, one of numbers (finite, at most MOST), integers, flag and
+            text, and its axes: "numbers K D". An axis that several arrays have is as long in all
+            of them, and none is empty; a number such as 2 is the length itself.
+        what: is read, for the message: "bag of words", for instance.
+
+    Raises:
+        InputError: an array is missing, of another kind, or does not fit the others.
+    """
+    lengths: dict[str, int] = {}
+    for name, description in needed.items():
+        kind, *axes = description.split()
+        known = [str(lengths.get(axis, axis)) for axis in axes]
+        if name not in arrays:
+            raise _unusable(what, name, kind, known, "none")
+        array = np.asarray(arrays[name])
+        if not _fits(array, kind, known):
+            raise _unusable(what, name, kind, known, _told(array))
+        lengths.update(zip(axes, array.shape, strict=True))
+    return {name: np.asarray(arrays[name]) for name in needed}
+
+
+def _fits(array: NDArray[Any], kind: str, axes: list[str]) -> bool:
+    """Whether an array is of the kind, and its axes are as long where they are numbers."""
+    if array.dtype.kind not in _KINDS[kind] or array.ndim != len(axes) or not array.size:
+        return False
+    # Written so that NaN fails.
+    if kind == "numbers" and not (np.abs(array.astype(np.float64)) <= MOST).all():
+        return False
+    pairs = zip(array.shape, axes, strict=True)
+    return all(length == int(axis) for length, axis in pairs if axis.isdecimal())
+
+
+def _told(array: NDArray[Any]) -> str:
+    text = f"{array.dtype} {list(array.shape)}"
+    is_float = array.dtype.kind == "f" and not np.isfinite(array).all()
+    return f"{text} with values that are not finite" if is_float else text
+
+
+def _unusable(what: str, name: str, kind: str, axes: list[str], came: str) -> InputError:
+    shape = f" [{', '.join(axes)}]" if axes else ""
+    return InputError(
+        f"a saved {what} needs {name}: {kind}{shape}. Received: {came}; train it again with this "
+        "version"
+    )

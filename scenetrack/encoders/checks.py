@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -53,17 +53,4 @@ def check_regions(regions: NDArray[np.bool_], count: int) -> None:
         raise InputError(
             f"regions must be an array [R, {count}], one column for each descriptor. "
             f"Received: shape {regions.shape}"
-        )
-
-
-def check_arrays(arrays: Mapping[str, NDArray[Any]], ranks: Mapping[str, int], what: str) -> None:
-    """Raise InputError unless ``arrays`` hold every name of ``ranks`` with that many axes.
-
-    Args:
-        what: is read, for the message: "bag of words", for instance.
-    """
-    if any(name not in arrays or np.ndim(arrays[name]) != rank for name, rank in ranks.items()):
-        raise InputError(
-            f"a saved {what} needs {', '.join(ranks)}. Received: "
-            f"{', '.join(sorted(arrays)) or 'nothing'}; train it again"
         )

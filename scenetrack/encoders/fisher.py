@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from scenetrack.arrays import checked_arrays
 from scenetrack.encoders.base import pool_images
 from scenetrack.encoders.cells import cells_of
-from scenetrack.encoders.checks import check_arrays, check_regions, check_width, checked_rows
+from scenetrack.encoders.checks import check_regions, check_width, checked_rows
 from scenetrack.encoders.mixture import DiagonalMixture
 from scenetrack.encoders.normalisation import (
     signed_power,
@@ -25,8 +26,12 @@ from scenetrack.graph import GraphBuilder
 
 _POWER = 0.5
 
-# Axes of each array of a saved Fisher vector.
-_RANKS = {"centre": 1, "weights": 1, "means": 2, "variances": 2}
+_SAVED = {
+    "centre": "numbers D",
+    "weights": "numbers K",
+    "means": "numbers K D",
+    "variances": "numbers K D",
+}
 
 
 class FisherVector(TransformerMixin, BaseEstimator):
@@ -160,25 +165,23 @@ class FisherVector(TransformerMixin, BaseEstimator):
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """What was learnt, float32, as arrays without objects."""
-        return {name: getattr(self.mixture_, name) for name in _RANKS}
+        return {name: getattr(self.mixture_, name) for name in _SAVED}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """The encoder whose ``to_arrays`` gave ``arrays``; its vectors are the same.
 
         Raises:
-            InputError: an array is missing, has another shape, or values that cannot be.
+            InputError: an array is missing, does not fit the others, or has values that cannot be.
         """
-        check_arrays(arrays, _RANKS, cls.name)
-        values = {name: np.asarray(arrays[name], np.float32) for name in _RANKS}
-        shape = values["means"].shape
-        shapes = [values[name].shape for name in _RANKS]
-        positive = all((values[name] > 0).all() for name in ("weights", "variances"))
-        if shapes != [shape[1:], shape[:1], shape, shape] or not positive:
-            raise InputError(
-                f"a saved {cls.name} needs arrays of one mixture with weights and variances "
-                f"above 0. Received: shapes {shapes}; train it again"
-            )
+        saved = checked_arrays(arrays, _SAVED, cls.name)
+        values = {name: np.asarray(array, np.float32) for name, array in saved.items()}
+        for name in ("weights", "variances"):
+            if not (values[name] > 0).all():
+                raise InputError(
+                    f"a saved {cls.name} needs {name} above 0. Received: {values[name].min():g}; "
+                    "train it again with this version"
+                )
         encoder = cls(len(values["means"]))
         encoder.mixture_ = DiagonalMixture(**values)
         return encoder

@@ -11,7 +11,8 @@ from onnx import TensorProto
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.decomposition import PCA
 
-from scenetrack.encoders.checks import check_arrays, check_width, checked_rows
+from scenetrack.arrays import checked_arrays
+from scenetrack.encoders.checks import check_width, checked_rows
 from scenetrack.encoders.grid import grid_in_graph, steps_per_unit, to_grid
 from scenetrack.errors import InputError
 from scenetrack.graph import GraphBuilder
@@ -23,7 +24,12 @@ _COMPONENT_BITS, _PCA_BITS = 23, 26
 # Whole numbers need no grid, and float32 holds such sums exactly below 2**24 steps: components get
 # as many bits as that leaves, descriptors may be twice as long as those at fit.
 _WHOLE_BITS = 23
-_RANKS = {"mean": 1, "components": 2, "length": 0, "whole": 0}
+_SAVED = {
+    "mean": "numbers D",
+    "components": "numbers d D",
+    "length": "numbers",
+    "whole": "flag",
+}
 
 
 class DescriptorPca(TransformerMixin, BaseEstimator):
@@ -123,14 +129,19 @@ class DescriptorPca(TransformerMixin, BaseEstimator):
         """The PCA whose ``to_arrays`` gave ``arrays``, but for its shares of the variance.
 
         Raises:
-            InputError: an array is missing or has another number of axes.
+            InputError: an array is missing or does not fit the others, or the length is below 0.
         """
-        check_arrays(arrays, _RANKS, "PCA")
-        pca = cls(len(arrays["components"]))
-        pca.mean_ = np.asarray(arrays["mean"], np.float32)
-        pca.components_ = np.asarray(arrays["components"], np.float32)
-        pca.length_ = float(arrays["length"])
-        pca.whole_ = bool(arrays["whole"])
+        saved = checked_arrays(arrays, _SAVED, "PCA")
+        pca = cls(len(saved["components"]))
+        pca.mean_ = np.asarray(saved["mean"], np.float32)
+        pca.components_ = np.asarray(saved["components"], np.float32)
+        pca.length_ = float(saved["length"])
+        pca.whole_ = bool(saved["whole"])
+        if pca.length_ < 0:
+            raise InputError(
+                f"a saved PCA needs a length of at least 0. Received: {pca.length_:g}; train it "
+                "again with this version"
+            )
         return pca
 
     @property

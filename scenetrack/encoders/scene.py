@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from scenetrack.arrays import checked_arrays
 from scenetrack.encoders.base import LocalEncoder, in_threads
-from scenetrack.encoders.checks import check_arrays
 from scenetrack.encoders.elementwise import (
     byte_step,
     place_values,
@@ -34,13 +34,13 @@ ENCODERS: Mapping[str, type[LocalEncoder]] = {
 }
 
 _PCA, _ENCODER = "pca.", "encoder."
-_RANKS = {
-    "encoder": 0,
-    "levels": 1,
-    "positions": 2,
-    "square_root": 0,
-    "position_scale": 0,
-    "step": 0,
+_SAVED = {
+    "encoder": "text",
+    "levels": "text L",
+    "positions": "numbers n 2",
+    "square_root": "flag",
+    "position_scale": "numbers",
+    "step": "numbers",
 }
 _AT_ONCE = 50_000  # descriptors of a sample that are projected together
 # Positions that lie evenly over the image vary by 1/12 in y and in x.
@@ -260,7 +260,7 @@ class SceneEncoder:
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Everything that was set and learnt as arrays without objects, for ``numpy.savez``."""
         arrays: dict[str, NDArray[Any]] = {
-            name: np.array(getattr(self, name)) for name in _RANKS if name != "encoder"
+            name: np.array(getattr(self, name)) for name in _SAVED if name != "encoder"
         }
         arrays["encoder"] = np.array(self.encoder.name)
         arrays |= {_ENCODER + name: array for name, array in self.encoder.to_arrays().items()}
@@ -273,25 +273,42 @@ class SceneEncoder:
         """The encoder whose ``to_arrays`` gave ``arrays``; its features are the same.
 
         Raises:
-            InputError: an array is missing, has another number of axes, or an encoder is unknown.
+            InputError: an array is missing or does not fit the others, or an encoder is unknown.
         """
-        check_arrays(arrays, _RANKS, "encoder")
-        name = str(arrays["encoder"])
+        saved = checked_arrays(arrays, _SAVED, "encoder")
+        name = str(saved["encoder"])
         if name not in ENCODERS:
             raise InputError(
                 f"a saved encoder must be one of: {', '.join(ENCODERS)}. Received: {name!r}; "
                 "train it again with this version"
             )
         pca = _under(arrays, _PCA)
-        return cls(
+        scene = cls(
             encoder=ENCODERS[name].from_arrays(_under(arrays, _ENCODER)),
-            levels=tuple(map(str, arrays["levels"])),
-            positions=np.asarray(arrays["positions"], np.float32),
+            levels=tuple(map(str, saved["levels"])),
+            positions=np.asarray(saved["positions"], np.float32),
             pca=DescriptorPca.from_arrays(pca) if pca else None,
-            square_root=bool(arrays["square_root"]),
-            position_scale=float(arrays["position_scale"]),
-            step=float(arrays["step"]),
+            square_root=bool(saved["square_root"]),
+            position_scale=float(saved["position_scale"]),
+            step=float(saved["step"]),
         )
+        scene._check_parts()
+        return scene
+
+    def _check_parts(self) -> None:
+        """Raise InputError where parts that were saved do not fit each other."""
+        step = self.encoder.step_ if isinstance(self.encoder, BagOfWords) else 0.0
+        if self.step != step or self.position_scale < 0:
+            raise InputError(
+                f"a saved encoder needs the step {step:g} of its words, and a position_scale of at "
+                f"least 0. Received: {self.step:g} and {self.position_scale:g}; train it again "
+                "with this version"
+            )
+        # What reads levels and positions refuses others.
+        count = self.pyramid.regions.shape[1]
+        if self.pca is not None:
+            width = self.pca.mean_.size
+            self.encoder.pool(self.project(np.zeros((count, width))), self.pyramid.regions)
 
 
 def _under(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:

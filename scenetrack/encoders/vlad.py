@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from scenetrack.arrays import checked_arrays
 from scenetrack.encoders.base import pool_images
 from scenetrack.encoders.cells import Cells, cells_of, sums_by_group
-from scenetrack.encoders.checks import check_arrays, check_regions
+from scenetrack.encoders.checks import check_regions
 from scenetrack.encoders.grid import grid_in_graph, steps_per_unit, to_grid
 from scenetrack.encoders.normalisation import (
     signed_power,
@@ -27,8 +28,7 @@ from scenetrack.graph import GraphBuilder
 # A word has at most 2**24 steps, so the sum of 2**26 descriptors 8 times as long is still exact.
 _BITS = 24
 
-# Axes of each array of a saved VLAD.
-_RANKS = {"codebook": 2, "intra_normalisation": 0, "power": 0}
+_SAVED = {"codebook": "numbers K D", "intra_normalisation": "flag", "power": "numbers"}
 
 
 class Vlad(TransformerMixin, BaseEstimator):
@@ -193,16 +193,16 @@ class Vlad(TransformerMixin, BaseEstimator):
         """The encoder whose ``to_arrays`` gave ``arrays``; its encodings are the same.
 
         Raises:
-            InputError: an array is missing, has another number of axes, or no power above 0.
+            InputError: an array is missing or of another kind, or the power is not above 0.
         """
-        check_arrays(arrays, _RANKS, cls.name)
+        saved = checked_arrays(arrays, _SAVED, cls.name)
         encoder = cls(
-            len(arrays["codebook"]),
-            intra_normalisation=bool(arrays["intra_normalisation"]),
-            power=float(arrays["power"]),
+            len(saved["codebook"]),
+            intra_normalisation=bool(saved["intra_normalisation"]),
+            power=float(saved["power"]),
         )
         _check_power(encoder.power)
-        encoder.words_ = BagOfWords.from_arrays({"codebook": arrays["codebook"]})
+        encoder.words_ = BagOfWords.from_arrays({"codebook": saved["codebook"]})
         return encoder
 
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from scenetrack.arrays import checked_arrays
 from scenetrack.encoders.base import pool_images
-from scenetrack.encoders.checks import check_arrays, check_regions, check_width, checked_rows
+from scenetrack.encoders.checks import check_regions, check_width, checked_rows
 from scenetrack.encoders.codebook import LARGEST_WORD_STEP, Codebook, learn_words
 from scenetrack.encoders.soft import SoftAssignment, learn_sharpness
 from scenetrack.errors import InputError
@@ -19,9 +20,16 @@ from scenetrack.graph import GraphBuilder
 
 ASSIGNMENTS = ("hard", "soft")
 NORMALISATIONS = ("l1", "l2", "hellinger")
-_RANKS = {"codebook": 2, "assignment": 0, "normalisation": 0, "step": 0, "sharpness": 0}
+_SAVED = {
+    "codebook": "numbers K D",
+    "assignment": "text",
+    "normalisation": "text",
+    "step": "numbers",
+    "sharpness": "numbers",
+}
 _PLAIN = {"assignment": "hard", "normalisation": "l1", "step": 0.0, "sharpness": 0.0}
 _TINY = float(np.finfo(np.float64).tiny)
+_TRAIN_AGAIN = "train it again with this version"
 
 
 class BagOfWords(TransformerMixin, BaseEstimator):
@@ -291,25 +299,42 @@ class BagOfWords(TransformerMixin, BaseEstimator):
         A codebook alone makes plain shares of hard words.
 
         Raises:
-            InputError: an array is missing, has another number of axes or says what is unknown.
+            InputError: an array is missing, does not fit the others or says what is unknown.
         """
-        check_arrays(arrays, {"codebook": 2}, cls.name)
-        arrays = {**{name: np.array(value) for name, value in _PLAIN.items()}, **arrays}
-        check_arrays(arrays, _RANKS, cls.name)
+        plain = {name: np.array(value) for name, value in _PLAIN.items()}
+        needed = {**_SAVED, "idf": "numbers K"} if "idf" in arrays else _SAVED
+        saved = checked_arrays({**plain, **arrays}, needed, cls.name)
         words = cls(
-            len(arrays["codebook"]),
-            assignment=str(arrays["assignment"]),
-            tf_idf="idf" in arrays,
-            normalisation=str(arrays["normalisation"]),
+            len(saved["codebook"]),
+            assignment=str(saved["assignment"]),
+            tf_idf="idf" in saved,
+            normalisation=str(saved["normalisation"]),
         )
         _check_choice("assignment", words.assignment, ASSIGNMENTS)
         _check_choice("normalisation", words.normalisation, NORMALISATIONS)
-        words.codebook_ = np.asarray(arrays["codebook"], np.float32)
-        words.step_ = float(arrays["step"])
-        words.sharpness_ = float(arrays["sharpness"])
+        words.codebook_ = np.asarray(saved["codebook"], np.float32)
+        words.step_ = float(saved["step"])
+        words.sharpness_ = float(saved["sharpness"])
         if words.tf_idf:
-            words.idf_ = np.asarray(arrays["idf"], np.float64)
+            words.idf_ = np.asarray(saved["idf"], np.float64)
+        words._check_saved()
         return words
+
+    def _check_saved(self) -> None:
+        """Raise InputError for values that nothing that was learnt can have."""
+        if self.sharpness_ < 0 or (self.tf_idf and not (self.idf_ > 0).all()):
+            raise InputError(
+                f"a saved {self.name} needs a sharpness of at least 0 and idf above 0. Received: "
+                f"others; {_TRAIN_AGAIN}"
+            )
+        if not self.step_:
+            return
+        steps = self.codebook_ / np.float32(2 * self.step_) if self.step_ > 0 else np.array(np.inf)
+        if not (np.abs(steps) <= LARGEST_WORD_STEP).all() or (steps != np.rint(steps)).any():
+            raise InputError(
+                f"a saved {self.name} needs words of at most {LARGEST_WORD_STEP} double steps. "
+                f"Received: a step of {self.step_:g} that others have; {_TRAIN_AGAIN}"
+            )
 
     @property
     def _codebook(self) -> Codebook:

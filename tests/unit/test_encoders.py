@@ -208,19 +208,27 @@ def test_a_saved_encoder_gives_the_same_features(tmp_path, pca):
 
 
 def saved(**changes):
-    arrays = SceneEncoder(with_codebook([[0, 0]]), ("1x1",), drawn_positions(4), None).to_arrays()
+    arrays = SceneEncoder(with_codebook([[1, 0]]), ("1x1",), drawn_positions(4), None).to_arrays()
     return {name: value for name, value in (arrays | changes).items() if value is not None}
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"encoder": None}, "a saved encoder needs encoder, levels, positions"),
+        ({"encoder": None}, "a saved encoder needs encoder: text. Received: none"),
         ({"positions": np.zeros(3)}, "a saved encoder needs"),
         ({"encoder": np.array("bag of tricks")}, "must be one of: bag of words.*bag of tricks"),
-        ({"encoder.codebook": None}, "a saved bag of words needs codebook. Received: assignment"),
+        ({"encoder.codebook": None}, r"needs codebook: numbers \[K, D\]. Received: none"),
         ({"encoder.codebook": np.zeros(3)}, "a saved bag of words needs codebook"),
-        ({"pca.mean": np.zeros(4)}, "a saved PCA needs mean, components, length, whole"),
+        ({"encoder.step": np.array(0.3)}, "words of at most 64 double steps. Received: a step of"),
+        ({"encoder.step": np.array(-1.0)}, "words of at most 64 double steps. Received: a step of"),
+        ({"encoder.sharpness": np.array(-1.0)}, "a sharpness of at least 0"),
+        ({"encoder.idf": np.zeros(1)}, "idf above 0"),
+        ({"pca.mean": np.zeros(4)}, r"a saved PCA needs components: numbers \[d, 4\]. Received: n"),
+        ({"step": np.array(0.5)}, "the step 0 of its words, .* Received: 0.5 and 0;"),
+        ({"position_scale": np.array(-1.0)}, "Received: 0 and -1;"),
+        ({"levels": np.array(["2by2"])}, "a level of a pyramid must be ROWSxCOLUMNS"),
+        ({"positions": np.full((4, 2), 2.0)}, r"positions must be an array \[n, 2\] of centres"),
     ],
 )
 def test_an_incomplete_encoder_is_refused(changes, message):
