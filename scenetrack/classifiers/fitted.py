@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto
 
+from scenetrack.arrays import checked_arrays
+from scenetrack.config import KERNELS
 from scenetrack.errors import InputError
-from scenetrack.features import Floats, Rows, checked_features, parts
+from scenetrack.features import PREPARATIONS, Floats, Rows, checked_features, parts
 from scenetrack.graph import GraphBuilder
 from scenetrack.kernels import (
     HISTOGRAM_KERNELS,
@@ -23,6 +25,25 @@ from scenetrack.kernels import (
     kernel_matrix,
     places_above_zero,
 )
+
+_SAVED = {
+    "kernel": "text",
+    "gamma": "numbers",
+    "preparation": "text",
+    "mean": "numbers M",
+    "scale": "numbers M",
+    "support": "numbers S D",
+    "dual": "numbers C S",
+    "intercept": "numbers C",
+    "classes": "integers C",
+    "C": "numbers",
+    "cv_table": "numbers settings 4",
+    "seed": "integers",
+    "explicit_map": "flag",
+    "cv_scope": "text",
+}
+# Of what is kept otherwise than as float64, where it has axes.
+_DTYPES = {"support": np.float32, "classes": np.int64}
 
 # Images scored at a time, so that memory does not grow with the product of both sides.
 _SCORED_ROWS = 1024
@@ -211,17 +232,36 @@ class FittedClassifier:
         """The classifier whose ``to_arrays`` gave ``arrays``; its scores are the same.
 
         Raises:
-            InputError: an array is missing.
+            InputError: an array is missing, does not fit the others or says what cannot be.
         """
-        names = [item.name for item in dataclasses.fields(cls)]
-        missing = sorted(set(names) - set(arrays))
-        if missing:
+        saved = checked_arrays(arrays, _SAVED, "classifier")
+        values: dict[str, Any] = {
+            name: array.astype(_DTYPES.get(name, np.float64)) if array.ndim else array.item()
+            for name, array in saved.items()
+        }
+        classifier = cls(**values)
+        classifier._check_saved()
+        return classifier
+
+    def _check_saved(self) -> None:
+        """Raise InputError for values that no classifier that was fitted has."""
+        width = self.support.shape[1] if self.preparation == "standardise" else 1
+        tried = (self.cv_table[:, :2] == (self.C, self.gamma)).all(axis=1)
+        needed = {
+            f"a kernel of {', '.join(KERNELS)}": self.kernel in KERNELS,
+            f"a preparation of {', '.join(PREPARATIONS)}": self.preparation in PREPARATIONS,
+            f"{width} values of mean and scale": len(self.mean) == width,
+            "a scale above 0": (self.scale > 0).all(),
+            "a gamma of at least 0": self.gamma >= 0,
+            "a C and gamma of cv_table": tried.any(),
+            "classes in ascending order": (np.diff(self.classes) > 0).all(),
+        }
+        missed = [name for name, is_so in needed.items() if not is_so]
+        if missed:
             raise InputError(
-                f"a saved classifier needs {', '.join(names)}. Missing: {', '.join(missing)}; run "
-                "the stage again with this version"
+                f"a saved classifier needs {missed[0]}. Received: something else; train it again "
+                "with this version"
             )
-        values: dict[str, Any] = {name: np.asarray(arrays[name]) for name in names}
-        return cls(**{name: v if v.ndim else v.item() for name, v in values.items()})
 
 
 def _one_less(builder: GraphBuilder, row: str, words: str, *, square_root: bool) -> str:

@@ -161,8 +161,35 @@ def test_arrays_rebuild_the_classifier_through_a_file_without_pickles(kernel, tm
 def test_a_missing_array_is_named():
     arrays = fit(*histograms_of_classes(6), "linear").to_arrays()
     del arrays["dual"]
-    with pytest.raises(InputError, match="Missing: dual"):
+    with pytest.raises(InputError, match=r"dual: numbers \[C, \d+\]\. Received: none"):
         FittedClassifier.from_arrays(arrays)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("kernel", "cubic", "a kernel of linear, rbf, chi2, intersection"),
+        ("preparation", "pickled", "a preparation of square_root, standardise, none"),
+        ("scale", np.zeros(1), "a scale above 0"),
+        ("gamma", -1.0, "a gamma of at least 0"),
+        ("C", 0.123, "a C and gamma of cv_table"),
+        ("classes", np.array([0, 0, 1]), "classes in ascending order"),
+        ("intercept", np.zeros(4), r"intercept: numbers \[3\]\. Received: float64 \[4\]"),
+        ("support", np.zeros((2, 9)), r"dual: numbers \[C, 2\]\. Received: float64 \[3, 3\]"),
+    ],
+)
+def test_a_classifier_that_cannot_be_is_refused(name, value, said):
+    arrays = fit(*histograms_of_classes(6), "linear").to_arrays()
+    with pytest.raises(InputError, match=said):
+        FittedClassifier.from_arrays({**arrays, name: np.asarray(value)})
+
+
+def test_a_standardised_one_needs_a_mean_of_each_value():
+    features, labels = histograms_of_classes(6)
+    arrays = fit(features, labels, "linear", preparation="standardise").to_arrays()
+    one = {"mean": np.zeros(1), "scale": np.ones(1)}
+    with pytest.raises(InputError, match=f"{features.shape[1]} values of mean and scale"):
+        FittedClassifier.from_arrays({**arrays, **one})
 
 
 @pytest.mark.parametrize("kernel", ["linear", "chi2"])

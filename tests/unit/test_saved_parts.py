@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from small_pipelines import svm
 
 from scenetrack.arrays import checked_arrays
+from scenetrack.classifiers import FittedClassifier
+from scenetrack.config import KERNELS
 from scenetrack.encoders import BagOfWords, FisherVector, LocalEncoder, SceneEncoder, Vlad
 from scenetrack.errors import InputError
 
@@ -42,6 +45,14 @@ ENCODERS = {
     "soft words": learnt(BagOfWords(5, assignment="soft"), 0, 0.0),
     "vlad": learnt(Vlad(4), 3, 0.0),
     "fisher": learnt(FisherVector(3), 4, 1.0),
+}
+
+HISTOGRAMS = _RNG.dirichlet(np.ones(7), 24).astype(np.float32)
+LABELS = np.arange(24) % 3
+CLASSIFIERS = {
+    f"{kernel} {preparation}": svm(HISTOGRAMS, LABELS, kernel, preparation=preparation)
+    for kernel in KERNELS
+    for preparation in ("square_root", "standardise")
 }
 
 # What may happen to one array; those that cannot happen to it leave it as it is.
@@ -86,6 +97,10 @@ def encoded(arrays: Arrays) -> NDArray[Any]:
     return SceneEncoder.from_arrays(arrays).encode(LOCAL)
 
 
+def scored(arrays: Arrays) -> NDArray[Any]:
+    return FittedClassifier.from_arrays(arrays).predict_scores(HISTOGRAMS)
+
+
 def check(use: Callable[[Arrays], NDArray[Any]], arrays: Arrays) -> None:
     """What was saved is refused in one line, or gives finite values."""
     try:
@@ -103,6 +118,23 @@ def test_an_encoder_with_one_changed_array_is_refused_or_works(kind: str, change
     arrays = ENCODERS[kind].to_arrays()
     for name in arrays:
         check(encoded, changed(arrays, name, change))
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_a_classifier_with_one_changed_array_is_refused_or_works(kind: str, change: str) -> None:
+    arrays = CLASSIFIERS[kind].to_arrays()
+    for name in arrays:
+        check(scored, changed(arrays, name, change))
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_a_classifier_with_several_changed_arrays_is_refused_or_works(data: st.DataObject) -> None:
+    arrays = CLASSIFIERS[data.draw(st.sampled_from(sorted(CLASSIFIERS)))].to_arrays()
+    for name in data.draw(st.lists(st.sampled_from(sorted(arrays)), max_size=4, unique=True)):
+        arrays = changed(arrays, name, data.draw(st.sampled_from(sorted(CHANGES))))
+    check(scored, arrays)
 
 
 @settings(deadline=None)
