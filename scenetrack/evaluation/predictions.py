@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from scenetrack.errors import ModelError
 from scenetrack.records import Table
@@ -16,6 +17,8 @@ from scenetrack.storage import printable
 PREDICTIONS = "predictions.csv"
 _COLUMNS = ("file", "label", "predicted", "score")
 _PROBABILITY, _OF_CLASS = "probability", "probability of "
+# What sums and differences of numbers of seven digits may be off by.
+_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,9 @@ def read_predictions(path: Path, class_names: Sequence[str] = ()) -> Predictions
         class_names: in the order wanted, where the file names none.
 
     Raises:
-        ModelError: the file is no such table, or is damaged.
+        ModelError: the file is no such table, is damaged, or contradicts itself: names a file
+            twice, or has probabilities that are none or speak for another class than the
+            predicted one.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -86,27 +91,87 @@ def read_predictions(path: Path, class_names: Sequence[str] = ()) -> Predictions
 def _parsed(
     header: Sequence[str], rows: Sequence[Sequence[str]], class_names: Sequence[str]
 ) -> Predictions:
-    files, labels, predicted, _, *others = zip(*rows, strict=True)
+    _refuse_first(rows, [len(row) != len(header) for row in rows], "has other columns")
+    files, labels, predicted, scores, *others = zip(*rows, strict=True)
+    again = np.ones(len(files), np.bool_)
+    again[np.unique(files, return_index=True)[1]] = False
+    _refuse_first(rows, again, "names a file for the second time")
     names = tuple(_named(header)) or tuple(class_names) or tuple(sorted({*labels, *predicted}))
     places = {name: index for index, name in enumerate(names)}
+    if len(places) < len(names):
+        raise ValueError("it names a class twice")
     unknown = sorted({*labels, *predicted} - places.keys())
     if unknown:
         raise ValueError(f"it names the class {unknown[0]!r}, which is none of {', '.join(names)}")
-    probabilities = None
-    if others and all(rows[0][len(_COLUMNS) :]):
-        probabilities = np.array(others[1:], dtype=np.float64).T
+    said = np.array([places[name] for name in predicted], dtype=np.int64)
+    if any(scores):
+        _refuse_first(rows, ~np.isfinite(_numbers(rows, scores)), "has a score that is not finite")
     return Predictions(
         files=files,
         class_names=names,
         labels=np.array([places[name] for name in labels], dtype=np.int64),
-        predictions=np.array([places[name] for name in predicted], dtype=np.int64),
-        probabilities=probabilities,
+        predictions=said,
+        probabilities=_probabilities(rows, others, said),
     )
+
+
+def _probabilities(
+    rows: Sequence[Sequence[str]], columns: Sequence[Sequence[str]], said: np.ndarray
+) -> np.ndarray | None:
+    """Float64 [N, C] of the columns of texts, the predicted class's own first; None without any.
+
+    Raises:
+        ValueError: they are no probabilities, or do not speak for the classes ``said``.
+    """
+    if not any(any(column) for column in columns):
+        return None
+    own, *every = (_numbers(rows, column) for column in columns)
+    shares = np.stack(every, axis=1)
+    # Written so that NaN fails.
+    inside = ((shares >= 0) & (shares <= 1 + _ROUNDING)).all(axis=1)
+    _refuse_first(rows, ~inside, "has a probability outside 0 to 1")
+    total = np.abs(shares.sum(axis=1) - 1)
+    _refuse_first(rows, ~(total <= _ROUNDING), "has probabilities that do not sum to 1")
+    of_said = shares[np.arange(len(said)), said]
+    _refuse_first(
+        rows,
+        of_said < shares.max(axis=1) - _ROUNDING,
+        "has a predicted class that another one is more probable than",
+    )
+    _refuse_first(
+        rows,
+        ~(np.abs(own - of_said) <= _ROUNDING),
+        "has two probabilities of the predicted class",
+    )
+    return shares
+
+
+def _numbers(rows: Sequence[Sequence[str]], column: Sequence[str]) -> np.ndarray:
+    """A column of texts as float64 [N]."""
+    values = np.empty(len(column))
+    for place, text in enumerate(column):
+        try:
+            values[place] = float(text)
+        except ValueError:
+            raise _contradiction(rows, place, f"has {text!r} for a number") from None
+    return values
+
+
+def _refuse_first(rows: Sequence[Sequence[str]], wrong: ArrayLike, what: str) -> None:
+    """Raise ValueError about the first row that is ``wrong``, bool [N], if any is."""
+    if np.any(wrong):
+        raise _contradiction(rows, int(np.argmax(wrong)), what)
+
+
+def _contradiction(rows: Sequence[Sequence[str]], place: int, what: str) -> ValueError:
+    name = f" ({printable(rows[place][0])})" if rows[place] else ""
+    return ValueError(f"row {place + 1}{name} {what}")
 
 
 def _named(header: Sequence[str]) -> Iterator[str]:
     """The classes that have a column of probabilities."""
-    for column in header[len(_COLUMNS) + 1 :]:
-        if not column.startswith(_OF_CLASS):
+    for place, column in enumerate(header[len(_COLUMNS) :]):
+        if not (column.startswith(_OF_CLASS) if place else column == _PROBABILITY):
             raise ValueError(f"it has the column {column!r}")
-        yield column.removeprefix(_OF_CLASS)
+        if place:
+            yield column.removeprefix(_OF_CLASS)

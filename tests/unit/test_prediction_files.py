@@ -87,6 +87,55 @@ def test_damaged_files_are_refused_in_one_line(tmp_path: Path, content: str) -> 
         read_predictions(path)
 
 
+HEADER = "file,label,predicted,score,probability,probability of sea,probability of land\n"
+FIRST = "sea/a.jpg,sea,sea,1.5,0.75,0.75,0.25\n"
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("b.jpg,sea,land,1,0.75,0.75,0.25", "has a predicted class that another one is more prob"),
+        ("b.jpg,sea,sea,1,0.25,0.75,0.25", "has two probabilities of the predicted class"),
+        ("b.jpg,sea,sea,1,0.7,0.7,0.25", "has probabilities that do not sum to 1"),
+        ("b.jpg,sea,sea,1,1.25,1.25,-0.25", "has a probability outside 0 to 1"),
+        ("b.jpg,sea,sea,1,nan,nan,0.25", "has a probability outside 0 to 1"),
+        ("b.jpg,sea,sea,1,inf,inf,0.25", "has a probability outside 0 to 1"),
+        ("b.jpg,sea,sea,1,,,", "has '' for a number"),
+        ("b.jpg,sea,sea,1,0.75,0.75,much", "has 'much' for a number"),
+        ("b.jpg,sea,sea,nan,0.75,0.75,0.25", "has a score that is not finite"),
+        ("b.jpg,sea,sea,,0.75,0.75,0.25", "has '' for a number"),
+        ("b.jpg,sea,sea,1,0.75,0.75", "has other columns"),
+    ],
+)
+def test_a_row_that_contradicts_itself_is_named(tmp_path: Path, row: str, said: str) -> None:
+    path = tmp_path / PREDICTIONS
+    path.write_text(f"{HEADER}{FIRST}{row}\nc.jpg,sea,land,1,0.5,0.5,0.5\n", encoding="utf-8")
+    with pytest.raises(ModelError, match=rf"predictions\.csv is none \(row 2 \(b\.jpg\) {said}"):
+        read_predictions(path)
+
+
+def test_a_file_that_is_named_twice(tmp_path: Path) -> None:
+    path = tmp_path / PREDICTIONS
+    path.write_text(f"{HEADER}{FIRST}{FIRST.replace('a.jpg', 'b.jpg')}{FIRST}", encoding="utf-8")
+    with pytest.raises(ModelError, match=r"\(row 3 \(sea/a\.jpg\) names a file for the second"):
+        read_predictions(path)
+
+
+def test_a_class_that_is_named_twice(tmp_path: Path) -> None:
+    path = tmp_path / PREDICTIONS
+    path.write_text(f"{HEADER.replace('land', 'sea')}{FIRST}", encoding="utf-8")
+    with pytest.raises(ModelError, match="it names a class twice"):
+        read_predictions(path)
+
+
+def test_equal_probabilities_and_their_rounding_are_no_contradiction(tmp_path: Path) -> None:
+    third = "0.3333333,0.3333333,0.3333333,0.3333334"
+    header = f"{HEADER.strip()},probability of air\n"
+    path = tmp_path / PREDICTIONS
+    path.write_text(f"{header}a.jpg,sea,land,0,{third}\n", encoding="utf-8")
+    assert read_predictions(path).predictions.tolist() == [1]
+
+
 def test_bytes_that_are_no_text_and_missing_files(tmp_path: Path) -> None:
     (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00")
     for name in ("bytes.csv", "missing.csv"):
