@@ -27,6 +27,7 @@ from scenetrack.figures.style import (
     plain,
     shortened,
     to_png,
+    wrapped,
 )
 from scenetrack.figures.trust import mistakes, reliability_diagram
 from scenetrack.records import Figure
@@ -220,7 +221,7 @@ def comparison(
         name: artifact path of the figure.
     """
     ordered = sorted(rows, key=lambda row: -row[1])
-    names = [shortened(row[0], _LONGEST_NAME) for row in ordered]
+    names = [wrapped(row[0], _LONGEST_NAME) for row in ordered]
     accuracy, low, high = np.array([row[1:] for row in ordered], dtype=float).T
     canvas = Canvas(figsize=(9, 1.3 + 0.46 * len(rows)), dpi=DPI, layout="constrained")
     axes = canvas.subplots()

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import PercentFormatter
 
-from scenetrack.figures.style import BLUE, DPI, ORANGE, heading, plain, shortened, to_png
+from scenetrack.figures.style import BLUE, DPI, ORANGE, heading, plain, shortened, to_png, wrapped
 from scenetrack.records import Figure
 
 _LONGEST_NAME = 32
@@ -41,7 +41,7 @@ def seeds(
     low, high = axes.get_xlim()
     widening = max(_NARROWEST - (high - low), 0) / 2
     axes.set_xlim(low - widening, high + widening)
-    axes.set_yticks(range(len(ordered)), [shortened(key, _LONGEST_NAME) for key, _ in ordered])
+    axes.set_yticks(range(len(ordered)), [wrapped(key, _LONGEST_NAME) for key, _ in ordered])
     axes.set(ylim=(len(ordered) - 0.4, -0.6), xlabel="test accuracy, mean and standard deviation")
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     heading(axes, shortened(title, 2 * _LONGEST_NAME) or "What the seed changes")

@@ -6,6 +6,7 @@ Colours are those of Okabe and Ito, which colour-blind readers can tell apart.
 from __future__ import annotations
 
 import io
+import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,18 @@ _LONGEST_FITTED = 60  # letters
 def shortened(text: str, length: int) -> str:
     """``text``, cut to ``length`` characters."""
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def wrapped(text: str, width: int, most: int = 2) -> str:
+    """``text`` in lines of ``width`` characters, ``most`` of them; cut in the middle if it is more.
+
+    Both ends tell names apart: a run's name stands first, its method's and its id last.
+    """
+    shown, length = text, len(text)
+    while len(lines := textwrap.wrap(shown, width)) > most:
+        length -= 1
+        shown = f"{text[: length // 2]}…{text[length // 2 - length + 1 :]}"
+    return "\n".join(lines)
 
 
 def fit(text: Text, width: float) -> None:

@@ -70,14 +70,35 @@ def _methods(words: Sequence[str]) -> list[_Method]:
     for word in words:
         named = resolve_run(word)
         if named.status != "FINISHED":
-            raise ModelError(
-                f"finished runs are required, but run {named.id} ({named.name}) is "
-                f"{named.status}: wait for it, or name those of its child runs that are finished"
-            )
+            raise _unfinished(named)
         prefix = f"{named.name}: " if len(words) > 1 else ""
-        for run, name in _below(named):
+        below = list(_below(named))
+        if not below:
+            raise ModelError(
+                f"a run with finished methods is required, but of those below run {named.id} "
+                f"({named.name}) none is finished: name another one"
+            )
+        for run, name in below:
             found.setdefault(run.id, _Method(run, f"{prefix}{name}" if name else run.name, named))
     return list(found.values())
+
+
+def _unfinished(run: RunInfo) -> ModelError:
+    parts = [f"{one.id} ({one.name})" for one in _finished_below(run)]
+    instead = f"or name what is finished of it: {', '.join(parts)}" if parts else "or name another"
+    return ModelError(
+        f"finished runs are required, but run {run.id} ({run.name}) is {run.status}: wait for it, "
+        f"{instead}"
+    )
+
+
+def _finished_below(run: RunInfo) -> Iterator[RunInfo]:
+    """The finished runs below one that is not, and not those below them."""
+    for part in children(run.id):
+        if part.status == "FINISHED":
+            yield part
+        else:
+            yield from _finished_below(part)
 
 
 def _below(run: RunInfo, path: tuple[str, ...] = ()) -> Iterator[tuple[RunInfo, str]]:

@@ -13,6 +13,7 @@ from PIL import Image
 from scenetrack import figures
 from scenetrack.errors import ScenetrackError
 from scenetrack.figures import style
+from scenetrack.figures.style import wrapped
 from scenetrack.records import Figure
 
 
@@ -193,6 +194,33 @@ def test_comparison_grows_with_the_methods_and_takes_any_order() -> None:
     rows = [("a", 0.5, 0.4, 0.6), ("b", 0.7, 0.6, 0.8), ("certain", 1.0, 0.98, 1.0)]
     assert figures.comparison(rows).png == figures.comparison(rows[::-1]).png
     assert pixels(figures.comparison(rows * 4)).shape[0] > pixels(figures.comparison(rows)).shape[0]
+
+
+class TestWrapped:
+    @pytest.mark.parametrize(
+        ("text", "shown"),
+        [
+            ("svm", "svm"),
+            ("one two three", "one two\nthree"),
+            ("one two three four", "one two\n…ee four"),
+            ("abcdefghijklmnopqrstuvwxyz", "abcdefgh\n…tuvwxyz"),
+        ],
+    )
+    def test_by_hand(self, text: str, shown: str) -> None:
+        assert wrapped(text, 8) == shown
+
+    @given(st.text(max_size=80), st.integers(2, 20))
+    def test_fits_and_keeps_both_ends(self, text: str, width: int) -> None:
+        lines = wrapped(text, width).split("\n")
+        assert len(lines) <= 2
+        assert max(map(len, lines)) <= width
+
+    def test_methods_of_one_run_look_different(self) -> None:
+        run = "patch_bow mit8 best 256 fisher_vector: "
+        first, second = (f"{run}fisher vector {kernel} svm" for kernel in ("linear", "rbf"))
+        rows = [(first, 0.9, 0.8, 0.95), (second, 0.8, 0.7, 0.9)]
+        swapped = [(second, 0.9, 0.8, 0.95), (first, 0.8, 0.7, 0.9)]
+        assert figures.comparison(rows).png != figures.comparison(swapped).png
 
 
 @pytest.mark.parametrize("shape", [(8,), (1000,), (1,), (49, 64), (6, 6, 3), (5, 7, 40), (1, 1, 1)])

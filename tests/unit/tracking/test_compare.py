@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -157,6 +158,32 @@ def test_runs_that_tested_nothing_or_are_not_there(client: MlflowClient) -> None
     client.set_terminated(killed, "KILLED")
     with pytest.raises(ModelError, match=r"run .* \(patch_bow mit8\) is KILLED: wait"):
         compare(CompareConfig(runs=(killed,)))
+
+
+def test_seeds_that_were_killed_on_the_way(client: MlflowClient) -> None:
+    """What is finished of them is named, also below a seed that is not."""
+    finished = []
+    with opened(PatchBowConfig(experiment="compare"), "patch_bow") as parent:
+        for seed in range(3):
+            with parent.child(f"seed {seed}") as child:
+                child.log(Tag("dataset", "photos"), Tag("dataset_digest", "d" * 16))
+                with child.child("svm") as method:
+                    log_test(method, seed)
+            finished.append(f"{child.run_id} (seed {seed})")
+    finished[2] = f"{method.run_id} (svm)"
+    client.update_run(child.run_id, "RUNNING")
+    client.update_run(parent.run_id, "RUNNING")
+    said = f"is RUNNING: wait for it, or name what is finished of it: {', '.join(finished)}"
+    with pytest.raises(ModelError, match=re.escape(said)):
+        compare(CompareConfig(runs=(parent.run_id,)))
+    compare(CompareConfig(runs=tuple(one.split()[0] for one in finished)))
+
+
+def test_a_finished_run_of_which_no_part_is(client: MlflowClient) -> None:
+    run = stage_run({"svm": 1})
+    client.set_terminated(tracking.children(run)[0].id, "KILLED")
+    with pytest.raises(ModelError, match=rf"below run {run} \(patch_bow mit8\) none is finished"):
+        compare(CompareConfig(runs=(run,)))
 
 
 def test_predictions_of_an_earlier_version(capsys: pytest.CaptureFixture[str]) -> None:
