@@ -26,8 +26,9 @@ from scenetrack.runtime import OnnxModel
 
 Floats = NDArray[np.float32]
 WORDS, SAMPLE = 512, 51_200
-# Descriptors of an image, and their values: dense SIFT at four scales; patches at a small stride.
-SHAPES = ((5500, 64), (841, 80))
+# Descriptors of an image, and their values: dense SIFT at four scales as it is, and after PCA;
+# patches at a small stride.
+SHAPES = ((5500, 128), (5500, 64), (841, 80))
 OURS, EXACT, TWIN, THEIRS = (
     "scenetrack, bytes",
     "scenetrack, float64",
@@ -82,8 +83,8 @@ def compared(encoder: SceneEncoder, kmeans: KMeans, images: Floats) -> str:
     bow = encoder.encoder
     assert isinstance(bow, BagOfWords)
     raw = images.reshape(-1, images.shape[-1])
-    rounded = encoder.project(raw)
-    words, theirs = bow.assign(rounded), kmeans.predict(rounded)
+    rounded = np.clip(np.rint(raw / bow.step_), -128, 127).astype(np.float32) * bow.step_
+    words, theirs = bow.assign(raw), kmeans.predict(rounded)
     lengths = [np.linalg.norm(rounded - bow.codebook_[found], axis=1) for found in (words, theirs)]
     farther = np.linalg.norm(raw - bow.codebook_[words], axis=1) ** 2
     nearest = np.linalg.norm(raw - bow.codebook_[kmeans.predict(raw)], axis=1) ** 2

@@ -20,8 +20,9 @@ from scenetrack.runtime import OnnxModel
 
 logger = logging.getLogger(__name__)
 
-# Distances of a block stay in the processor's cache between the product and the search.
-_BLOCK_BYTES = 2 * 2**20
+# Distances of a block stay in the processor's cache between the product and the search. Of bytes
+# the product is so short that the calls count: an image's descriptors fit into a few blocks.
+_BLOCK_BYTES, _BYTES_BLOCK_BYTES = 2 * 2**20, 8 * 2**20
 
 # Twice the product of a descriptor and a word, with the squared length of a word, is below 2**53
 # grid steps and so exact: words have up to 2**24 steps, descriptors may be 8 times as long.
@@ -31,6 +32,8 @@ _WORD_BITS = 24
 # products of bytes in 16 bits: 2 * 255 * 64 still fits.
 LARGEST_STEP, LARGEST_WORD_STEP = 127, 64
 _ZERO = 128
+# The few values above it are cut, so that one outlier does not make the step coarse for all.
+_STEP_QUANTILE = 0.9999
 
 
 def learn_words(
@@ -70,6 +73,12 @@ def learn_words(
     return np.ascontiguousarray(kmeans.cluster_centers_, np.float32)
 
 
+def byte_step(rows: NDArray[np.float32]) -> float:
+    """The smallest power of two of which nearly all values of rows are at most 127."""
+    largest = float(np.quantile(np.abs(rows), _STEP_QUANTILE))
+    return float(2.0 ** np.ceil(np.log2(largest / LARGEST_STEP))) if largest else 1.0
+
+
 @dataclass(frozen=True, eq=False)
 class Codebook:
     """Visual words, and the exact search among them.
@@ -77,8 +86,8 @@ class Codebook:
     Attributes:
         words: float32 [K, D].
         step: above 0 where every value of a word is one of at most 64 multiples of ``2 * step``, a
-            power of two, on either side of 0. Descriptors that are multiples of ``step``, at most
-            127 of them, are then compared in 8-bit integers: the words are the same, sooner.
+            power of two, on either side of 0. Descriptors are then rounded to multiples of
+            ``step``, at most 128 below 0 and 127 above, and compared in 8-bit integers.
     """
 
     words: NDArray[np.float32]
@@ -91,12 +100,11 @@ class Codebook:
         """
         found = np.empty(len(rows), np.int64)
         for part in self.parts(len(rows)):
-            block = rows[part]
-            bytes_ = self._as_bytes(block) if self.step else None
-            if bytes_ is None:
-                found[part] = np.argmin(self.distances(block), axis=1)
+            if self.step:
+                scores = self._byte_model.run(rows=rows[part])["scores"]
+                np.argmax(scores, axis=1, out=found[part])
             else:
-                found[part] = np.argmax(self._products.run(rows=bytes_)["scores"], axis=1)
+                np.argmin(self.distances(rows[part]), axis=1, out=found[part])
         return found
 
     def distances(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -120,25 +128,32 @@ class Codebook:
         return builder.node("Gemm", steps, *constants, name="distances")
 
     def nearest_in_graph(self, builder: GraphBuilder, rows: str) -> str:
-        """The twin of ``nearest``: float32 [n, D] to int64 [n].
-
-        Where there is a ``step`` the rows must be its multiples, or they are rounded to them.
-        """
+        """The twin of ``nearest``: float32 [n, D] to int64 [n]."""
         if self.step:
-            return self._nearest_byte_in_graph(builder, rows)
+            scores = self._scores_in_graph(builder, rows)
+            return builder.node("ArgMax", scores, name="nearest", axis=1, keepdims=0)
         distances = self.distances_in_graph(builder, rows)
         return builder.node("ArgMin", distances, name="nearest", axis=1, keepdims=0)
 
-    def _nearest_byte_in_graph(self, builder: GraphBuilder, rows: str) -> str:
-        width = self.words.shape[1]
-        words = self._byte_weights[:width]
+    def _scores_in_graph(self, builder: GraphBuilder, rows: str) -> str:
+        """How near rows float32 [n, D], rounded to bytes, are to each word: int32 [n, K].
+
+        With x and c in steps of ``step`` and ``2 * step`` the nearest word has the largest
+        x.c - |c|^2. That length joins the product as a few columns of fixed bytes, see
+        ``_byte_weights``: to subtract it afterwards takes as long as the product itself.
+        """
         step = builder.constant("step", np.array(self.step, np.float32))
         zero = builder.constant("zero", np.array(_ZERO, np.uint8))
-        steps = builder.node("QuantizeLinear", rows, step, zero, name="bytes")
-        products = builder.node("MatMulInteger", steps, builder.constant("words", words), zero)
-        lengths = np.einsum("dk,dk->k", words, words, dtype=np.int32)
-        scores = builder.node("Sub", products, builder.constant("lengths", lengths))
-        return builder.node("ArgMax", scores, name="nearest", axis=1, keepdims=0)
+        bytes_ = builder.node("QuantizeLinear", rows, step, zero, name="bytes")
+        more = len(self._byte_weights) - self.words.shape[1]
+        fixed = np.full((1, more), _ZERO + LARGEST_STEP, np.uint8)
+        fixed[0, -1] = _ZERO + 1
+        count = builder.node("Shape", rows, start=0, end=1)
+        shape = builder.node("Concat", count, builder.constant("more", np.array([more])), axis=0)
+        columns = builder.node("Expand", builder.constant("fixed", fixed), shape)
+        joined = builder.node("Concat", bytes_, columns, axis=1)
+        weights = builder.constant("weights", self._byte_weights)
+        return builder.node("MatMulInteger", joined, weights, zero, name="nearness")
 
     @property
     def scale(self) -> float:
@@ -147,7 +162,8 @@ class Codebook:
 
     def parts(self, count: int) -> list[slice]:
         """Blocks of ``count`` rows whose distances fit into the cache."""
-        at_once = max(1, _BLOCK_BYTES // (8 * len(self.words)))
+        block, each = (_BYTES_BLOCK_BYTES, 4) if self.step else (_BLOCK_BYTES, 8)
+        at_once = max(1, block // (each * len(self.words)))
         return [slice(start, start + at_once) for start in range(0, count, at_once)]
 
     @cached_property
@@ -158,30 +174,12 @@ class Codebook:
         words = to_grid(self.words, scale)
         return scale, np.ascontiguousarray(-2 * words.T), np.einsum("kd,kd->k", words, words)
 
-    def _as_bytes(self, rows: NDArray[np.float32]) -> NDArray[np.uint8] | None:
-        """Rows [n, D] in steps as the product takes them, uint8 [n, D + E]; None if they do not
-        fit.
-        """
-        shifted = rows * np.float32(1 / self.step)
-        shifted += _ZERO
-        width = rows.shape[1]
-        filled = np.empty((len(rows), len(self._byte_weights)), np.uint8)
-        # What is no byte comes back as another number.
-        with np.errstate(invalid="ignore"):
-            filled[:, :width] = shifted
-        if not np.array_equal(filled[:, :width], shifted):
-            return None
-        filled[:, width:-1] = _ZERO + LARGEST_STEP
-        filled[:, -1] = _ZERO + 1
-        return filled
-
     @cached_property
     def _byte_weights(self) -> NDArray[np.int8]:
         """int8 [D + E, K]: the words in their steps, and under them minus their squared lengths.
 
-        With x and c in steps of ``step`` and ``2 * step`` the nearest word has the largest
-        x.c - |c|^2. That length is more than a byte, so it is given as E digits: a column that is
-        always 127 for each but the last, which is always 1.
+        A length is more than a byte, so it is given as E digits: the columns they meet are always
+        127 steps, but for the last one, which is always 1.
         """
         words = np.rint(self.words / np.float32(2 * self.step)).astype(np.int64)
         rest = -np.einsum("kd,kd->k", words, words)
@@ -194,13 +192,10 @@ class Codebook:
         return np.concatenate([words.T, digits, [rest]]).astype(np.int8)
 
     @cached_property
-    def _products(self) -> OnnxModel:
-        """``rows`` uint8 [n, D + E] to ``scores`` int32 [n, K], the more the nearer."""
+    def _byte_model(self) -> OnnxModel:
+        """``rows`` float32 [n, D] to ``scores`` int32 [n, K], the more the nearer."""
         builder = GraphBuilder("nearest words")
-        rows = builder.input("rows", np.uint8, [None, len(self._byte_weights)])
-        weights = builder.constant("weights", self._byte_weights)
-        zero = builder.constant("zero", np.array(_ZERO, np.uint8))
-        scores = builder.node("MatMulInteger", rows, weights, zero)
+        rows = builder.input("rows", np.float32, [None, self.words.shape[1]])
+        scores = self._scores_in_graph(builder, rows)
         builder.output("scores", scores, np.int32, [None, len(self.words)])
-        model = builder.build({}).SerializeToString()
-        return OnnxModel(model, device="cpu", threads=1)
+        return OnnxModel(builder.build({}).SerializeToString(), device="cpu", threads=1)

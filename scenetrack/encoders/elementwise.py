@@ -1,4 +1,4 @@
-"""What is done to each value of a descriptor, with its twin: roots, places, rounding to bytes."""
+"""What is done to each value of a descriptor, with its twin: roots and places."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from scenetrack.encoders.codebook import LARGEST_STEP
 from scenetrack.errors import InputError
 from scenetrack.graph import GraphBuilder
 
-# The few values above it are cut, so that one outlier does not make the step coarse for all.
-_STEP_QUANTILE = 0.9999
 _TINY = float(np.finfo(np.float64).tiny)
 
 
@@ -43,35 +40,3 @@ def roots_in_graph(builder: GraphBuilder, rows: str) -> str:
 def place_values(places: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
     """What places [..., 2] in [0, 1] append to a descriptor: their way from the middle."""
     return ((np.asarray(places, np.float64) - 0.5) * scale).astype(np.float32)
-
-
-def byte_step(rows: NDArray[np.float32]) -> float:
-    """The smallest power of two of which nearly all values of rows are at most 127."""
-    largest = float(np.quantile(np.abs(rows), _STEP_QUANTILE))
-    return float(2.0 ** np.ceil(np.log2(largest / LARGEST_STEP))) if largest else 1.0
-
-
-def rounded(rows: NDArray[np.float32], step: float) -> NDArray[np.float32]:
-    """Rows [..., d] in multiples of ``step``, unless it is 0."""
-    if not step:
-        return rows
-    steps = rows * np.float32(1 / step)
-    np.clip(np.rint(steps, out=steps), -LARGEST_STEP, LARGEST_STEP, out=steps)
-    steps *= np.float32(step)
-    return np.asarray(steps)
-
-
-def rounded_in_graph(builder: GraphBuilder, rows: str, step: float) -> str:
-    """The twin of ``rounded``."""
-    with builder.scope("steps"):
-        per_unit, unit, least, most = (
-            builder.constant(name, np.array(value, np.float32))
-            for name, value in (
-                ("per_unit", 1 / step),
-                ("unit", step),
-                ("least", -LARGEST_STEP),
-                ("most", LARGEST_STEP),
-            )
-        )
-        whole = builder.node("Round", builder.node("Mul", rows, per_unit))
-        return builder.node("Mul", builder.node("Clip", whole, least, most), unit)

@@ -13,13 +13,11 @@ from onnx import TensorProto
 
 from scenetrack.arrays import checked_arrays
 from scenetrack.encoders.base import LocalEncoder, in_threads
+from scenetrack.encoders.codebook import byte_step
 from scenetrack.encoders.elementwise import (
-    byte_step,
     place_values,
     roots,
     roots_in_graph,
-    rounded,
-    rounded_in_graph,
 )
 from scenetrack.encoders.fisher import FisherVector
 from scenetrack.encoders.pca import DescriptorPca
@@ -40,7 +38,6 @@ _SAVED = {
     "positions": "numbers n 2",
     "square_root": "flag",
     "position_scale": "numbers",
-    "step": "numbers",
 }
 _AT_ONCE = 50_000  # descriptors of a sample that are projected together
 # Positions that lie evenly over the image vary by 1/12 in y and in x.
@@ -63,8 +60,6 @@ class SceneEncoder:
         position_scale: what (y, x) - 0.5 is multiplied by before it is appended to the reduced
             descriptor, in the descriptor's units (Sanchez, Perronnin and de Campos, "Modeling the
             spatial layout of images beyond spatial pyramids", 2012, section 3); 0: it is not.
-        step: a power of two that values are rounded to multiples of, at most 127 on either side
-            of 0, so that words are found in 8-bit integers; 0: they are not rounded.
     """
 
     encoder: LocalEncoder
@@ -73,7 +68,6 @@ class SceneEncoder:
     pca: DescriptorPca | None = None
     square_root: bool = False
     position_scale: float = 0.0
-    step: float = 0.0
 
     @classmethod
     def learn(
@@ -120,12 +114,10 @@ class SceneEncoder:
             spread = float(rows.var(axis=0, dtype=np.float64).sum()) or 1.0
             scale = position_weight * np.sqrt(spread / _POSITION_VARIANCE)
             rows = np.hstack([rows, place_values(places, scale)])
-        is_hard = isinstance(encoder, BagOfWords) and encoder.assignment == "hard"
-        step = byte_step(rows) if is_hard else 0.0
-        encoder.fit(rounded(rows, step))
-        if isinstance(encoder, BagOfWords) and step:
-            encoder.round_words(step)
-        return replace(plain, position_scale=scale, step=step)
+        encoder.fit(rows)
+        if isinstance(encoder, BagOfWords) and encoder.assignment == "hard":
+            encoder.round_words(byte_step(rows))
+        return replace(plain, position_scale=scale)
 
     def learn_idf(self, batches: Iterable[NDArray[Any]]) -> Self:
         """Learn the weights of words from all training images, where the encoder has tf-idf.
@@ -193,7 +185,7 @@ class SceneEncoder:
                 self.positions if places is None else places, self.position_scale
             )
             rows = np.concatenate([rows, np.broadcast_to(offsets, (*rows.shape[:-1], 2))], axis=-1)
-        return rounded(rows, self.step)
+        return rows
 
     def encode(self, descriptors: NDArray[Any]) -> NDArray[np.float32]:
         """Descriptors [N, n, D] of N images as features float32 [N, W].
@@ -247,7 +239,7 @@ class SceneEncoder:
         if self.position_scale:
             offsets = place_values(self.positions, self.position_scale)
             rows = builder.node("Concat", rows, builder.constant("places", offsets), axis=1)
-        return rounded_in_graph(builder, rows, self.step) if self.step else rows
+        return rows
 
     def _project_parts(
         self, values: NDArray[Any], places: NDArray[np.float32]
@@ -290,19 +282,16 @@ class SceneEncoder:
             pca=DescriptorPca.from_arrays(pca) if pca else None,
             square_root=bool(saved["square_root"]),
             position_scale=float(saved["position_scale"]),
-            step=float(saved["step"]),
         )
         scene._check_parts()
         return scene
 
     def _check_parts(self) -> None:
         """Raise InputError where parts that were saved do not fit each other."""
-        step = self.encoder.step_ if isinstance(self.encoder, BagOfWords) else 0.0
-        if self.step != step or self.position_scale < 0:
+        if self.position_scale < 0:
             raise InputError(
-                f"a saved encoder needs the step {step:g} of its words, and a position_scale of at "
-                f"least 0. Received: {self.step:g} and {self.position_scale:g}; train it again "
-                "with this version"
+                "a saved encoder needs a position_scale of at least 0. Received: "
+                f"{self.position_scale:g}; train it again with this version"
             )
         # What reads levels and positions refuses others.
         count = self.pyramid.regions.shape[1]

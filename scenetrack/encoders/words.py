@@ -98,8 +98,8 @@ class BagOfWords(TransformerMixin, BaseEstimator):
     def round_words(self, step: float) -> Self:
         """Round the words to multiples of ``2 * step``, at most 64 on either side of 0.
 
-        Descriptors that are multiples of ``step``, at most 127 of them, then find their words in
-        8-bit integers, about three times as soon; which words these are does not change.
+        Descriptors are then rounded to multiples of ``step`` too, at most 128 below 0 and 127
+        above, and find their words in 8-bit integers, several times as soon.
 
         Args:
             step: a power of two.
@@ -142,6 +142,8 @@ class BagOfWords(TransformerMixin, BaseEstimator):
 
     def assign(self, descriptors: NDArray[np.float32]) -> NDArray[np.int64]:
         """The nearest word of each descriptor, the first one of equally near ones.
+
+        After ``round_words`` that of the rounded descriptor.
 
         Args:
             descriptors: float32 [N, D]; any N, a few MB of distances are held at a time.

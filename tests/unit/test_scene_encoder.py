@@ -66,11 +66,6 @@ def test_places_are_appended_by_hand():
     np.testing.assert_array_equal(encoder.project(rows[:1], places), [[7, 0, 2]])
 
 
-def test_rounding_by_hand():
-    rows = np.array([[0.26, -0.74], [100, -100]], np.float32)
-    np.testing.assert_array_equal(plain(step=0.5).project(rows), [[0.5, -0.5], [63.5, -63.5]])
-
-
 def test_a_weight_of_one_makes_places_vary_as_descriptors_do():
     values, places = sample(20_000)
     encoder = SceneEncoder.learn(values, places, Vlad(2), **{**LEARN, "position_weight": 1.0})
@@ -90,19 +85,17 @@ def test_learning_is_doing_it_step_by_step():
     shares = local / np.maximum(local.sum(axis=2, keepdims=True), 1e-300)
     expected = fisher.transform(pca.transform(np.sqrt(shares).astype(np.float32)))
     np.testing.assert_array_equal(encoder.encode(local), expected)
-    assert encoder.step == 0
 
 
 def test_hard_words_are_learnt_in_bytes():
     """Rounding moves words and descriptors little: nearly all of them stay together."""
     values, places = sample()
     encoder = SceneEncoder.learn(values, places, BagOfWords(8), **{**LEARN, "pca": 4})
-    assert np.log2(encoder.step) % 1 == 0
-    assert encoder.encoder.step_ == encoder.step
-    rows = encoder.project(values, places)
-    steps = rows / encoder.step
+    rows, words = encoder.project(values, places), encoder.encoder
+    assert np.log2(words.step_) % 1 == 0
+    assert 63 < np.abs(rows / words.step_).max() <= 128
+    steps = words.codebook_ / (2 * words.step_)
     np.testing.assert_array_equal(steps, np.rint(steps))
-    assert 63 < np.abs(steps).max() <= 127
     exact = BagOfWords(8).fit(encoder.pca.transform(values))
     agree = exact.assign(encoder.pca.transform(values)) == encoder.encoder.assign(rows)
     assert agree.mean() > 0.95

@@ -207,12 +207,14 @@ class TestBytes:
         # Equally near words are a matter of taste: scikit-learn has no rule for them.
         np.testing.assert_array_equal(distances[every, ours], distances[every, theirs])
 
-    @pytest.mark.parametrize("row", [[0.5, 0], [128, 0], [-200, 0]])
-    def test_descriptors_that_do_not_fit_find_their_words_all_the_same(self, row):
-        codebook = Codebook(np.array([[-128, 0], [0, 0], [128, 0]], np.float32), 1.0)
-        rows = np.array([[3, 4], row], np.float32)
-        expected = [1, {0.5: 1, 128: 2, -200: 0}[row[0]]]
-        assert codebook.nearest(rows).tolist() == expected
+    @pytest.mark.parametrize(
+        ("value", "word"),
+        [(0.5, 0), (1.5, 1), (-0.5, 0), (127.4, 2), (300, 2), (-128, 0), (-300, 0)],
+    )
+    def test_descriptors_are_rounded_to_even_and_cut_to_bytes(self, value, word):
+        """Words at 0, 2 and 128: 1 lies between the first two, 2 does not."""
+        codebook = Codebook(np.array([[0], [2], [128]], np.float32), 1.0)
+        assert codebook.nearest(np.array([[value]], np.float32)).tolist() == [word]
 
     def test_words_are_rounded_to_double_steps_and_cut(self):
         bow = of_words([[0.9, 1.1], [400.0, -400.0]]).round_words(1.0)
