@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,11 +37,13 @@ class BundleReport:
         images: how many were compared, at every batch size.
         batch_sizes: at which.
         max_difference: the largest difference of a score.
+        scores: float64 [N, C], those of the pipeline.
     """
 
     images: int
     batch_sizes: tuple[int, ...]
     max_difference: float
+    scores: NDArray[np.float64] = field(repr=False)
 
 
 def build_bundle(pipeline: ScenePipeline, metadata: Mapping[str, str]) -> onnx.ModelProto:
@@ -137,7 +139,7 @@ def verify_bundle(
                 "report the method"
             )
         differences.append(difference)
-    return BundleReport(len(images), BATCH_SIZES, max(differences))
+    return BundleReport(len(images), BATCH_SIZES, max(differences), expected)
 
 
 def _scores(builder: GraphBuilder, pipeline: ScenePipeline, outputs: Mapping[str, str]) -> str:

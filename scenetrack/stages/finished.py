@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import onnx
@@ -17,17 +17,21 @@ from scenetrack.arrays import read_arrays
 from scenetrack.classifiers import FittedClassifier
 from scenetrack.data.catalog import SceneDataset
 from scenetrack.encoders import SceneEncoder
-from scenetrack.errors import ConfigError, ModelError
+from scenetrack.errors import ConfigError, InputError, ModelError
 from scenetrack.export.truncate import export_truncated
 from scenetrack.graph import GraphBuilder
 from scenetrack.onnx_files import read_model
 from scenetrack.pipeline import ScenePipeline
+from scenetrack.storage import printable
 from scenetrack.tracking import RunInfo, children, resolve_onnx, resolve_run, run_file
 
 if TYPE_CHECKING:
     import keras
 
 logger = logging.getLogger(__name__)
+
+Arrays: TypeAlias = Mapping[str, np.ndarray]
+_Part = TypeVar("_Part")
 
 # Stages with a child run for each method, and those that are one method themselves.
 _WITH_METHODS, _ONE_METHOD = ("layer_svm", "patch_bow", "handcrafted"), ("train_mlp",)
@@ -126,9 +130,9 @@ def open_pipeline(
     encoder, classifier = None, None
     if run.tags.get("classifier") != "network":
         if run.tags.get("encoder", "none") != "none":
-            encoder = SceneEncoder.from_arrays(read_arrays(run_file(stage_run.id, "encoder.npz")))
-        classifier = FittedClassifier.from_arrays(read_arrays(run_file(run.id, "classifier.npz")))
-    return ScenePipeline(
+            encoder = _saved(stage_run, "encoder.npz", SceneEncoder.from_arrays)
+        classifier = _saved(run, "classifier.npz", FittedClassifier.from_arrays)
+    pipeline = ScenePipeline(
         network=network,
         classes=tuple(json.loads(about["classes"])),
         image_size=int(about["image_size"]),
@@ -138,6 +142,33 @@ def open_pipeline(
         temperature=run.metrics.get("temperature", 1.0),
         device=device,
     )
+    _check_parts(pipeline, run)
+    return pipeline
+
+
+def _saved(run: RunInfo, name: str, read: Callable[[Arrays], _Part]) -> _Part:
+    """The part that a run keeps in the file ``name``.
+
+    Raises:
+        ModelError: the file is missing, or what it holds cannot be.
+    """
+    path = run_file(run.id, name)
+    arrays = read_arrays(path)
+    try:
+        return read(arrays)
+    except InputError as error:
+        raise ModelError(f"{printable(path)} of run {run.id} cannot be used: {error}") from error
+
+
+def _check_parts(pipeline: ScenePipeline, run: RunInfo) -> None:
+    """Raise ModelError unless the network's output fits the encoder, and its the classifier."""
+    try:
+        pipeline.scores(np.zeros((1, pipeline.image_size, pipeline.image_size, 3), np.uint8))
+    except InputError as error:
+        raise ModelError(
+            f"parts that fit each other are required, but those of run {run.id} ({run.name}) do "
+            f"not: {error}"
+        ) from error
 
 
 def _network_of(run: RunInfo) -> tuple[onnx.ModelProto, dict[str, str]]:

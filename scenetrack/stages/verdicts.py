@@ -52,11 +52,11 @@ def judge(dataset: SceneDataset, scores: np.ndarray, temperature: float) -> Eval
 
 def verdict_records(evaluation: Evaluation, dataset: SceneDataset, name: str) -> list[Record]:
     """Everything that the run of the method ``name`` keeps of its test."""
-    records = evaluation.records(_file_names(dataset), title=name)
+    records = evaluation.records(file_names(dataset), title=name)
     return [*records, *_gallery(evaluation, dataset, name)]
 
 
-def _file_names(dataset: SceneDataset) -> list[str]:
+def file_names(dataset: SceneDataset) -> list[str]:
     """CLASS/FILE of each test image, the same wherever the data set lies."""
     return [f"{path.parent.name}/{path.name}" for path in dataset.test.paths]
 

@@ -13,6 +13,7 @@ from shipped import bundled, check_against_the_run
 from workplace import CLASSES, Workplace
 
 from scenetrack import cli, tracking
+from scenetrack.arrays import read_arrays
 from scenetrack.errors import ModelError
 from scenetrack.runtime import OnnxModel
 from scenetrack.stages.bundle import bundle_of
@@ -32,6 +33,7 @@ def test_every_method_of_a_run_says_what_it_said_when_it_was_tested(
         assert "verified on 15 test images of photos" in out
         share = f"{method.data.metrics['test/accuracy']:.2%}"
         assert f"test accuracy {share}, and {share} in the run" in out
+        assert "15 of 15 are those that the run logged" in out
         assert (model.metadata["method"], model.metadata["source_run"]) == (name, run_id)
         check_against_the_run(model, run_id, here.data)
 
@@ -189,6 +191,57 @@ class TestRefusals:
         assert "the data set fewer is not the one of run" in said.err
         assert "verified on 6 test images of fewer" in said.out
         assert "in the run" not in said.out
+
+    def svm_of(self, here: Workplace, run: entities.Run) -> tuple[str, Path]:
+        """The run of an SVM, and the file with its arrays."""
+        name = next(name for name in here.children(run) if "linear svm" in name)
+        found = find_method(run.info.run_id, name)
+        assert found.run is not None
+        return found.run.id, tracking.run_file(found.run.id, "classifier.npz")
+
+    def test_a_classifier_that_is_not_the_one_that_was_tested(
+        self, here: Workplace, project_run: entities.Run, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run_id, path = self.svm_of(here, project_run)
+        kept = path.read_bytes()
+        arrays = dict(read_arrays(path))
+        try:
+            # As good as the true one, but that its machines speak for other classes.
+            turned = {name: np.roll(arrays[name], 1, axis=0) for name in ("dual", "intercept")}
+            np.savez(path, allow_pickle=False, **{**arrays, **turned})
+            said = self.refusal(capsys, 1, run_id)
+            assert "its parts give others for 15 of 15 test images" in said
+            assert "classifier.npz are not those of the test" in said
+            narrower = {"support": arrays["support"][:, :-1]}
+            np.savez(path, allow_pickle=False, **{**arrays, **narrower})
+            said = self.refusal(capsys, 2, run_id)
+            assert f"parts that fit each other are required, but those of run {run_id}" in said
+            np.savez(path, allow_pickle=False, **{**arrays, "dual": arrays["dual"] * np.nan})
+            said = self.refusal(capsys, 2, run_id)
+            assert f"classifier.npz of run {run_id} cannot be used: a saved classifier nee" in said
+        finally:
+            path.write_bytes(kept)
+        bundled(run_id)
+        assert "15 of 15 are those that the run logged" in capsys.readouterr().out
+
+    def test_what_the_run_said_is_damaged_or_gone(
+        self, here: Workplace, project_run: entities.Run, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run_id, _ = self.svm_of(here, project_run)
+        table = tracking.run_file(run_id, "predictions.csv")
+        kept = table.read_bytes()
+        try:
+            table.write_bytes(kept.replace(b"bars0.png", b"bars9.png"))
+            assert "it names other files or classes" in self.refusal(capsys, 2, run_id)
+            table.write_bytes(b"file,label\n")
+            assert "predictions.csv is none" in self.refusal(capsys, 2, run_id)
+            table.unlink()
+            bundled(run_id)
+            said = capsys.readouterr()
+            assert "not held against what the run said" in said.err
+            assert "the run logged" not in said.out
+        finally:
+            table.write_bytes(kept)
 
     def test_parts_that_were_deleted(
         self, here: Workplace, project_run: entities.Run, monkeypatch: pytest.MonkeyPatch

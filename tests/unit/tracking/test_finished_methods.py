@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from scenetrack import tracking
 from scenetrack.config import MainConfig, PatchBowConfig, StageConfig, TrainMlpConfig
-from scenetrack.errors import ConfigError, InputError, ModelError
+from scenetrack.errors import ConfigError, ModelError
 from scenetrack.records import Artifact, DatasetInput, Metric, Model, Tag, TensorSpec
 from scenetrack.stages.bundle import bundle_of
 from scenetrack.stages.finished import FinishedMethod, find_method, open_pipeline
@@ -188,7 +188,8 @@ class TestParts:
         path = tmp_path / "encoder.npz"
         np.savez(path, allow_pickle=False, words=np.zeros((2, 2)))
         tracking.connect().log_artifact(found.stage_run.id, str(path))
-        with pytest.raises(InputError, match="a saved encoder needs encoder"):
+        said = rf"encoder\.npz of run {found.stage_run.id} cannot be used: a saved encoder needs"
+        with pytest.raises(ModelError, match=said):
             open_pipeline(found, None, "cpu")
 
 
