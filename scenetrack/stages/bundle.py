@@ -178,7 +178,7 @@ def _check_said(
         )
     logged = np.array([pipeline.classes.index(labels[name]) for name in names])
     ties = differing_labels(scores, logged, f"run {found.run.id} ({found.run.name})")
-    return f"; {len(names) - ties} of {len(names)} are those that the run logged" + (
+    return f"; {len(names) - ties} of {len(names)} labels are those that the run logged" + (
         f", the others are ties within {TIE:g}" if ties else ""
     )
 

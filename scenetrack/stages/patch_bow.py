@@ -13,8 +13,10 @@ from scenetrack.config import PatchBowConfig
 from scenetrack.data.images import load_images
 from scenetrack.data.patches import PatchBatches, sample_patches
 from scenetrack.descriptors import Descriptor
+from scenetrack.errors import ConfigError
 from scenetrack.export.dense import Dense
 from scenetrack.export.scales import positions
+from scenetrack.export.truncate import joined_output
 from scenetrack.models import learn_whitening, whitening_samples
 from scenetrack.records import Tracker
 from scenetrack.stages.encoding import (
@@ -27,6 +29,7 @@ from scenetrack.stages.encoding import (
 from scenetrack.stages.inputs import SceneImages
 from scenetrack.stages.methods import Comparison
 from scenetrack.stages.network import (
+    ChosenNetwork,
     TrainingData,
     choose_network,
     descriptor_width,
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     import keras
 
 VALIDATION_PATCHES = 20  # of each held-out image
+_TRIED_PATCHES = 512
 
 
 def patch_bow(config: PatchBowConfig, tracker: Tracker) -> StageResult:
@@ -51,6 +55,8 @@ def patch_bow(config: PatchBowConfig, tracker: Tracker) -> StageResult:
     chosen = choose_network(config, tracker, "patch_size")
     network, layers, images = chosen.network, chosen.layers, chosen.images
     check_pca(config.pca, descriptor_width(network, layers), f"layer {', '.join(layers)}")
+    if config.square_root:
+        _check_never_negative(chosen, config)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if chosen.is_new:
@@ -62,6 +68,29 @@ def patch_bow(config: PatchBowConfig, tracker: Tracker) -> StageResult:
         descriptor = Descriptor(onnx.model, onnx.digest, positions(patch_grids(config)))
         splits = describe(descriptor, images, tracker)
     return _compare(config, tracker, images, layers, splits, unseen=chosen.is_new)
+
+
+def _check_never_negative(chosen: ChosenNetwork, config: PatchBowConfig) -> None:
+    """Raise ConfigError, before any training, where the layers' outputs have no square roots."""
+    import keras
+
+    patches = sample_patches(
+        [chosen.images.train],
+        config.patch_size,
+        max(_TRIED_PATCHES, 2 * config.whitening),
+        seed=config.seed,
+        owners=chosen.images.fitted,
+    )
+    if chosen.is_new:
+        # Until it is learnt, anew with more patches, whitening makes all patches equal.
+        learn_whitening(chosen.network, patches)
+    part = keras.Model(chosen.network.inputs, joined_output(chosen.network, chosen.layers))
+    smallest = part.predict(patches[:_TRIED_PATCHES], verbose=0).min()
+    if smallest < 0:
+        raise ConfigError(
+            f"square_root takes no negative values, but layer {', '.join(chosen.layers)} gives "
+            f"them. Received: {smallest:.3g}; leave square_root out, or choose a layer with relu"
+        )
 
 
 def _train(

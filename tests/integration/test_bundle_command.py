@@ -33,7 +33,7 @@ def test_every_method_of_a_run_says_what_it_said_when_it_was_tested(
         assert "verified on 15 test images of photos" in out
         share = f"{method.data.metrics['test/accuracy']:.2%}"
         assert f"test accuracy {share}, and {share} in the run" in out
-        assert "15 of 15 are those that the run logged" in out
+        assert "15 of 15 labels are those that the run logged" in out
         assert (model.metadata["method"], model.metadata["source_run"]) == (name, run_id)
         check_against_the_run(model, run_id, here.data)
 
@@ -222,7 +222,7 @@ class TestRefusals:
         finally:
             path.write_bytes(kept)
         bundled(run_id)
-        assert "15 of 15 are those that the run logged" in capsys.readouterr().out
+        assert "15 of 15 labels are those that the run logged" in capsys.readouterr().out
 
     def test_what_the_run_said_is_damaged_or_gone(
         self, here: Workplace, project_run: entities.Run, capsys: pytest.CaptureFixture[str]

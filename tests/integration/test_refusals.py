@@ -57,6 +57,16 @@ def tiny(here: Workplace, stage: str, **changed: str) -> list[str]:
         ("patch_bow", {"model": "missing.keras"}, "model file missing.keras does not exist"),
         ("patch_bow", {"model": NO_RUN}, f"there is no run '{NO_RUN}'"),
         ("patch_bow", {"folds": "1"}, "folds must be at least 2. Received: 1"),
+        (
+            "patch_bow",
+            {"square_root": "true", "activation": "gelu", "mean_colour": "false"},
+            "square_root takes no negative values, but layer hidden_2 gives them. Received: -0.",
+        ),
+        (
+            "patch_bow",
+            {"square_root": "true", "layer": "logits", "pca": "0"},
+            "but layer logits gives",
+        ),
         ("layer_svm", {"layer": "hidden_9"}, "layer must be one of: "),
         ("layer_svm", {"kernels": "none"}, "kernels needs at least one of"),
         ("layer_svm", {"model": "missing.keras"}, "model file missing.keras does not exist"),
