@@ -102,8 +102,8 @@ def fit_by_cross_validation(
             kernel,
             len(fitting.references),
         )
-    table = Search(fitting, fold_features).settings_table(splits)
-    best_c, gamma = best_setting(table)
+    tried = Search(fitting, fold_features).settings(splits)
+    best_c, gamma = best_setting(tried.table)
     return FittedClassifier(
         kernel=kernel,
         gamma=gamma,
@@ -111,10 +111,11 @@ def fit_by_cross_validation(
         **fitting.machines(best_c, gamma),
         classes=classes,
         C=best_c,
-        cv_table=table,
+        cv_table=tried.table,
         seed=seed,
         explicit_map=explicit_map,
         cv_scope=_cv_scope(fold_features, held_out),
+        fold_scores=None if held_out is not None else tried.scores(best_c, gamma),
     )
 
 
@@ -137,7 +138,7 @@ def refit(classifier: FittedClassifier, features: ArrayLike, labels: ArrayLike) 
         values, targets, kernel, preparation, classifier.explicit_map, classifier.seed
     )
     learnt = fitting.machines(classifier.C, classifier.gamma)
-    return dataclasses.replace(classifier, **learnt, classes=classes)
+    return dataclasses.replace(classifier, **learnt, classes=classes, fold_scores=None)
 
 
 def _cv_scope(fold_features: FoldFeatures | None, held_out: NDArray[np.int64] | None) -> str:

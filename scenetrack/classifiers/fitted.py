@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -92,6 +91,9 @@ class FittedClassifier:
             (PCA, visual words, mixtures) fitted on the training part of each fold alone;
             "classifier only": all folds had the same transformers; "held-out images": by one fold
             of images that no network had learnt from.
+        fold_scores: float32 [N, n_classes], scores of every training image at the chosen setting
+            by machines and transformers fitted without its fold. None where all folds had the same
+            transformers, or it was read from a file, which does not keep them.
     """
 
     kernel: str
@@ -108,6 +110,7 @@ class FittedClassifier:
     seed: int
     explicit_map: bool
     cv_scope: str
+    fold_scores: NDArray[np.float32] | None = field(default=None, repr=False)
 
     @property
     def best_params(self) -> dict[str, float]:
@@ -222,10 +225,8 @@ class FittedClassifier:
         return np.asarray(self.classes[np.argmax(self.predict_scores(features), axis=1)])
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """All fields as arrays without objects, for ``numpy.savez``."""
-        return {
-            item.name: np.asarray(getattr(self, item.name)) for item in dataclasses.fields(self)
-        }
+        """All that scores and says how it was found, without objects, for ``numpy.savez``."""
+        return {name: np.asarray(getattr(self, name)) for name in _SAVED}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,6 +43,44 @@ GAMMA_FACTORS = (0.5, 1.0, 2.0, 4.0)
 _FOLDS_BYTES = 2**30
 
 
+class Judged(NamedTuple):
+    """A setting in one fold: its accuracy on the images held out, in [0, 1], and their scores.
+
+    Scores are float32 [H, n_classes], and kept only where each fold had features of its own: they
+    cost too much to be made twice.
+    """
+
+    accuracy: float
+    scores: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings that were tried.
+
+    Attributes:
+        table: float64 [n_settings, 4]: C, gamma, mean and deviation of the held-out accuracy.
+        folds: for each fold what it says of every setting, in the order of the table.
+        held_out: for each fold the images that it holds out, int64.
+    """
+
+    table: Floats
+    folds: Sequence[Sequence[Judged]]
+    held_out: Sequence[NDArray[np.int64]]
+
+    def scores(self, c: float, gamma: float) -> NDArray[np.float32] | None:
+        """Scores float32 [N, n_classes] of all images at one setting, each by machines of the fold
+        that held it out; None where they were not kept.
+        """
+        place = int(np.flatnonzero((self.table[:, :2] == (c, gamma)).all(axis=1))[0])
+        parts = [fold[place].scores for fold in self.folds]
+        kept = [part for part in parts if part is not None]
+        if len(kept) < len(parts):
+            return None
+        scores = np.concatenate(kept)
+        return scores[np.argsort(np.concatenate(self.held_out))]
+
+
 @dataclass(frozen=True)
 class Search:
     """Training images whose settings are to be found.
@@ -55,21 +93,20 @@ class Search:
     fitting: Fitting
     fold_features: FoldFeatures | None
 
-    def settings_table(self, splits: Sequence[Fold]) -> Floats:
-        """Float64 [n_settings, 4]: C, gamma, mean and deviation of the held-out accuracy."""
+    def settings(self, splits: Sequence[Fold]) -> Settings:
+        """Every setting, judged by the images that each of ``splits`` holds out."""
         gammas = _gamma_grid(self.fitting.between, self.fitting.kernel)
         workers = self._workers(len(splits))
         # Folds side by side leave no processor to the threads of a product, which then wait for
         # each other; transformers have all processors to themselves.
         threads = None if self.fold_features is not None else 1
         with threadpool_limits(threads), ThreadPoolExecutor(workers) as pool:
-            found = list(
-                pool.map(lambda split: self._accuracies(split[0], split[1], gammas), splits)
-            )
-        accuracies = np.stack(found)  # folds x gammas x C
+            found = list(pool.map(lambda split: self._judged(split[0], split[1], gammas), splits))
+        accuracies = np.array([[one.accuracy for one in fold] for fold in found])
         settings = [(c, gamma) for gamma in gammas for c in C_GRID]
-        spread = np.stack([accuracies.mean(axis=0).ravel(), accuracies.std(axis=0).ravel()], axis=1)
-        return np.concatenate([np.array(settings), spread], axis=1)
+        spread = np.stack([accuracies.mean(axis=0), accuracies.std(axis=0)], axis=1)
+        table = np.concatenate([np.array(settings), spread], axis=1)
+        return Settings(table, found, [held for _, held in splits])
 
     def _workers(self, folds: int) -> int:
         if self.fold_features is not None:
@@ -78,10 +115,10 @@ class Search:
         fold_bytes = (12 if self.fitting.explicit_map else 16) * self.fitting.compared.size
         return max(1, min(folds, os.cpu_count() or 1, _FOLDS_BYTES // fold_bytes))
 
-    def _accuracies(
+    def _judged(
         self, train: NDArray[np.int64], held: NDArray[np.int64], gammas: Sequence[float]
-    ) -> Floats:
-        """Of one fold's held-out images: float64 [n_gammas, n_C]."""
+    ) -> list[Judged]:
+        """What one fold's held-out images say of every gamma and, within it, every C."""
         fitting = self.fitting
         kept = np.flatnonzero(np.isin(fitting.references, train))
         chosen = fitting.references[kept]
@@ -89,11 +126,17 @@ class Search:
             known, unknown = (fitting.compared[np.ix_(part, kept)] for part in (train, held))
         else:
             known, unknown = self._compared_anew(train, held, chosen)
-        targets = fitting.targets[train], fitting.targets[held]
-        if not fitting.explicit_map:
-            return np.array([self._exact(known, unknown, targets, gamma) for gamma in gammas])
-        between = known[np.searchsorted(train, chosen)]
-        return np.array([self._mapped(known, unknown, between, targets, gamma) for gamma in gammas])
+        targets = fitting.targets[train]
+        between = known[np.searchsorted(train, chosen)] if fitting.explicit_map else None
+        return [
+            self._judge(scores, fitting.targets[held])
+            for gamma in gammas
+            for scores in self._scores(known, unknown, between, targets, gamma)
+        ]
+
+    def _judge(self, scores: NDArray[np.floating[Any]], targets: NDArray[np.int64]) -> Judged:
+        right = float(np.mean(np.argmax(scores, axis=1) == targets))
+        return Judged(right, None if self.fold_features is None else scores.astype(np.float32))
 
     def _compared_anew(
         self, train: NDArray[np.int64], held: NDArray[np.int64], chosen: NDArray[np.int64]
@@ -113,38 +156,35 @@ class Search:
             others = as_landmarks(rows.like(values[chosen]))
         return compare(rows, others, kernel), compare(rows.like(values[held]), others, kernel)
 
-    def _exact(
+    def _scores(
         self,
         known: Floats,
         unknown: Floats,
-        targets: tuple[NDArray[np.int64], NDArray[np.int64]],
+        between: Floats | None,
+        targets: NDArray[np.int64],
         gamma: float,
-    ) -> list[float]:
-        """The share of held-out images that is right, for every C."""
-        matrix = kernel_matrix(known, self.fitting.kernel, gamma)
-        held = kernel_matrix(unknown, self.fitting.kernel, gamma)
-        found = []
-        for c in C_GRID:
-            dual, intercept = kernel_machines(matrix, targets[0], c)
-            found.append(_share_right(held @ dual.T + intercept, targets[1]))
-        return found
+    ) -> Iterator[NDArray[np.floating[Any]]]:
+        """Scores [H, n_classes] of the held-out images for every C.
 
-    def _mapped(
-        self,
-        known: Floats,
-        unknown: Floats,
-        between: Floats,
-        targets: tuple[NDArray[np.int64], NDArray[np.int64]],
-        gamma: float,
-    ) -> list[float]:
-        """As ``_exact``; ``between`` are the landmarks among themselves."""
-        whiten = whitening(kernel_matrix(between, self.fitting.kernel, gamma))
-        rows, held = (mapped(part, self.fitting.kernel, gamma, whiten) for part in (known, unknown))
-        weights, found = None, []
+        Args:
+            known, unknown: training and held-out images, compared with the references.
+            between: the landmarks among themselves; None where the kernel is exact.
+            targets: of the training images.
+            gamma: of the kernel.
+        """
+        kernel = self.fitting.kernel
+        if between is None:
+            matrix, similar = (kernel_matrix(part, kernel, gamma) for part in (known, unknown))
+            for c in C_GRID:
+                dual, intercept = kernel_machines(matrix, targets, c)
+                yield similar @ dual.T + intercept
+            return
+        whiten = whitening(kernel_matrix(between, kernel, gamma))
+        rows, held = (mapped(part, kernel, gamma, whiten) for part in (known, unknown))
+        weights = None
         for c in C_GRID:
-            weights = mapped_machines(rows, targets[0], c, weights)
-            found.append(_share_right(held @ weights[:-1] + weights[-1], targets[1]))
-        return found
+            weights = mapped_machines(rows, targets, c, weights)
+            yield held @ weights[:-1] + weights[-1]
 
 
 def best_setting(table: Floats) -> tuple[float, float]:
@@ -211,7 +251,3 @@ def usable_folds(targets: NDArray[np.int64], classes: NDArray[np.int64], folds: 
             classes[int(np.argmin(counts))],
         )
     return min(folds, smallest)
-
-
-def _share_right(scores: NDArray[np.floating], targets: NDArray[np.int64]) -> float:
-    return float(np.mean(np.argmax(scores, axis=1) == targets))

@@ -16,6 +16,7 @@ from sklearn.svm import SVC
 
 from scenetrack import classifiers, kernels
 from scenetrack import features as feature_rows
+from scenetrack.calibration import out_of_fold_scores
 from scenetrack.classifiers import (
     FittedClassifier,
     fit_by_cross_validation,
@@ -340,6 +341,22 @@ def test_histogram_kernels_refuse_encodings_of_either_sign(kernel):
         fit(*normalised(12, 4), kernel, preparation="none")
 
 
+def test_fold_scores_are_of_the_folds_own_features():
+    """Features in another order of columns for each fold: all else would mix them up."""
+    features, labels = histograms_of_classes(12)
+
+    def turned(train):
+        return np.roll(features, int(train.sum()) % features.shape[1], axis=1)
+
+    plain = fit(features, labels, "linear")
+    folded = fit(features, labels, "linear", fold_features=turned)
+    np.testing.assert_allclose(folded.cv_table, plain.cv_table, atol=1e-12)
+    theirs = out_of_fold_scores(plain, features, labels, 3, seed=0)
+    np.testing.assert_allclose(folded.fold_scores, theirs, atol=2e-5)
+    assert refit(folded, features, labels).fold_scores is None
+    assert FittedClassifier.from_arrays(folded.to_arrays()).fold_scores is None
+
+
 def test_only_histograms_are_square_rooted():
     with pytest.raises(InputError, match="square-rooted, are never negative"):
         fit(*normalised(12, 4), "linear")
@@ -370,6 +387,10 @@ def test_features_that_no_fold_changes_give_the_same_classifier(kernel, preparat
     )
     assert plain.provenance["cv_scope"] == "classifier only"
     assert folded.provenance["cv_scope"] == "descriptor encoder inside the folds"
+    # Two ways to the scores of images that a machine was not fitted on.
+    theirs = out_of_fold_scores(plain, features, labels, 3, seed=0)
+    np.testing.assert_allclose(folded.fold_scores, theirs, atol=2e-5)
+    assert plain.fold_scores is None
     # Once for each fold; every image is held out of one of them.
     assert len(asked) == 3
     held = [np.setdiff1d(np.arange(len(labels)), train) for train in asked]
