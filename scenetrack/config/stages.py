@@ -34,6 +34,16 @@ class EvaluatedConfig(DataConfig):
     repeats: int = param(
         1, "Seeds to run the stage with, one child run each: mean and deviation.", low=1, high=1000
     )
+    test: bool = param(
+        True, "Test finished methods; false leaves the test images alone while settings are tried."
+    )
+
+    def validate(self) -> None:
+        super().validate()
+        if self.repeats > 1 and not self.test:
+            raise ConfigError(
+                "repeats is for the spread of test figures, and test is false: leave one out"
+            )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 import os
@@ -56,6 +57,10 @@ class SceneDataset:
     test: Split
     digest: str
     bad_files: tuple[tuple[Path, str], ...] = ()
+
+    def without_test(self) -> SceneDataset:
+        """The same data set, digest included, with no test images to look at."""
+        return dataclasses.replace(self, test=Split((), np.zeros(0, np.int64)))
 
 
 def load_dataset(data: str, *, seed: int, skip_bad: bool = False) -> SceneDataset:

@@ -45,10 +45,14 @@ class DescribedSplits:
 def describe(descriptor: Descriptor, images: SceneImages, tracker: Tracker) -> DescribedSplits:
     """The descriptors of both splits, computed now or found in the cache."""
     digest = images.dataset.digest
-    train, test = (
-        descriptor.describe(pixels, {"dataset": digest, "split": split}, f"describing {split}")
-        for pixels, split in ((images.train, "train"), (images.test, "test"))
+    train = descriptor.describe(
+        images.train, {"dataset": digest, "split": "train"}, "describing train"
     )
+    test = LocalDescriptors(train.values[:0], train.logits[:0])
+    if len(images.test):
+        test = descriptor.describe(
+            images.test, {"dataset": digest, "split": "test"}, "describing test"
+        )
     if descriptor.described:
         tracker.log(Metric("time/descriptors_images_per_s", descriptor.images_per_second))
     return DescribedSplits(train, test, descriptor.positions)
@@ -80,10 +84,10 @@ class EncodingMethods:
         encoder = self._learn()
         self._log(encoder, time.perf_counter() - started)
         started = time.perf_counter()
-        train, test = (
-            encode(encoder, split, f"encoding {name}")
-            for name, split in (("train", self.splits.train), ("test", self.splits.test))
-        )
+        train = encode(encoder, self.splits.train, "encoding train")
+        test = train[:0]
+        if len(self.splits.test.values):
+            test = encode(encoder, self.splits.test, "encoding test")
         rate = (len(train) + len(test)) / (time.perf_counter() - started)
         self.tracker.log(
             Metric("time/encoding_images_per_s", rate), Metric("features", train.shape[1])
@@ -149,8 +153,9 @@ def encode(encoder: SceneEncoder, split: LocalDescriptors, task: str) -> NDArray
 
 def aggregated(split: LocalDescriptors, how: str) -> NDArray[np.float32]:
     """The network's own scores [N, C] of a split's images."""
+    none = aggregate(split.logits[:0], how)
     parts = split.batches("putting verdicts together")
-    return np.concatenate([aggregate(part.logits, how) for _, part in parts])
+    return np.concatenate([none, *(aggregate(part.logits, how) for _, part in parts)])
 
 
 def build_encoder(config: EncodingConfig) -> LocalEncoder:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scenetrack.config import DataConfig, DeviceConfig
+from scenetrack.config import DataConfig, DeviceConfig, EvaluatedConfig
 from scenetrack.data.catalog import SceneDataset, Split, load_dataset, stratified_split
 from scenetrack.data.images import load_images
 from scenetrack.errors import ConfigError, InputError
@@ -32,6 +32,8 @@ def open_dataset(config: DataConfig, tracker: Tracker) -> SceneDataset:
         DataError: the data cannot be used.
     """
     dataset = load_dataset(config.data, seed=config.seed, skip_bad=config.skip_bad)
+    if isinstance(config, EvaluatedConfig) and not config.test:
+        dataset = dataset.without_test()
     logger.info(
         "%s: %d classes, %d training and %d test images%s",
         dataset.name,
@@ -101,11 +103,9 @@ def check_device(config: DeviceConfig) -> None:
 
 
 def dataset_inputs(dataset: SceneDataset) -> list[DatasetInput]:
-    """Both splits as a run's inputs."""
-    return [
-        _input_record(dataset, dataset.train, "train"),
-        _input_record(dataset, dataset.test, "test"),
-    ]
+    """The splits that a run looks at, as its inputs."""
+    splits = {"train": dataset.train, "test": dataset.test}
+    return [_input_record(dataset, split, name) for name, split in splits.items() if len(split)]
 
 
 def _input_record(dataset: SceneDataset, split: Split, context: str) -> DatasetInput:
@@ -125,7 +125,8 @@ class SceneImages:
 
     Attributes:
         dataset: where they come from.
-        train, test: uint8 [N, S, S, 3], memory maps.
+        train, test: uint8 [N, S, S, 3], memory maps; test has no images where none are to be
+            looked at.
         fitted: int64, training images that the network learns from.
         held_out: int64, training images kept for validation; may be empty.
     """
@@ -145,7 +146,7 @@ def open_images(config: DataConfig, tracker: Tracker, size: int, validation: flo
     """
     dataset = open_dataset(config, tracker)
     train = load_images(dataset.train.paths, size)
-    test = load_images(dataset.test.paths, size)
+    test = load_images(dataset.test.paths, size) if len(dataset.test) else train[:0]
     fitted, held_out = stratified_split(dataset.train.labels, validation, config.seed)
     tracker.log(_samples(dataset))
     return SceneImages(dataset, train, test, fitted, held_out)

@@ -57,15 +57,18 @@ def _compare(
     unseen: bool,
 ) -> StageResult:
     started = time.perf_counter()
-    train, test = (onnx.predict(pixels) for pixels in (images.train, images.test))
+    train = _outputs(onnx, images.train)
+    test = {name: values[:0] for name, values in train.items()}
+    if len(images.test):
+        test = _outputs(onnx, images.test)
     rate = (len(images.train) + len(images.test)) / (time.perf_counter() - started)
     tracker.log(Metric("time/descriptors_images_per_s", rate))
     comparison = Comparison(config, images, tracker, unseen)
     tags = {"descriptor": f"mlp {', '.join(layers)}"}
     comparison.add_end_to_end(test["logits"], train["logits"], tags)
     features = Features(
-        train["descriptors"].reshape(len(images.train), -1),
-        test["descriptors"].reshape(len(images.test), -1),
+        train["descriptors"],
+        test["descriptors"],
         preparation="standardise",
         tags={**tags, "encoder": "none"},
     )
@@ -73,6 +76,11 @@ def _compare(
     classifier = _best_kernel(config.kernels, features, comparison)
     comparison.add_svm("layer svm", classifier, features, time.perf_counter() - started)
     return comparison.finish()
+
+
+def _outputs(onnx: OnnxModel, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """Logits and descriptors of images, each float32 [N, D]."""
+    return {name: values.reshape(len(pixels), -1) for name, values in onnx.predict(pixels).items()}
 
 
 def _best_kernel(

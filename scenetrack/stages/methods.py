@@ -24,7 +24,7 @@ from scenetrack.errors import DataError
 from scenetrack.evaluation import Evaluation, comparison_records, comparison_text
 from scenetrack.records import Artifact, Metric, Param, Record, Table, Tag, Tracker, metrics
 from scenetrack.stages.inputs import SceneImages, dataset_inputs
-from scenetrack.stages.result import StageResult
+from scenetrack.stages.result import StageResult, choice_text, chosen_method, untested
 from scenetrack.stages.verdicts import judge, validation_figures, verdict_records
 
 logger = logging.getLogger(__name__)
@@ -157,7 +157,8 @@ class Comparison:
                 path = Path(folder) / "classifier.npz"
                 np.savez(path, allow_pickle=False, **classifier.to_arrays())
                 child.log(Artifact(path))
-            self._finish_method(child, name, classifier.predict_scores(features.test), figures)
+            scores = classifier.predict_scores(features.test) if self.config.test else features.test
+            self._finish_method(child, name, scores, figures)
 
     @property
     def validates(self) -> bool:
@@ -170,22 +171,18 @@ class Comparison:
         return validation_figures(scores, labels[self.images.held_out])
 
     def finish(self) -> StageResult:
-        """Log the comparison with the first method, and on the parent those of the one to choose.
-
-        That is the one with the best validation accuracy, of equal ones the best cross-validated
-        one: the test images show how good it is, they do not choose it.
-        """
-        basis = {
-            name: (figures.get("val/accuracy", 0.0), figures.get("cv/accuracy", 0.0))
-            for name, figures in self.figures.items()
+        """Log the comparison with the first method, and the figures of the one to choose."""
+        best = chosen_method(self.figures)
+        chosen_by = {
+            name: value
+            for name, value in self.figures[best].items()
+            if name in ("val/accuracy", "cv/accuracy")
         }
-        best = max(basis, key=basis.__getitem__)
-        validated, cross_validated = basis[best]
-        figures = self.evaluations[best].metrics("test")
-        if validated:
-            figures["val/accuracy"] = validated
+        self.tracker.log(Tag("best_method", best), *metrics(chosen_by))
+        if not self.evaluations:
+            return untested(self.tracker.run_id, self.figures)
+        figures = {**self.evaluations[best].metrics("test"), **chosen_by}
         self.tracker.log(
-            Tag("best_method", best),
             *metrics(figures),
             *(
                 Metric(f"test/accuracy/{name}", evaluation.accuracy)
@@ -193,9 +190,7 @@ class Comparison:
             ),
             *comparison_records(self.evaluations),
         )
-        where = "held-out training images" if validated else "cross-validation inside train"
-        share = validated or cross_validated
-        choice = f"chosen without the test images: {best} ({share:.1%} right in {where})"
+        choice = f"chosen without the test images: {best} ({choice_text(self.figures[best])})"
         table = comparison_text(self.evaluations)
         return StageResult(
             self.tracker.run_id, f"{table}\n{choice}", self.evaluations, figures, self.figures
@@ -210,6 +205,9 @@ class Comparison:
         self, child: Tracker, name: str, scores: np.ndarray, figures: Mapping[str, float]
     ) -> None:
         dataset = self.images.dataset
+        self.figures[name] = dict(figures)
+        if not self.config.test:
+            return
         evaluation = judge(dataset, scores, figures["temperature"])
         child.log(*verdict_records(evaluation, dataset, name))
         self.evaluations[name] = evaluation

@@ -27,3 +27,34 @@ class StageResult:
     evaluations: Mapping[str, Evaluation] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     methods: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+def chosen_method(methods: Mapping[str, Mapping[str, float]]) -> str:
+    """The one with the best validation accuracy, of equal ones the best cross-validated one.
+
+    The test images show how good it is, they do not choose it.
+    """
+    return max(
+        methods,
+        key=lambda name: tuple(
+            methods[name].get(key, 0.0) for key in ("val/accuracy", "cv/accuracy")
+        ),
+    )
+
+
+def untested(run_id: str, methods: Mapping[str, Mapping[str, float]]) -> StageResult:
+    """The outcome of a stage that left the test images alone."""
+    best = chosen_method(methods)
+    lines = [f"{name}: {choice_text(figures)}" for name, figures in methods.items()]
+    figures = {k: v for k, v in methods[best].items() if k in ("val/accuracy", "cv/accuracy")}
+    note = f"best without the test images, which were left alone: {best}"
+    return StageResult(run_id, "\n".join([*lines, note]), metrics=figures, methods=methods)
+
+
+def choice_text(figures: Mapping[str, float]) -> str:
+    """What a method's figures say without the test images."""
+    if "val/accuracy" in figures:
+        return f"{figures['val/accuracy']:.1%} right in held-out training images"
+    if "cv/accuracy" in figures:
+        return f"{figures['cv/accuracy']:.1%} right in cross-validation inside train"
+    return "neither validation nor cross-validation: keep some training images with --validation"
