@@ -6,6 +6,7 @@ import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -106,15 +107,16 @@ class Comparison:
             on_held_out: whether settings are judged on the held-out images instead, where there
                 are any that the network has not seen.
         """
+        held_out = self.images.held_out if on_held_out and self.validates else None
         return fit_by_cross_validation(
             features.train,
             self.images.dataset.train.labels,
             kernel,
             preparation=features.preparation,
-            folds=self.config.folds,
+            folds=self.folds if held_out is None else self.config.folds,
             seed=self.config.seed,
             fold_features=fold_features,
-            held_out=self.images.held_out if on_held_out and self.validates else None,
+            held_out=held_out,
         )
 
     def add_svm(
@@ -123,7 +125,8 @@ class Comparison:
         """A fitted SVM, whose settings were chosen inside train, as the method ``name``.
 
         Its ``val/accuracy`` is that of the same settings fitted without the held-out images, from
-        whose scores the temperature is learnt; from out-of-fold scores where there are none.
+        whose scores the temperature is learnt; from out-of-fold scores where there are none, with
+        each fold's own features where it has any.
         """
         labels = self.images.dataset.train.labels
         figures = {
@@ -139,10 +142,7 @@ class Comparison:
             scores = without.predict_scores(features.train[held_out])
             figures |= self._validation_figures(scores)
         else:
-            config = self.config
-            scores = out_of_fold_scores(
-                classifier, features.train, labels, config.folds, seed=config.seed
-            )
+            scores = self._fold_scores(classifier, features)
             figures["temperature"] = fit_temperature(scores, labels)
         tags = {**features.tags, "classifier": f"svm {classifier.kernel}"}
         with self.tracker.child(name, tags) as child:
@@ -159,6 +159,30 @@ class Comparison:
                 child.log(Artifact(path))
             scores = classifier.predict_scores(features.test) if self.config.test else features.test
             self._finish_method(child, name, scores, figures)
+
+    def _fold_scores(self, classifier: FittedClassifier, features: Features) -> np.ndarray:
+        """Scores float64 [N, C] of the training images by machines that were not fitted on them."""
+        if classifier.fold_scores is not None:
+            return classifier.fold_scores.astype(np.float64)
+        labels = self.images.dataset.train.labels
+        return out_of_fold_scores(
+            classifier, features.train, labels, self.folds, seed=self.config.seed
+        )
+
+    @cached_property
+    def folds(self) -> int:
+        """How many there are: fewer, which is said once, where a class has fewer images."""
+        dataset, asked = self.images.dataset, self.config.folds
+        counts = np.bincount(dataset.train.labels, minlength=len(dataset.class_names))
+        smallest = int(counts.argmin())
+        if counts[smallest] < asked:
+            logger.warning(
+                "%d folds instead of %d: class %s has no more training images",
+                counts[smallest],
+                asked,
+                dataset.class_names[smallest],
+            )
+        return min(asked, int(counts[smallest]))
 
     @property
     def validates(self) -> bool:

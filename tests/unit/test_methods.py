@@ -104,6 +104,48 @@ def test_the_test_images_have_no_part_in_it(images: SceneImages, features: Featu
         assert once["test/accuracy"] != again["test/accuracy"]
 
 
+def test_folds_with_features_of_their_own_give_the_temperature(
+    images: SceneImages, features: Features
+) -> None:
+    tracker = MemoryTracker()
+    comparison = Comparison(LayerSvmConfig(folds=3), images, tracker, False)
+
+    def noisy(train: np.ndarray) -> np.ndarray:
+        rng = np.random.default_rng(train)
+        return features.train + 2 * rng.standard_normal(features.train.shape)
+
+    for name, own in (("own", noisy), ("shared", None)):
+        classifier = comparison.cross_validate("linear", features, own)
+        comparison.add_svm(name, classifier, features, 0.0)
+        if classifier.fold_scores is not None:
+            labels = images.dataset.train.labels
+            expected = fit_temperature(classifier.fold_scores.astype(np.float64), labels)
+    found = {name: child.metrics()["temperature"] for name, child in tracker.children.items()}
+    assert found["own"] == expected
+    # What tells the classes apart less well is trusted less.
+    assert found["own"] > found["shared"]
+
+
+def test_fewer_folds_are_said_once_with_the_class(
+    images: SceneImages, features: Features, caplog: pytest.LogCaptureFixture
+) -> None:
+    comparison = Comparison(LayerSvmConfig(folds=20), images, MemoryTracker(), False)
+    for kernel in ("linear", "rbf"):
+        classifier = comparison.cross_validate(kernel, features)
+        comparison.add_svm(kernel, classifier, features, 0.0)
+    said = [message for message in caplog.messages if "folds instead" in message]
+    assert said == [f"15 folds instead of 20: class {CLASSES[0]} has no more training images"]
+
+
+def test_no_fold_is_spoken_of_where_held_out_images_decide(
+    images: SceneImages, features: Features, caplog: pytest.LogCaptureFixture
+) -> None:
+    comparison = Comparison(LayerSvmConfig(folds=20), images, MemoryTracker(), True)
+    classifier = comparison.cross_validate("linear", features, on_held_out=True)
+    comparison.add_svm("svm", classifier, features, 0.0)
+    assert "folds" not in caplog.text
+
+
 def test_a_run_says_what_was_fitted_inside_the_folds(
     images: SceneImages, features: Features
 ) -> None:
