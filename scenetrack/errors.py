@@ -29,5 +29,9 @@ class ExportError(ScenetrackError):
     """An exported graph disagrees with its source and was not written."""
 
 
+class StoreError(ScenetrackError):
+    """The MLflow store cannot be reached or refuses: the work itself did not fail."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM arrived; a KeyboardInterrupt so that no ``except Exception`` swallows it."""

@@ -9,6 +9,7 @@ import dataclasses
 import json
 
 from scenetrack.config import ENTRY_POINTS, EntryPointConfig, field_types, format_value
+from scenetrack.config.texts import flag_name
 
 POSITIONAL = {
     "activations": ("image",),
@@ -25,11 +26,6 @@ name: scenetrack
 conda_env: conda.yaml
 entry_points:
 """
-
-
-def flag_name(parameter: str) -> str:
-    """The command-line flag of a parameter: ``image_size`` -> ``--image-size``."""
-    return "--" + parameter.replace("_", "-")
 
 
 def render() -> str:

@@ -24,6 +24,7 @@ KINDS: Mapping[str, str] = {
     "images": "pixels kept by an earlier version",
     "mit8": "downloaded MIT 8-scene images",
     "models": "files fetched from MLflow",
+    "studies": "locks of studies",
     "tensorrt": "engines of TensorRT",
 }
 # Lost work, and what only the network gives back: cleared when named, never along with the rest.

@@ -19,7 +19,6 @@ import click
 
 from scenetrack import __version__
 from scenetrack.cli.tools import tools
-from scenetrack.cli.values import EMPTY_LIST, build_config, parse_value
 from scenetrack.cli.voice import (
     Voice,
     example,
@@ -31,11 +30,13 @@ from scenetrack.config import (
     ENTRY_POINTS,
     EntryPointConfig,
     StageConfig,
+    TuneConfig,
     field_types,
     format_value,
 )
+from scenetrack.config.texts import EMPTY_LIST, build_config, flag_name, parse_value
 from scenetrack.errors import ConfigError, ScenetrackError, Terminated
-from scenetrack.mlproject import POSITIONAL, flag_name
+from scenetrack.mlproject import POSITIONAL
 
 __all__ = ["EXAMPLES", "build_config", "command_line", "main", "parse_value"]
 
@@ -46,12 +47,15 @@ EXAMPLES = {
     "layer_svm": "scenetrack layer_svm --data photos --kernels linear,rbf --folds 10",
     "patch_bow": "scenetrack patch_bow --data mit8 --patch-size 16 --codebook-size 2048 --seed 7",
     "handcrafted": "scenetrack handcrafted --data mit8 --encoder fisher_vector --codebook-size 128",
+    "tune": "scenetrack tune --target patch_bow --data mit8 --trials 50 --epochs 10",
     "compare": "scenetrack compare RUN RUN -o comparison",
     "export": "scenetrack export RUN --layer hidden_2 --dense --precision int8 -o layer.onnx",
     "bundle": "scenetrack bundle RUN -o scene.onnx",
     "predict": "scenetrack predict scene.onnx photos -o labels.csv --explain maps",
 }
 
+# What it does not know is a setting of its target.
+_TAKES_ANY_FLAG = {"ignore_unknown_options": True, "allow_extra_args": True}
 _METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
 
 
@@ -126,6 +130,7 @@ def _command(config: type[EntryPointConfig]) -> click.Command:
             params.append(_option(config, item, types[item.name]))
     return click.Command(
         name=config.stage,
+        context_settings=_TAKES_ANY_FLAG if config is TuneConfig else {},
         help=config.__doc__,
         epilog=example(EXAMPLES[config.stage]),
         params=params + voice_options(),
@@ -187,6 +192,8 @@ def _may_be_empty(config: type[EntryPointConfig], name: str) -> bool:
 def _callback(config: type[EntryPointConfig]) -> Callable[..., None]:
     def run_entry_point(**texts: str | tuple[str, ...] | None) -> None:
         given = {name: text for name, text in texts.items() if text not in (None, ())}
+        if config is TuneConfig:
+            given["fixed"] = _with_flags(str(given.get("fixed", "")))
         # mlflow run writes an empty list as one word.
         given = {name: () if text == (EMPTY_LIST,) else text for name, text in given.items()}
         from_mlflow = "MLFLOW_RUN_ID" in os.environ
@@ -201,6 +208,19 @@ def _callback(config: type[EntryPointConfig]) -> Callable[..., None]:
             stages.deliver(settings)
 
     return run_entry_point
+
+
+def _with_flags(fixed: str) -> str:
+    """The settings that stay in a study, with those given as flags of its target."""
+    words = click.get_current_context().args
+    if len(words) % 2 or not all(word.startswith("--") for word in words[::2]):
+        raise ConfigError(
+            "flags of the target need a value each, such as --epochs 20. Received: "
+            f"{' '.join(words)}"
+        )
+    pairs = zip(words[::2], words[1::2], strict=True)
+    flags = [f"{flag.removeprefix('--').replace('-', '_')}={value}" for flag, value in pairs]
+    return "; ".join(filter(None, [fixed, *flags]))
 
 
 @contextmanager

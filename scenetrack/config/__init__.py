@@ -48,6 +48,7 @@ from scenetrack.config.stages import (
     TrainingConfig,
     TrainMlpConfig,
 )
+from scenetrack.config.tuning import OBJECTIVES, PRUNERS, SAMPLERS, TARGETS, TuneConfig
 
 STAGES: tuple[type[StageConfig], ...] = (
     MainConfig,
@@ -56,6 +57,7 @@ STAGES: tuple[type[StageConfig], ...] = (
     LayerSvmConfig,
     PatchBowConfig,
     HandcraftedConfig,
+    TuneConfig,
 )
 DELIVERY: tuple[type[EntryPointConfig], ...] = (
     CompareConfig,
@@ -80,11 +82,15 @@ __all__ = [
     "KERNELS",
     "MOST_WEIGHTS",
     "NORMALISATIONS",
+    "OBJECTIVES",
     "OPTIMIZERS",
     "PRECISIONS",
+    "PRUNERS",
+    "SAMPLERS",
     "SAMPLINGS",
     "SCHEDULES",
     "STAGES",
+    "TARGETS",
     "ActivationsConfig",
     "BundleConfig",
     "CompareConfig",
@@ -102,6 +108,7 @@ __all__ = [
     "StageConfig",
     "TrainMlpConfig",
     "TrainingConfig",
+    "TuneConfig",
     "field_types",
     "format_value",
     "param",

@@ -19,6 +19,7 @@ from scenetrack.config import (
     ExportConfig,
     StageConfig,
     TrainingConfig,
+    TuneConfig,
     format_value,
 )
 from scenetrack.errors import ConfigError
@@ -49,6 +50,10 @@ def run(config: StageConfig, *, given: Collection[str] = ()) -> StageResult:
         ScenetrackError: the input cannot be used, or the work failed; the run is marked failed.
     """
     _check_cache(config)
+    if isinstance(config, TuneConfig):
+        from scenetrack.stages.tune import tune
+
+        return _printed(tune(config, stage_function))
     from scenetrack import tracking
 
     if isinstance(config, ActivationsConfig) and config.layer == "list":

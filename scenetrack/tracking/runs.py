@@ -27,6 +27,7 @@ from mlflow.tracking.context.registry import resolve_tags
 
 from scenetrack.config import StageConfig, format_value
 from scenetrack.errors import InputError, ModelError, ScenetrackError, Terminated
+from scenetrack.processes import process_identity, process_tags
 from scenetrack.records import (
     Artifact,
     DatasetInput,
@@ -40,7 +41,6 @@ from scenetrack.records import (
     Text,
 )
 from scenetrack.tracking.lookup import PARENT_TAG
-from scenetrack.tracking.processes import process_identity, process_tags
 from scenetrack.tracking.saving import log_model
 from scenetrack.tracking.settings import same_setting, settings_of
 from scenetrack.tracking.store import (
@@ -175,6 +175,13 @@ def open_run(config: StageConfig, *, name: str, tags: Mapping[str, str]) -> Iter
         InputError: the store, or the run that ``MLFLOW_RUN_ID`` names, is not there.
         ScenetrackError: the store cannot be reached, read or written.
     """
+    tracker = begin_run(config, name=name, tags=tags)
+    with _ending(connect(), tracker.run_id):
+        yield tracker
+
+
+def begin_run(config: StageConfig, *, name: str, tags: Mapping[str, str]) -> MlflowTracker:
+    """As ``open_run``, but whoever asks ends the run."""
     with one_line_errors():
         client = connect()
         inherited_id = os.environ.pop("MLFLOW_RUN_ID", None)
@@ -186,18 +193,36 @@ def open_run(config: StageConfig, *, name: str, tags: Mapping[str, str]) -> Iter
             nested = active is not None and active.info.experiment_id == experiment_id
             parent = {PARENT_TAG: active.info.run_id} if nested else {}
             run = _create_run(client, experiment_id, name, {**parent, **tags})
-    with _ending(client, run.info.run_id):
-        _reconcile(client, run.info.experiment_id)
-        tracker = MlflowTracker(client, run, tags)
-        params = config.as_params()
-        chosen = client.get_experiment(run.info.experiment_id).name
-        if chosen != config.experiment:
-            logger.info("runs go to experiment %r, as mlflow run was told", chosen)
-            tracker.log(Tag("experiment", chosen))
-            # A param that mlflow run logged cannot be corrected any more: the tag has to do.
-            params["experiment"] = settings_of(run).get("experiment", chosen)
-        tracker.log(*(Param(key, value) for key, value in params.items()))
-        yield tracker
+    try:
+        return _begun(client, run, config, tags)
+    except BaseException as error:
+        end_run(client, run.info.run_id, "FAILED", _one_line(error))
+        raise
+
+
+def _begun(
+    client: MlflowClient, run: entities.Run, config: StageConfig, tags: Mapping[str, str]
+) -> MlflowTracker:
+    _reconcile(client, run.info.experiment_id)
+    tracker = MlflowTracker(client, run, tags)
+    params = config.as_params()
+    chosen = client.get_experiment(run.info.experiment_id).name
+    if chosen != config.experiment:
+        logger.info("runs go to experiment %r, as mlflow run was told", chosen)
+        tracker.log(Tag("experiment", chosen))
+        # A param that mlflow run logged cannot be corrected any more: the tag has to do.
+        params["experiment"] = settings_of(run).get("experiment", chosen)
+    tracker.log(*(Param(key, value) for key, value in params.items()))
+    return tracker
+
+
+def run_again(run_id: str) -> None:
+    """Say that a run is in work again, by this process."""
+    with one_line_errors():
+        client = connect()
+        client.update_run(run_id, status="RUNNING")
+        tags = [entities.RunTag(key, value) for key, value in process_tags().items()]
+        client.log_batch(run_id, tags=tags)
 
 
 def reconcile_stale_runs(experiment: str) -> list[str]:
@@ -221,7 +246,7 @@ def end_resumed(run_id: str, resumed_by: str) -> None:
         client = connect()
         client.set_tag(run_id, "resumed_by", resumed_by)
         if client.get_run(run_id).info.status == "RUNNING":
-            _end(client, run_id, "FAILED", f"the process died; resumed by run {resumed_by}")
+            end_run(client, run_id, "FAILED", f"the process died; resumed by run {resumed_by}")
 
 
 def _create_run(
@@ -256,15 +281,16 @@ def _ending(client: MlflowClient, run_id: str) -> Iterator[None]:
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
         try:
-            _end(client, run_id, "KILLED" if interrupted else "FAILED", _one_line(error))
+            end_run(client, run_id, "KILLED" if interrupted else "FAILED", _one_line(error))
         except MlflowException as refusal:
             logger.warning("run %s could not be ended: %s", run_id, _one_line(refusal))
         raise
     with one_line_errors():
-        _end(client, run_id, "FINISHED")
+        end_run(client, run_id, "FINISHED")
 
 
-def _end(client: MlflowClient, run_id: str, status: str, error: str = "") -> None:
+def end_run(client: MlflowClient, run_id: str, status: str, error: str = "") -> None:
+    """End a run with one of MLflow's statuses, and with what went wrong if anything did."""
     tags = {"status": "failed", "error": error} if error else {"status": "completed"}
     client.log_batch(run_id, tags=[entities.RunTag(k, v) for k, v in tags.items()])
     client.set_terminated(run_id, status)
@@ -293,7 +319,7 @@ def _reconcile(client: MlflowClient, experiment_id: str) -> list[str]:
             continue
         if recorded != process_identity(int(tags["pid"])):
             logger.info("run %s was left running by a process that died", run.info.run_id)
-            _end(client, run.info.run_id, "FAILED", "process died")
+            end_run(client, run.info.run_id, "FAILED", "process died")
             stale.append(run.info.run_id)
     return stale
 

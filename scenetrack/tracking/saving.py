@@ -15,12 +15,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from mlflow import MlflowClient, entities
 from mlflow.entities import LoggedModel
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model as MlflowModel
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types import TensorSpec as MlflowTensorSpec
 from mlflow.types.schema import Map
 
+from scenetrack.errors import ModelError
 from scenetrack.records import Model, TensorSpec
 from scenetrack.tracking.models import newest_model
 from scenetrack.tracking.store import connect, get_run, one_line_errors
@@ -81,6 +83,34 @@ def log_bundle(run_id: str, path: Path, metadata: Mapping[str, str], example: st
             {_DIGEST_TAG: digest},
         )
     return f"models:/{logged.model_id}"
+
+
+def register_champion(run_id: str, name: str) -> str:
+    """Register the newest bundle of a run under ``name``, with the alias ``champion``.
+
+    Returns:
+        The version.
+
+    Raises:
+        ModelError: there is no such run.
+        ScenetrackError: the store cannot be reached or refuses the model.
+    """
+    client = connect()
+    run = get_run(client, run_id)
+    with one_line_errors():
+        found = newest_model(client, run, BUNDLE)
+        if found is None:
+            raise ModelError(f"run {run_id} must have a bundle to be registered, but has none")
+        try:
+            client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        version = client.create_model_version(
+            name, found.artifact_location, run_id=run_id, model_id=found.model_id
+        )
+        client.set_registered_model_alias(name, "champion", version.version)
+    return str(version.version)
 
 
 def _log(

@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
 from sqlalchemy.exc import SQLAlchemyError
 
-from scenetrack.errors import InputError, ModelError, ScenetrackError
+from scenetrack.errors import InputError, ModelError, ScenetrackError, StoreError
 from scenetrack.storage import ensure_writable, lock
 
 logger = logging.getLogger(__name__)
@@ -135,14 +135,14 @@ def shortened(text: str) -> str:
 
 
 @contextmanager
-def one_line_errors(kind: type[ScenetrackError] = ScenetrackError) -> Iterator[None]:
+def one_line_errors(kind: type[ScenetrackError] = StoreError) -> Iterator[None]:
     """Raise MLflow's refusals inside the block as ``kind``, in one line naming the store."""
     try:
         yield
     except MlflowException as error:
         text = " ".join(str(error).split())
         if "Max retries" in text or "Connection" in text:
-            raise ScenetrackError(
+            raise StoreError(
                 f"the MLflow server {shown_uri()} does not answer: start it, or change or "
                 "unset MLFLOW_TRACKING_URI"
             ) from error

@@ -77,8 +77,8 @@ class TestList:
         assert re.search(arrays, sizes["descriptors"])
         assert re.search(r"unfinished trainings +2\.0 kB", sizes["checkpoints"])
         assert any("size 128 px, contents 01234567 (500 x 1000 uint8)" in line for line in lines)
-        # 1000 to 9000 bytes of other kinds.
-        assert total == f"total 1.5 MB in {filled}"
+        # 1000 to 10000 bytes of other kinds.
+        assert total == f"total 1.6 MB in {filled}"
         assert bound == "arrays 1.5 MB, at most 1.0 GB (SCENETRACK_CACHE_SIZE)"
 
     def test_list_is_the_default(self, filled: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,19 +1,24 @@
-"""Texts of the command line as settings, and back."""
+"""Texts of the command line as settings."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
-from scenetrack.config import EntryPointConfig, field_types
+from scenetrack.config.base import EntryPointConfig, field_types
 from scenetrack.errors import ConfigError
-from scenetrack.mlproject import flag_name
 
 EMPTY_LIST = "none"
 
+_Config = TypeVar("_Config", bound=EntryPointConfig)
 _KINDS = {int: "a whole number", float: "a number", str: "a text"}
 _TRUTH = {"true": True, "false": False}
+
+
+def flag_name(parameter: str) -> str:
+    """The command-line flag of a parameter: ``image_size`` -> ``--image-size``."""
+    return "--" + parameter.replace("_", "-")
 
 
 def parse_value(name: str, text: str, kind: Any) -> Any:
@@ -43,11 +48,11 @@ def parse_value(name: str, text: str, kind: Any) -> Any:
 
 
 def build_config(
-    config: type[EntryPointConfig],
+    config: type[_Config],
     given: Mapping[str, str | tuple[str, ...]],
     *,
     from_mlflow: bool,
-) -> EntryPointConfig:
+) -> _Config:
     """The entry point's config from the texts given for its parameters.
 
     A tuple holds the words of a parameter that takes the rest of the command line.
@@ -70,3 +75,18 @@ def build_config(
         values = {name: value for name, value in values.items() if value != defaults[name]}
     preset: str = values.pop("preset", "")
     return config.from_values(values, preset)
+
+
+def parsed_pairs(text: str) -> dict[str, str]:
+    """``NAME=VALUE; NAME=VALUE`` as values by name; names may have hyphens.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    pairs = {}
+    for part in filter(None, (part.strip() for part in text.split(";"))):
+        name, equals, value = part.partition("=")
+        if not equals or not name.strip() or not value.strip():
+            raise ConfigError(f"NAME=VALUE is required, with ; between them. Received: {part!r}")
+        pairs[name.strip().replace("-", "_")] = value.strip()
+    return pairs

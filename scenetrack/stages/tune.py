@@ -1,0 +1,298 @@
+"""A study: opened or gone on with, worked on by some processes, concluded with one refit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Mapping
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import Literal
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from scenetrack import tracking
+from scenetrack.config import TARGETS, EvaluatedConfig, HandcraftedConfig, TuneConfig
+from scenetrack.config.texts import parsed_pairs
+from scenetrack.config.tuning import HELD_OUT
+from scenetrack.errors import ConfigError, InputError, ScenetrackError, Terminated
+from scenetrack.evaluation.comparison import aligned
+from scenetrack.machine import available_cpus
+from scenetrack.records import Metric, Param, Tag, Tracker, metrics
+from scenetrack.stages.conclusion import StageFunction, conclude
+from scenetrack.stages.result import StageResult
+from scenetrack.storage import cache_dir, lock
+from scenetrack.tuning.samplers import make_pruner
+from scenetrack.tuning.settings import trial_config
+from scenetrack.tuning.space import SearchSpace, search_space
+from scenetrack.tuning.storage import open_storage, shown
+from scenetrack.tuning.trial import TrialTracker
+from scenetrack.tuning.trials import RUN
+from scenetrack.tuning.worker import RunTrial, Worker
+
+logger = logging.getLogger(__name__)
+
+# Keys of a study's user attributes.
+BEGUN_WITH, STUDY_RUN = "begun_with", "run"
+# Until what another machine writes at the same moment can be read.
+_SETTLE_S = 2.0
+_DIRECTIONS: Mapping[str, Literal["maximize", "minimize"]] = {
+    "accuracy": "maximize",
+    "parameters": "minimize",
+    "latency": "minimize",
+}
+
+
+def tune(config: TuneConfig, stage_function: StageFunction) -> StageResult:
+    """Work on the study of ``config`` until it has its trials, and conclude it.
+
+    Args:
+        config: of the study.
+        stage_function: gives the function of an entry point by its name.
+
+    Raises:
+        InputError: the target, its space, the storage or the data cannot be used.
+        ScenetrackError: trials fail one after the other, or the store does not answer.
+    """
+    space = space_of(config)
+    if config.show_space:
+        return StageResult("", space_text(space))
+    study = open_study(config, space)
+    run_id = _study_run(study, config)
+    with tracking.joined_by(config, run_id, study.study_name):
+        tracking.run_again(run_id)
+        try:
+            _work(study, config, space, run_id, stage_function)
+            result = conclude(study, config, space, run_id, stage_function)
+        except BaseException as error:
+            tracking.stop_run(run_id, error)
+            raise
+    return result
+
+
+def space_of(config: TuneConfig) -> SearchSpace:
+    """What the study draws, and what stays in every trial.
+
+    Raises:
+        ConfigError: no target, an unknown setting, or a range that cannot be.
+    """
+    if not config.target:
+        raise ConfigError(f"target must be one of: {', '.join(TARGETS)}. Received: none")
+    target = TARGETS[config.target]
+    fixed = parsed_pairs(config.fixed)
+    for name in ("data", "skip_bad", "seed", "experiment", "repeats", "test", "resume"):
+        if name in fixed:
+            raise ConfigError(f"{name} is not for the target of a study: leave it out of fixed")
+    names = {item.name for item in dataclasses.fields(target)}
+    if "validation" in names and "validation" not in fixed:
+        fixed["validation"] = HELD_OUT
+    space = search_space(target, config.space, fixed)
+    if "parameters" in config.objectives and issubclass(target, HandcraftedConfig):
+        raise ConfigError("handcrafted has no network whose parameters could be few")
+    return space
+
+
+def space_text(space: SearchSpace) -> str:
+    """The space as a table."""
+    rows = [["dimension", "values", "sets", "only when"], *map(list, space.table())]
+    lines = aligned(rows)
+    stays = "; ".join(f"{name}={value}" for name, value in space.fixed.items())
+    return "\n".join([*(line.rstrip() for line in lines), f"stays: {stays or 'defaults'}"])
+
+
+def open_study(config: TuneConfig, space: SearchSpace) -> optuna.Study:
+    """The study, made where there is none.
+
+    Raises:
+        InputError: the storage cannot be opened, or the study was begun with other settings.
+    """
+    storage = open_storage(config.storage)
+    study = optuna.create_study(
+        study_name=study_name(config),
+        storage=storage,
+        directions=[_DIRECTIONS[name] for name in config.objectives],
+        pruner=make_pruner(config.pruner if len(config.objectives) == 1 else "none"),
+        load_if_exists=True,
+    )
+    now = {
+        "target": config.target,
+        "data": config.data,
+        "seed": str(config.seed),
+        "objectives": ",".join(config.objectives),
+        "fixed": json.dumps(dict(sorted(space.fixed.items()))),
+        "space": json.dumps(space.table()),
+    }
+    begun = study.user_attrs.get(BEGUN_WITH)
+    if begun is None:
+        study.set_user_attr(BEGUN_WITH, now)
+        return study
+    other = [name for name in now if begun.get(name) != now[name]]
+    if other:
+        raise InputError(
+            f"study {study.study_name!r} in {shown(config.storage)} was begun with another "
+            f"{' and '.join(other)}: go on with the same, or choose another name with --study"
+        )
+    return study
+
+
+def study_name(config: TuneConfig) -> str:
+    """The name given, else one of target and data."""
+    return config.study or f"{config.target} {os.path.basename(os.path.normpath(config.data))}"
+
+
+def _study_run(study: optuna.Study, config: TuneConfig) -> str:
+    """The MLflow run of the study: one, however many processes ask at once."""
+    key = "".join(c if c.isalnum() else "_" for c in f"{shown(config.storage)} {study.study_name}")
+    with lock(cache_dir("studies") / key[-150:]):
+        known = _known_run(study)
+        if known:
+            return known
+        tags = {"stage": "tune", "task": "tune", "study": study.study_name}
+        own = tracking.begin_run(config, name=study.study_name, tags=tags).run_id
+        study.set_user_attr(f"{STUDY_RUN}:{own}", time.time())
+        if config.storage.startswith("journal:"):
+            return own
+        # Another machine may have made one at the same moment: all of them take the first name.
+        time.sleep(_SETTLE_S)
+        first = min(_runs(study))
+        if first != own:
+            tracking.fail_run(own, f"the study's run is {first}")
+        return first
+
+
+def _runs(study: optuna.Study) -> list[str]:
+    prefix = f"{STUDY_RUN}:"
+    return [k.removeprefix(prefix) for k in study.user_attrs if k.startswith(prefix)]
+
+
+def _known_run(study: optuna.Study) -> str:
+    return next((run for run in sorted(_runs(study)) if tracking.is_known(run)), "")
+
+
+def _work(
+    study: optuna.Study,
+    config: TuneConfig,
+    space: SearchSpace,
+    run_id: str,
+    stage_function: StageFunction,
+) -> None:
+    if config.workers == 1:
+        _worker(study, config, space, run_id, stage_function).work()
+        return
+    context = multiprocessing.get_context("spawn")
+    level = logging.getLogger("scenetrack").getEffectiveLevel()
+    threads = str(max(1, available_cpus() // config.workers))
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = threads
+    processes: list[BaseProcess] = [
+        context.Process(target=work_in_process, args=(config, run_id, stage_function, level))
+        for _ in range(config.workers)
+    ]
+    try:
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+        for process in processes:
+            if process.is_alive():
+                process.terminate()
+        for process in processes:
+            if process.pid is not None:
+                process.join()
+    # What they left, this process does.
+    _worker(study, config, space, run_id, stage_function).work()
+
+
+def work_in_process(
+    config: TuneConfig, run_id: str, stage_function: StageFunction, level: int
+) -> None:
+    """What a worker process runs; its failures are told by its exit code."""
+
+    def raise_terminated(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, raise_terminated)
+    package = logging.getLogger("scenetrack")
+    package.addHandler(logging.StreamHandler())
+    package.setLevel(level)
+    space = space_of(config)
+    try:
+        _worker(open_study(config, space), config, space, run_id, stage_function).work()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except ScenetrackError as error:
+        logger.warning("a worker stopped: %s", error)
+        raise SystemExit(error.exit_code) from None
+
+
+def _worker(
+    study: optuna.Study,
+    config: TuneConfig,
+    space: SearchSpace,
+    run_id: str,
+    stage_function: StageFunction,
+) -> Worker:
+    def failed(trial: FrozenTrial) -> None:
+        if RUN in trial.user_attrs:
+            tracking.fail_run(trial.user_attrs[RUN], "the process died")
+
+    return Worker(
+        study, config, space, _trial_runner(config, space, run_id, stage_function), failed
+    )
+
+
+def _trial_runner(
+    config: TuneConfig, space: SearchSpace, run_id: str, stage_function: StageFunction
+) -> RunTrial:
+    parent = tracking.join_run(run_id)
+
+    def run(trial: optuna.Trial, settings: Mapping[str, str]) -> tuple[float, ...]:
+        target = trial_config(config, space, settings)
+        with parent.child(f"trial {trial.number}", {"stage": config.target}) as child:
+            trial.set_user_attr(RUN, child.run_id)
+            return _run_trial(config, target, trial, child, stage_function)
+
+    return run
+
+
+def _run_trial(
+    config: TuneConfig,
+    target: EvaluatedConfig,
+    trial: optuna.Trial,
+    child: Tracker,
+    stage_function: StageFunction,
+) -> tuple[float, ...]:
+    child.log(
+        Tag("trial", str(trial.number)),
+        *(Param(name, value) for name, value in target.as_params().items()),
+    )
+    prunes = config.pruner != "none" and len(config.objectives) == 1
+    tracker = TrialTracker(child, trial if prunes else None, getattr(target, "epochs", 0))
+    started = time.perf_counter()
+    try:
+        result = stage_function(target.stage)(target, tracker)
+    finally:
+        tracker.flush()
+    figures = dict(result.metrics)
+    accuracy = figures.get("val/accuracy", figures.get("cv/accuracy"))
+    if accuracy is None:
+        raise InputError("a trial needs images to be judged by: set validation above 0")
+    method = tracker.tags.get("best_method", "")
+    trial.set_user_attr("method", method)
+    values = {"accuracy": accuracy, "parameters": tracker.metrics.get("parameters", 0.0)}
+    child.log(
+        *metrics({"objective/" + name: values[name] for name in config.objectives}),
+        Metric("time/trial_s", time.perf_counter() - started),
+    )
+    return tuple(float(values[name]) for name in config.objectives)

@@ -1,0 +1,65 @@
+"""The run of a study, shared by processes and gone on with, and the runs of its trials."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mlflow.exceptions import MlflowException
+
+from scenetrack.config import TuneConfig
+from scenetrack.errors import ModelError
+from scenetrack.records import Tag
+from scenetrack.tracking.runs import MlflowTracker, end_run, open_run
+from scenetrack.tracking.store import connect, get_run, one_line_errors
+
+
+def join_run(run_id: str) -> MlflowTracker:
+    """A tracker of a run that another process opened and will end."""
+    with one_line_errors():
+        client = connect()
+        run = get_run(client, run_id)
+        return MlflowTracker(client, run, run.data.tags)
+
+
+def is_known(run_id: str) -> bool:
+    """Whether the store in use has the run."""
+    try:
+        with one_line_errors():
+            get_run(connect(), run_id)
+    except ModelError:
+        return False
+    return True
+
+
+@contextmanager
+def joined_by(config: TuneConfig, run_id: str, name: str) -> Iterator[None]:
+    """Where ``mlflow run`` made a run for a study that has one already: say so, and end it."""
+    if "MLFLOW_RUN_ID" not in os.environ:
+        yield
+        return
+    with open_run(config, name=name, tags={"stage": "tune", "task": "tune"}) as own:
+        own.log(Tag("study_run", run_id))
+        yield
+
+
+def fail_run(run_id: str, reason: str) -> None:
+    """Mark a trial's run as failed, unless it is gone."""
+    try:
+        end_run(connect(), run_id, "FAILED", reason)
+    except MlflowException:
+        return
+
+
+def finish_run(run_id: str) -> None:
+    """The study is done."""
+    with one_line_errors():
+        end_run(connect(), run_id, "FINISHED")
+
+
+def stop_run(run_id: str, error: BaseException) -> None:
+    """The study was interrupted, or failed."""
+    status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+    with one_line_errors():
+        end_run(connect(), run_id, status, " ".join(str(error).split())[:500] or status.lower())

@@ -1,0 +1,80 @@
+"""What draws a trial's settings, and what stops a bad one early."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial
+
+from scenetrack.tuning.cmaes import CmaEs
+from scenetrack.tuning.space import SearchSpace
+from scenetrack.tuning.trials import rank
+
+# Trials that are drawn at random before a sampler has something to go by.
+STARTUP_TRIALS = 10
+
+
+def make_sampler(kind: str, seed: int, number: int, space: SearchSpace) -> BaseSampler:
+    """The sampler for trial ``number`` alone.
+
+    What it draws depends on the seed, the number and the trials before: so a study that was killed
+    goes on as if it had not been, and processes that share one do not draw the same.
+
+    Args:
+        kind: one of ``config.SAMPLERS``.
+        seed: of the study.
+        number: of the trial.
+        space: that is drawn from.
+    """
+    own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    if kind == "random":
+        return RandomSampler(seed=own)
+    if kind == "grid":
+        return GridOfSpace(space)
+    if kind == "cmaes":
+        return CmaEs(own)
+    return TPESampler(n_startup_trials=STARTUP_TRIALS, seed=own)
+
+
+def make_pruner(kind: str) -> optuna.pruners.BasePruner:
+    """The pruner ``kind``, one of ``config.PRUNERS``."""
+    if kind == "hyperband":
+        return optuna.pruners.HyperbandPruner()
+    if kind == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=4)
+    return optuna.pruners.NopPruner()
+
+
+class GridOfSpace(BaseSampler):
+    """Every combination of ``SearchSpace.grid`` once, in its order.
+
+    Optuna's own grid knows no conditions, and would try combinations that differ in a setting that
+    is not drawn.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._grid: Sequence[Mapping[str, Any]] = space.grid()
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        return self._grid[rank(study, trial.number) % len(self._grid)][param_name]

@@ -1,0 +1,19 @@
+"""A trial's settings as those of its target."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from scenetrack.config import EvaluatedConfig, TuneConfig
+from scenetrack.config.texts import build_config
+from scenetrack.tuning.space import SearchSpace
+
+
+def trial_config(
+    config: TuneConfig, space: SearchSpace, settings: Mapping[str, str], *, test: bool = False
+) -> EvaluatedConfig:
+    """The settings of the target as a trial, or the refit, runs it."""
+    shared = {name: getattr(config, name) for name in ("data", "skip_bad", "seed", "experiment")}
+    target = build_config(space.target, settings, from_mlflow=False)
+    return dataclasses.replace(target, **shared, test=test)

@@ -1,0 +1,114 @@
+"""One trial: its settings run as the target does, watched by the pruner, its figures kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import optuna
+
+from scenetrack.records import Figure, Metric, Param, Record, Tag, Tracker
+from scenetrack.tuning.trials import SAVED_S
+
+# The curve that tells a bad training, whatever stands before it.
+_CURVE = "val/accuracy"
+# Steps of curves are logged together, at most so long after the first of them.
+_TOGETHER_S = 5.0
+_LOGGED = (Metric, Param, Tag)
+
+
+class TrialTracker:
+    """Logs what a trial needs to its run, and tells the pruner of its validation curve.
+
+    A study keeps no models and pictures of its trials, which can be had again from their settings:
+    only the refitted one has them. Methods of the stage, its child runs elsewhere, become metrics
+    ``NAME/METHOD`` of the one run.
+
+    Args:
+        run: of the trial.
+        trial: is told of the curve; None where nothing prunes.
+        epochs: of the training, to tell what an early stop saves.
+
+    Attributes:
+        metrics: the last value of each.
+        tags: all of them.
+    """
+
+    def __init__(self, run: Tracker, trial: optuna.Trial | None, epochs: int) -> None:
+        self.run_id = run.run_id
+        self._run, self._trial, self._epochs = run, trial, epochs
+        self._waiting: list[Record] = []
+        self._waiting_since = time.monotonic()
+        self._begun = time.monotonic()
+        self.metrics: dict[str, float] = {}
+        self.tags: dict[str, str] = {}
+
+    def log(self, *records: Record) -> None:
+        """Log metrics, params, tags and the learning curves; other records are let go.
+
+        Raises:
+            optuna.TrialPruned: the validation curve is a bad one.
+        """
+        kept = [one for one in records if isinstance(one, _LOGGED) or _is_curve(one)]
+        self.metrics |= {one.name: one.value for one in kept if isinstance(one, Metric)}
+        self.tags |= {one.name: one.value for one in kept if isinstance(one, Tag)}
+        if not self._waiting:
+            self._waiting_since = time.monotonic()
+        self._waiting += kept
+        of_step = [one for one in kept if isinstance(one, Metric) and one.step]
+        if len(of_step) < len(kept) or time.monotonic() - self._waiting_since > _TOGETHER_S:
+            self.flush()
+        for record in kept:
+            if isinstance(record, Metric) and record.name.endswith(_CURVE):
+                self._report(record)
+
+    def flush(self) -> None:
+        """Log what was kept back."""
+        if self._waiting:
+            self._run.log(*self._waiting)
+            self._waiting = []
+
+    @contextmanager
+    def child(self, name: str, tags: Mapping[str, str] | None = None) -> Iterator[_Method]:
+        """A method of the stage."""
+        yield _Method(self, name)
+
+    def _report(self, record: Metric) -> None:
+        if self._trial is None or record.step >= self._epochs:
+            return
+        self._trial.report(record.value, record.step)
+        if record.step + 1 < self._epochs and self._trial.should_prune():
+            spent = time.monotonic() - self._begun
+            saved = spent * (self._epochs / (record.step + 1) - 1)
+            self._trial.set_user_attr(SAVED_S, round(saved, 2))
+            self.flush()
+            self._run.log(Tag("status", "pruned"), Metric("time/saved_s", saved))
+            raise optuna.TrialPruned(f"after {record.step + 1} of {self._epochs} epochs")
+
+
+class _Method:
+    """A finished method of a trial, in the trial's own run."""
+
+    def __init__(self, tracker: TrialTracker, name: str) -> None:
+        self.run_id = tracker.run_id
+        self._tracker, self._name = tracker, name
+
+    def log(self, *records: Record) -> None:
+        """Log the method's metrics under its name."""
+        self._tracker.log(
+            *(
+                Metric(f"{one.name}/{self._name}", one.value, one.step)
+                for one in records
+                if isinstance(one, Metric)
+            )
+        )
+
+    @contextmanager
+    def child(self, name: str, tags: Mapping[str, str] | None = None) -> Iterator[_Method]:
+        """A method of a method."""
+        yield _Method(self._tracker, f"{self._name}/{name}")
+
+
+def _is_curve(record: Record) -> bool:
+    return isinstance(record, Figure) and record.name == "figures/learning_curves.png"
