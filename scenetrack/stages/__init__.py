@@ -51,9 +51,8 @@ def run(config: StageConfig, *, given: Collection[str] = ()) -> StageResult:
     """
     _check_cache(config)
     if isinstance(config, TuneConfig):
-        from scenetrack.stages.tune import tune
-
-        return _printed(tune(config, stage_function))
+        module = importlib.import_module("scenetrack.stages.tune")
+        return _printed(module.tune(config, stage_function))
     from scenetrack import tracking
 
     if isinstance(config, ActivationsConfig) and config.layer == "list":
