@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Literal
 
 import optuna
+from filelock import BaseFileLock
 from optuna.trial import FrozenTrial
 
 from scenetrack import tracking
@@ -28,6 +29,7 @@ from scenetrack.records import Metric, Param, Tag, Tracker, metrics
 from scenetrack.stages.conclusion import StageFunction, conclude
 from scenetrack.stages.result import StageResult
 from scenetrack.storage import cache_dir, lock
+from scenetrack.tuning.baseline import baseline
 from scenetrack.tuning.samplers import make_pruner
 from scenetrack.tuning.settings import trial_config
 from scenetrack.tuning.space import SearchSpace, search_space
@@ -128,10 +130,13 @@ def open_study(config: TuneConfig, space: SearchSpace) -> optuna.Study:
         "fixed": json.dumps(dict(sorted(space.fixed.items()))),
         "space": json.dumps(space.table()),
     }
-    begun = study.user_attrs.get(BEGUN_WITH)
-    if begun is None:
-        study.set_user_attr(BEGUN_WITH, now)
-        return study
+    with _alone(config):
+        begun = study.user_attrs.get(BEGUN_WITH)
+        if begun is None:
+            study.set_user_attr(BEGUN_WITH, now)
+            if config.sampler != "grid":
+                study.enqueue_trial(baseline(space), skip_if_exists=True)
+            return study
     other = [name for name in now if begun.get(name) != now[name]]
     if other:
         raise InputError(
@@ -148,8 +153,7 @@ def study_name(config: TuneConfig) -> str:
 
 def _study_run(study: optuna.Study, config: TuneConfig) -> str:
     """The MLflow run of the study: one, however many processes ask at once."""
-    key = "".join(c if c.isalnum() else "_" for c in f"{shown(config.storage)} {study.study_name}")
-    with lock(cache_dir("studies") / key[-150:]):
+    with _alone(config):
         known = _known_run(study)
         if known:
             return known
@@ -164,6 +168,14 @@ def _study_run(study: optuna.Study, config: TuneConfig) -> str:
         if first != own:
             tracking.fail_run(own, f"the study's run is {first}")
         return first
+
+
+def _alone(config: TuneConfig) -> BaseFileLock:
+    """Held by one process of this machine at a time while a study begins."""
+    key = "".join(
+        c if c.isalnum() else "_" for c in f"{shown(config.storage)} {study_name(config)}"
+    )
+    return lock(cache_dir("studies") / key[-150:])
 
 
 def _runs(study: optuna.Study) -> list[str]:

@@ -1,0 +1,61 @@
+"""The first trial of a study: the target's own settings."""
+
+import pytest
+
+from scenetrack.config import TARGETS, TuneConfig
+from scenetrack.config.texts import build_config
+from scenetrack.tuning.baseline import baseline
+from scenetrack.tuning.settings import trial_config
+from scenetrack.tuning.space import search_space
+
+
+class Replay:
+    """Draws what it was given."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def suggest_int(self, name, low, high, *, step, log):
+        return self.values[name]
+
+    def suggest_float(self, name, low, high, *, step, log):
+        return self.values[name]
+
+    def suggest_categorical(self, name, choices):
+        return self.values[name]
+
+
+@pytest.mark.parametrize("stage", TARGETS)
+def test_it_draws_the_defaults(stage):
+    space = search_space(TARGETS[stage])
+    settings = space.draw(Replay(baseline(space) | {"kernels": "linear"}))
+    drawn = build_config(TARGETS[stage], settings, from_mlflow=False)
+    expected = TARGETS[stage]().as_params()
+    free = {"kernels"} if stage == "layer_svm" else set()
+    for name, value in drawn.as_params().items():
+        if name not in free:
+            assert value == expected[name], name
+
+
+def test_what_lies_in_no_range_is_left_to_be_drawn():
+    space = search_space(TARGETS["train_mlp"], "dropout=0:0.3; layers=2:3; width_2=600:700")
+    found = baseline(space)
+    assert found["layers"] == 2
+    assert found["width_1"] == 1024
+    assert {"dropout", "width_2", "width_3"} & set(found) == set()
+
+
+def test_a_step_has_to_be_met():
+    space = search_space(TARGETS["patch_bow"], "pca=32:96:24; whitening=100:200:20")
+    found = baseline(space)
+    assert found["pca"] == 80
+    assert found["whitening"] == 160
+    assert "pca" not in baseline(search_space(TARGETS["patch_bow"], "pca=30:90:20"))
+
+
+def test_a_trial_leaves_the_test_images_alone():
+    space = search_space(TARGETS["handcrafted"])
+    config = TuneConfig(target="handcrafted", seed=5, data="photos")
+    trial = trial_config(config, space, {"pca": "16"})
+    assert (trial.test, trial.seed, trial.data, trial.pca) == (False, 5, "photos", 16)
+    assert trial_config(config, space, {"pca": "16"}, test=True).test
