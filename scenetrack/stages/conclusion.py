@@ -16,7 +16,7 @@ from scenetrack import tracking
 from scenetrack.config import BundleConfig, EvaluatedConfig, TuneConfig
 from scenetrack.errors import ScenetrackError
 from scenetrack.evaluation.comparison import aligned
-from scenetrack.records import Metric, Param, Tag, Tracker, metrics
+from scenetrack.records import Figure, Metric, Param, Tag, Text, Tracker, metrics
 from scenetrack.stages.result import StageResult
 from scenetrack.storage import cache_dir, lock
 from scenetrack.tuning.settings import trial_config
@@ -51,7 +51,7 @@ def conclude(
     with lock(cache_dir("studies") / run_id):
         best = best_trial(study)
         tracker = tracking.join_run(run_id)
-        tracker.log(*_records(study, config, best))
+        tracker.log(*_records(study, config, best), *_pictures(study, config, best))
         text = [summary(study, config, best)]
         figures: dict[str, float] = {}
         if config.refit:
@@ -183,6 +183,16 @@ def _records(study: optuna.Study, config: TuneConfig, best: FrozenTrial) -> list
         *(Metric(name, value) for name, value in figures.items()),
         Tag("best_trial", str(best.number)),
         *(Tag(f"best.{name}", _text(value)) for name, value in best.params.items()),
+    ]
+
+
+def _pictures(study: optuna.Study, config: TuneConfig, best: FrozenTrial) -> list[Figure | Text]:
+    from scenetrack.tuning.page import study_page
+    from scenetrack.tuning.pictures import study_figures
+
+    return [
+        *study_figures(study, config.objectives),
+        study_page(study, config.objectives, best),
     ]
 
 

@@ -1,0 +1,200 @@
+"""A study as one interactive page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import html
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from scenetrack.records import Text
+from scenetrack.tuning.pictures import INSIDE_TRAIN, left_out, parameters
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+_NAME = "study.html"
+_SLICE_WIDTH, _AXIS_WIDTH, _NARROWEST = 260, 120, 700
+
+_CAPTIONS: Mapping[str, tuple[str, str]] = {
+    "history": (
+        "How it went",
+        "Each complete trial's accuracy inside train, and the best so far.",
+    ),
+    "pareto_front": (
+        "Pareto front",
+        "No trial is better than one of the front in every objective.",
+    ),
+    "importances": (
+        "What mattered",
+        "How much of the differences in accuracy each setting explains: an estimate, the surer "
+        "the more trials there are.",
+    ),
+    "parallel_coordinates": (
+        "Settings of each trial",
+        "A line is a trial. Drag along an axis to keep the trials that pass there; drag a name "
+        "to move its axis.",
+    ),
+    "slice": (
+        "Setting by setting",
+        "Accuracy over each setting's values; the darker, the later the trial.",
+    ),
+    "intermediate_values": (
+        "While they trained",
+        "Validation accuracy epoch by epoch; curves that end early were stopped.",
+    ),
+}
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 1200px; margin: 2em auto;
+  padding: 0 1em; }
+h1, h2 { line-height: 1.2; margin: 1.6em 0 0.3em; }
+p { margin: 0.3em 0 0.8em; }
+.picture { overflow-x: auto; }
+table { border-collapse: collapse; }
+td, th { text-align: left; padding: 0.15em 1.5em 0.15em 0; border-bottom: 1px solid #e5e5e5;
+  font-variant-numeric: tabular-nums; }
+"""
+
+
+def study_page(study: optuna.Study, objectives: Sequence[str], best: FrozenTrial) -> Text:
+    """The page ``study.html``: the best trial, and every picture the study has trials enough for.
+
+    It works without a network: plotly.js, some 5 MB, is inside once.
+
+    Args:
+        study: its first objective is the accuracy inside train.
+        objectives: names of its objectives.
+        best: the trial to show in full.
+    """
+    from plotly.offline import get_plotlyjs
+
+    title = f"Study {study.study_name}"
+    lacking = left_out(study)
+    sections = [
+        _section(name, _drawn(name, study, objectives))
+        for name in _CAPTIONS
+        if lacking.get(name) == ""
+    ]
+    return Text(
+        _NAME,
+        "\n".join(
+            [
+                '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+                '<meta name="viewport" content="width=device-width, initial-scale=1">',
+                f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>",
+                f"<script>{get_plotlyjs()}</script>\n</head>\n<body>",
+                f"<h1>{html.escape(title)}</h1>",
+                _best_trial(study, objectives, best),
+                *sections,
+                "</body>\n</html>\n",
+            ]
+        ),
+    )
+
+
+def _best_trial(study: optuna.Study, objectives: Sequence[str], best: FrozenTrial) -> str:
+    states = [one.state.name.lower() for one in study.get_trials(deepcopy=False)]
+    counts = {"complete": "complete", "pruned": "stopped early", "fail": "failed"}
+    told = ", ".join(f"{states.count(state)} {word}" for state, word in counts.items())
+    values = {
+        INSIDE_TRAIN if name == "accuracy" else name: f"{value:.2%}"
+        if name == "accuracy"
+        else f"{value:,.4g}"
+        for name, value in zip(objectives, best.values, strict=True)
+    }
+    rows = {**values, **{name: _shown(value) for name, value in best.params.items()}}
+    cells = "\n".join(
+        f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
+        for name, value in rows.items()
+    )
+    return f"<p>Trials: {told}.</p>\n<h2>Best trial: {best.number}</h2>\n<table>\n{cells}\n</table>"
+
+
+def _section(name: str, figure: Figure) -> str:
+    heading, caption = _CAPTIONS[name]
+    figure.update_layout(title=None, template="plotly_white", margin={"t": 40})
+    drawn = figure.to_html(full_html=False, include_plotlyjs=False, div_id=name)
+    return f'<h2>{heading}</h2>\n<p>{caption}</p>\n<div class="picture">{drawn}</div>'
+
+
+def _drawn(name: str, study: optuna.Study, objectives: Sequence[str]) -> Figure:
+    with _quiet():
+        if name == "pareto_front":
+            from optuna.visualization import plot_pareto_front
+
+            return plot_pareto_front(study, target_names=list(objectives))
+        return _PICTURES[name](study)
+
+
+def _history(study: optuna.Study) -> Figure:
+    from optuna.visualization import plot_optimization_history
+
+    return plot_optimization_history(study, **_target(study))
+
+
+def _importances(study: optuna.Study) -> Figure:
+    from optuna.visualization import plot_param_importances
+
+    figure = plot_param_importances(
+        study, target=lambda trial: -trial.values[0], target_name=INSIDE_TRAIN
+    )
+    return figure.update_layout(height=max(350, 120 + 24 * len(figure.data[0].y)))
+
+
+def _slice(study: optuna.Study) -> Figure:
+    from optuna.visualization import plot_slice
+
+    names = parameters(study.get_trials(deepcopy=False))
+    figure = plot_slice(study, params=names, **_target(study))
+    return figure.update_layout(width=max(_NARROWEST, _SLICE_WIDTH * len(names)), height=400)
+
+
+def _parallel_coordinates(study: optuna.Study) -> Figure:
+    from optuna.visualization import plot_parallel_coordinate
+
+    names = parameters(study.get_trials(deepcopy=False))
+    figure = plot_parallel_coordinate(study, params=names, **_target(study))
+    return figure.update_layout(width=max(_NARROWEST, _AXIS_WIDTH * len(names)), height=520)
+
+
+def _intermediate_values(study: optuna.Study) -> Figure:
+    from optuna.visualization import plot_intermediate_values
+
+    figure = plot_intermediate_values(study)
+    return figure.update_layout(
+        xaxis_title="epoch", yaxis_title="validation accuracy", showlegend=True, height=520
+    )
+
+
+def _target(study: optuna.Study) -> dict[str, Any]:
+    """The first objective by name; as a target only of several, for Optuna minimises targets."""
+    name = {"target_name": INSIDE_TRAIN}
+    return name if len(study.directions) == 1 else {**name, "target": lambda one: one.values[0]}
+
+
+def _shown(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Optuna's remarks on rare choices and on what it takes for a target to minimise."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Some regimes for parameter")
+        warnings.filterwarnings("ignore", message="PedAnovaImportanceEvaluator computes")
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        yield
+
+
+_PICTURES: Mapping[str, Callable[[optuna.Study], Figure]] = {
+    "history": _history,
+    "importances": _importances,
+    "parallel_coordinates": _parallel_coordinates,
+    "slice": _slice,
+    "intermediate_values": _intermediate_values,
+}
