@@ -5,13 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import multiprocessing
 import os
-import signal
 import time
 from collections.abc import Mapping
-from multiprocessing.process import BaseProcess
-from types import FrameType
 from typing import Literal
 
 import optuna
@@ -22,20 +18,21 @@ from scenetrack import tracking
 from scenetrack.config import TARGETS, EvaluatedConfig, HandcraftedConfig, TuneConfig
 from scenetrack.config.texts import parsed_pairs
 from scenetrack.config.tuning import HELD_OUT
-from scenetrack.errors import ConfigError, InputError, ScenetrackError, Terminated
+from scenetrack.errors import ConfigError, InputError, ScenetrackError
 from scenetrack.evaluation.comparison import aligned
 from scenetrack.machine import available_cpus
 from scenetrack.records import Metric, Param, Tag, Tracker, metrics
 from scenetrack.stages.conclusion import StageFunction, conclude
 from scenetrack.stages.result import StageResult
+from scenetrack.stages.workers import become_worker, run_processes
 from scenetrack.storage import cache_dir, lock
 from scenetrack.tuning.baseline import baseline
 from scenetrack.tuning.samplers import make_pruner
 from scenetrack.tuning.settings import trial_config
 from scenetrack.tuning.space import SearchSpace, search_space
-from scenetrack.tuning.storage import open_storage, shown
+from scenetrack.tuning.storage import one_line_storage_errors, open_storage, shown
 from scenetrack.tuning.trial import TrialTracker
-from scenetrack.tuning.trials import RUN
+from scenetrack.tuning.trials import RUN, retry
 from scenetrack.tuning.worker import RunTrial, Worker
 
 logger = logging.getLogger(__name__)
@@ -65,9 +62,15 @@ def tune(config: TuneConfig, stage_function: StageFunction) -> StageResult:
     space = space_of(config)
     if config.show_space:
         return StageResult("", space_text(space))
+    with one_line_storage_errors(config.storage):
+        return _tune(config, space, stage_function)
+
+
+def _tune(config: TuneConfig, space: SearchSpace, stage_function: StageFunction) -> StageResult:
     study = open_study(config, space)
     run_id = _study_run(study, config)
-    with tracking.joined_by(config, run_id, study.study_name):
+    with tracking.joined_by(_without_password(config), run_id, study.study_name):
+        tracking.reconcile_stale_runs(config.experiment)
         tracking.run_again(run_id)
         try:
             _work(study, config, space, run_id, stage_function)
@@ -114,7 +117,7 @@ def open_study(config: TuneConfig, space: SearchSpace) -> optuna.Study:
     Raises:
         InputError: the storage cannot be opened, or the study was begun with other settings.
     """
-    storage = open_storage(config.storage)
+    storage = open_storage(config.storage, _lost)
     study = optuna.create_study(
         study_name=study_name(config),
         storage=storage,
@@ -158,13 +161,13 @@ def _study_run(study: optuna.Study, config: TuneConfig) -> str:
         if known:
             return known
         tags = {"stage": "tune", "task": "tune", "study": study.study_name}
-        own = tracking.begin_run(config, name=study.study_name, tags=tags).run_id
+        own = tracking.begin_run(_without_password(config), name=study.study_name, tags=tags).run_id
         study.set_user_attr(f"{STUDY_RUN}:{own}", time.time())
         if config.storage.startswith("journal:"):
             return own
         # Another machine may have made one at the same moment: all of them take the first name.
         time.sleep(_SETTLE_S)
-        first = min(_runs(study))
+        first = _known_run(study)
         if first != own:
             tracking.fail_run(own, f"the study's run is {first}")
         return first
@@ -197,32 +200,11 @@ def _work(
     if config.workers == 1:
         _worker(study, config, space, run_id, stage_function).work()
         return
-    context = multiprocessing.get_context("spawn")
     level = logging.getLogger("scenetrack").getEffectiveLevel()
-    threads = str(max(1, available_cpus() // config.workers))
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = threads
-    processes: list[BaseProcess] = [
-        context.Process(target=work_in_process, args=(config, run_id, stage_function, level))
-        for _ in range(config.workers)
-    ]
-    try:
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join()
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
-        for process in processes:
-            if process.is_alive():
-                process.terminate()
-        for process in processes:
-            if process.pid is not None:
-                process.join()
-    # What they left, this process does.
+    threads = max(1, available_cpus() // config.workers)
+    run_processes(config.workers, threads, work_in_process, config, run_id, stage_function, level)
+    # The runs and trials of those that were killed are ended, and what they left is done here.
+    tracking.reconcile_stale_runs(config.experiment)
     _worker(study, config, space, run_id, stage_function).work()
 
 
@@ -230,22 +212,32 @@ def work_in_process(
     config: TuneConfig, run_id: str, stage_function: StageFunction, level: int
 ) -> None:
     """What a worker process runs; its failures are told by its exit code."""
-
-    def raise_terminated(number: int, frame: FrameType | None) -> None:
-        raise Terminated
-
-    signal.signal(signal.SIGTERM, raise_terminated)
-    package = logging.getLogger("scenetrack")
-    package.addHandler(logging.StreamHandler())
-    package.setLevel(level)
-    space = space_of(config)
     try:
-        _worker(open_study(config, space), config, space, run_id, stage_function).work()
+        become_worker(level)
+        space = space_of(config)
+        with one_line_storage_errors(config.storage):
+            _worker(open_study(config, space), config, space, run_id, stage_function).work()
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except ScenetrackError as error:
         logger.warning("a worker stopped: %s", error)
         raise SystemExit(error.exit_code) from None
+    except Exception as error:
+        logger.warning("a worker stopped: internal error: %s: %s", type(error).__name__, error)
+        logger.debug("the worker's traceback", exc_info=True)
+        raise SystemExit(1) from None
+
+
+def _without_password(config: TuneConfig) -> TuneConfig:
+    """The settings as a run may show them."""
+    return dataclasses.replace(config, storage=shown(config.storage))
+
+
+def _lost(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Try a trial again whose process died, and end its run."""
+    retry(study, trial)
+    if RUN in trial.user_attrs:
+        tracking.fail_run(trial.user_attrs[RUN], "the process died")
 
 
 def _worker(
@@ -255,13 +247,7 @@ def _worker(
     run_id: str,
     stage_function: StageFunction,
 ) -> Worker:
-    def failed(trial: FrozenTrial) -> None:
-        if RUN in trial.user_attrs:
-            tracking.fail_run(trial.user_attrs[RUN], "the process died")
-
-    return Worker(
-        study, config, space, _trial_runner(config, space, run_id, stage_function), failed
-    )
+    return Worker(study, config, space, _trial_runner(config, space, run_id, stage_function), _lost)
 
 
 def _trial_runner(

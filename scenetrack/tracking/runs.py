@@ -196,7 +196,7 @@ def begin_run(config: StageConfig, *, name: str, tags: Mapping[str, str]) -> Mlf
     try:
         return _begun(client, run, config, tags)
     except BaseException as error:
-        end_run(client, run.info.run_id, "FAILED", _one_line(error))
+        end_run(client, run.info.run_id, "FAILED", one_line(error))
         raise
 
 
@@ -281,9 +281,9 @@ def _ending(client: MlflowClient, run_id: str) -> Iterator[None]:
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
         try:
-            end_run(client, run_id, "KILLED" if interrupted else "FAILED", _one_line(error))
+            end_run(client, run_id, "KILLED" if interrupted else "FAILED", one_line(error))
         except MlflowException as refusal:
-            logger.warning("run %s could not be ended: %s", run_id, _one_line(refusal))
+            logger.warning("run %s could not be ended: %s", run_id, one_line(refusal))
         raise
     with one_line_errors():
         end_run(client, run_id, "FINISHED")
@@ -296,7 +296,8 @@ def end_run(client: MlflowClient, run_id: str, status: str, error: str = "") -> 
     client.set_terminated(run_id, status)
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What a run's tag says of the error that ended it."""
     text = " ".join(str(error).split())[:500]
     if isinstance(error, KeyboardInterrupt):
         return "terminated (SIGTERM)" if isinstance(error, Terminated) else "interrupted (Ctrl-C)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +10,12 @@ from contextlib import contextmanager
 from mlflow.exceptions import MlflowException
 
 from scenetrack.config import TuneConfig
-from scenetrack.errors import ModelError
+from scenetrack.errors import ModelError, ScenetrackError
 from scenetrack.records import Tag
-from scenetrack.tracking.runs import MlflowTracker, end_run, open_run
+from scenetrack.tracking.runs import MlflowTracker, end_run, one_line, open_run
 from scenetrack.tracking.store import connect, get_run, one_line_errors
+
+logger = logging.getLogger(__name__)
 
 
 def join_run(run_id: str) -> MlflowTracker:
@@ -45,21 +48,37 @@ def joined_by(config: TuneConfig, run_id: str, name: str) -> Iterator[None]:
 
 
 def fail_run(run_id: str, reason: str) -> None:
-    """Mark a trial's run as failed, unless it is gone."""
-    try:
-        end_run(connect(), run_id, "FAILED", reason)
-    except MlflowException:
-        return
+    """Mark a trial's run as failed, unless it is gone, or says already that it did not end well.
+
+    Raises:
+        StoreError: the store does not answer.
+    """
+    client = connect()
+    with one_line_errors():
+        try:
+            status = client.get_run(run_id).info.status
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return
+            raise
+        if status not in ("FAILED", "KILLED"):
+            end_run(client, run_id, "FAILED", reason)
 
 
 def finish_run(run_id: str) -> None:
     """The study is done."""
     with one_line_errors():
-        end_run(connect(), run_id, "FINISHED")
+        client = connect()
+        if "error" in client.get_run(run_id).data.tags:  # of an earlier process
+            client.delete_tag(run_id, "error")
+        end_run(client, run_id, "FINISHED")
 
 
 def stop_run(run_id: str, error: BaseException) -> None:
-    """The study was interrupted, or failed."""
+    """The study was interrupted, or failed; if the store cannot be told, a log line says so."""
     status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-    with one_line_errors():
-        end_run(connect(), run_id, status, " ".join(str(error).split())[:500] or status.lower())
+    try:
+        with one_line_errors():
+            end_run(connect(), run_id, status, one_line(error))
+    except ScenetrackError as refusal:
+        logger.warning("run %s could not be ended: %s", run_id, refusal)

@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import re
 import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from sqlalchemy.exc import SQLAlchemyError
+from optuna.trial import FrozenTrial
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
-from scenetrack.errors import InputError
+from scenetrack.errors import InputError, ScenetrackError
 from scenetrack.storage import ensure_writable
-from scenetrack.tuning.trials import retry
-
-logger = logging.getLogger(__name__)
+from scenetrack.tuning.journal import JournalFile
 
 JOURNAL = "journal:"
 # Of a database: how often a worker says that it lives, and after how long it counts as dead.
 _HEARTBEAT_S, _GRACE_S = 20, 60
 # Processes that make the tables of a fresh database at once meet each other.
-_TRIES, _PAUSE_S = 8, 0.5
+_TRIES, _PAUSE_S = 8, 0.25
 
 
-def open_storage(address: str) -> BaseStorage:
+def open_storage(address: str, lost: Callable[[optuna.Study, FrozenTrial], None]) -> BaseStorage:
     """The storage at ``address``, made where there is none.
 
     Args:
         address: ``journal:FILE``, or the URL of a database such as
             ``postgresql+psycopg://HOST/NAME`` or ``sqlite:///FILE``.
+        lost: told of a trial whose process, on whatever machine, no longer says that it lives; a
+            journal has no such signs of life.
 
     Raises:
         InputError: it is neither, or cannot be opened.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # Trials that fail are told by the worker in one line; Optuna would add a traceback.
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     if address.startswith(JOURNAL):
         return _journal(Path(address.removeprefix(JOURNAL)).expanduser().absolute())
     if "://" not in address:
@@ -44,69 +47,74 @@ def open_storage(address: str) -> BaseStorage:
             "storage must be journal:FILE or the URL of a database, such as "
             f"postgresql+psycopg://HOST/NAME. Received: {shown(address)}"
         )
-    return _database(address)
+    return _database(address, lost)
+
+
+@contextmanager
+def one_line_storage_errors(address: str) -> Iterator[None]:
+    """Raise what a storage refuses inside the block as ScenetrackError, in one line."""
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+        raise ScenetrackError(
+            f"the storage {shown(address)} does not answer ({_line(cause or error)}): see that it "
+            "runs, and start the same command again to go on with the study"
+        ) from error
 
 
 def shown(address: str) -> str:
-    """The address as messages may show it: without the password that it may hold."""
-    return re.sub(r"(//[^:/@]*):[^@/]*@", r"\1:***@", address)
+    """The address as messages and runs may show it: without the password that it may hold."""
+    hidden = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", address)
+    return re.sub(r"([?&][^=&]*password=)[^&]*", r"\1***", hidden)
 
 
 def _journal(path: Path) -> BaseStorage:
     if path.is_dir() or not path.name:
         raise InputError(f"storage must be a journal file. Received the folder {path}: name a file")
     ensure_writable(path.parent)
-    # A lock that is a file opened anew, for file systems without links too; both are given up by
-    # others after 30 s, should a process die with it.
-    lock = JournalFileOpenLock(str(path))
     try:
-        backend = JournalFileBackend(str(path), lock_obj=lock)
-        lock.acquire()
-        try:
-            _mend_last_line(path)
-        finally:
-            lock.release()
-        return JournalStorage(backend)
-    except (OSError, ValueError, KeyError) as error:
+        return JournalStorage(JournalFile(path))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(
-            f"a journal of studies is required, but {path} is none ({error}): name another file "
-            "with --storage journal:FILE"
+            f"a journal of studies is required, but {path} is none, or damaged "
+            f"({type(error).__name__}: {error}): name another file with --storage journal:FILE"
         ) from error
 
 
-def _mend_last_line(path: Path) -> None:
-    """Cut a line that a process left unfinished: the next one would be joined to it."""
-    with path.open("rb+") as file:
-        end = file.seek(0, os.SEEK_END)
-        if not end:
-            return
-        start = max(0, end - 2**20)
-        file.seek(start)
-        tail = file.read()
-        if tail.endswith(b"\n"):
-            return
-        logger.warning("%s: an unfinished line at its end is cut off", path)
-        file.truncate(start + tail.rfind(b"\n") + 1)
-
-
-def _database(url: str) -> BaseStorage:
+def _database(url: str, lost: Callable[[optuna.Study, FrozenTrial], None]) -> BaseStorage:
     for attempt in range(_TRIES):
         try:
-            return RDBStorage(
-                url,
-                engine_kwargs={"pool_pre_ping": True},
-                heartbeat_interval=_HEARTBEAT_S,
-                grace_period=_GRACE_S,
-                heartbeat_stale_trial_callback=retry,
-            )
-        except (SQLAlchemyError, ImportError, RuntimeError) as error:
+            with warnings.catch_warnings():
+                # Of the heartbeat, which has been experimental since 2021.
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                return RDBStorage(
+                    url,
+                    engine_kwargs={"pool_pre_ping": True},
+                    heartbeat_interval=_HEARTBEAT_S,
+                    grace_period=_GRACE_S,
+                    heartbeat_stale_trial_callback=lost,
+                )
+        except (SQLAlchemyError, ImportError, RuntimeError, ValueError, AssertionError) as error:
             failure = error
-        # Another process may have been making the same tables.
-        time.sleep(_PAUSE_S * (attempt + 1) / 2)
-        if isinstance(failure, ImportError):
+        if not _may_pass(url, failure):
             break
-    text = " ".join(str(getattr(failure, "orig", None) or failure).split())[:300]
+        time.sleep(_PAUSE_S * (attempt + 1))
     raise InputError(
-        f"the storage {shown(url)} cannot be opened ({text}): check it, or choose another with "
-        "--storage"
+        f"the storage {shown(url)} cannot be opened ({_line(failure)}): check it, or choose "
+        "another with --storage"
     ) from failure
+
+
+def _line(error: BaseException) -> str:
+    """What the database's driver said."""
+    return " ".join(str(getattr(error, "orig", None) or error).split())[:300]
+
+
+def _may_pass(url: str, failure: Exception) -> bool:
+    """Whether another process that makes the same tables may have been the cause."""
+    if isinstance(failure, OperationalError):  # of a server: it is not there, or refuses us
+        return url.startswith("sqlite")
+    if isinstance(failure, ArgumentError):
+        return False
+    return isinstance(failure, SQLAlchemyError | AssertionError)

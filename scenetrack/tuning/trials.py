@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from optuna import Study
 from optuna.exceptions import UpdateFinishedTrialError
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 # Keys of a trial's user attributes.
-HOST, PID, PROCESS, RUN = "host", "pid", "process", "run"
+OWNER, RUN = "owner", "run"
 RETRY_OF, SURPLUS, SAVED_S = "retry_of", "surplus", "saved_s"
 # A process says who it is as soon as its trial begins; one that has not by then has died.
 _NAMELESS_S = 60
@@ -35,9 +35,14 @@ def running(study: Study) -> list[FrozenTrial]:
 
 
 def owner() -> dict[str, str]:
-    """What a trial says of the process that works on it."""
+    """What a trial says of the process that works on it: host, pid, and its identity."""
     pid = os.getpid()
-    return {HOST: socket.gethostname(), PID: str(pid), PROCESS: process_identity(pid) or ""}
+    return {"host": socket.gethostname(), "pid": str(pid), "process": process_identity(pid) or ""}
+
+
+def host_of(trial: FrozenTrial) -> str:
+    """The machine that works on the trial; this one where the trial does not say."""
+    return str(trial.user_attrs.get(OWNER, {}).get("host", socket.gethostname()))
 
 
 def is_surplus(study: Study, number: int, wanted: int) -> bool:
@@ -56,12 +61,12 @@ def rank(study: Study, number: int) -> int:
     return sum(RETRY_OF not in one.user_attrs and SURPLUS not in one.user_attrs for one in earlier)
 
 
-def end_stale(study: Study, failed: Callable[[FrozenTrial], None]) -> None:
-    """Fail the running trials whose process on this machine has died, and retry each once.
+def end_stale(study: Study, lost: Callable[[Study, FrozenTrial], None]) -> None:
+    """Fail the running trials whose process on this machine has died.
 
     Args:
         study: of the trials.
-        failed: told of each trial that this call has failed.
+        lost: told of each trial that this call has failed; it has the trial tried again.
     """
     for trial in running(study):
         if not _is_dead(trial):
@@ -72,12 +77,16 @@ def end_stale(study: Study, failed: Callable[[FrozenTrial], None]) -> None:
             continue  # another process was first
         if ours:
             logger.warning("trial %d was left by a process that died", trial.number)
-            failed(trial)
-            retry(study, trial)
+            lost(study, trial)
 
 
 def retry(study: Study, trial: FrozenTrial) -> None:
-    """Have the settings of a trial tried again, unless it was such a retry itself."""
+    """Have the settings of a failed trial tried again, unless it was such a retry itself.
+
+    A trial that ended otherwise, before its process was stopped, needs none.
+    """
+    if study.get_trials(deepcopy=False)[trial.number].state != TrialState.FAIL:
+        return
     if RETRY_OF in trial.user_attrs:
         logger.warning("trial %d failed for the second time: it is given up", trial.number)
         return
@@ -85,9 +94,15 @@ def retry(study: Study, trial: FrozenTrial) -> None:
 
 
 def is_elsewhere(trial: FrozenTrial) -> bool:
-    """Whether another machine works on the trial."""
-    here = socket.gethostname()
-    return str(trial.user_attrs.get(HOST, here)) != here
+    """Whether the trial is in work where its process cannot be seen from here.
+
+    That is on another machine, or in a container with process numbers of its own.
+    """
+    said = trial.user_attrs.get(OWNER)
+    if said is None:
+        return False
+    own = owner()
+    return bool(said["host"] != own["host"] or _numbers(said) != _numbers(own))
 
 
 def saved_seconds(trials: Sequence[FrozenTrial]) -> float:
@@ -96,14 +111,15 @@ def saved_seconds(trials: Sequence[FrozenTrial]) -> float:
 
 
 def _is_dead(trial: FrozenTrial) -> bool:
-    attributes = trial.user_attrs
-    if PROCESS not in attributes:
+    said = trial.user_attrs.get(OWNER)
+    if said is None:
         begun = trial.datetime_start
         return begun is not None and time.time() - begun.timestamp() > _NAMELESS_S
-    if is_elsewhere(trial) or not attributes[PROCESS]:
+    if is_elsewhere(trial) or not said["process"]:
         return False
-    # Containers have process numbers of their own: what is in another space cannot be seen.
-    own = process_identity(os.getpid()) or ""
-    if own.rpartition("]")[0] != attributes[PROCESS].rpartition("]")[0]:
-        return False
-    return process_identity(int(attributes[PID])) != str(attributes[PROCESS])
+    return bool(process_identity(int(said["pid"])) != said["process"])
+
+
+def _numbers(said: Mapping[str, str]) -> str:
+    """The space of process numbers that a process is in: containers have their own."""
+    return said["process"].rpartition("]")[0]

@@ -13,15 +13,19 @@ from optuna.trial import FrozenTrial, TrialState
 
 from scenetrack.config import TuneConfig
 from scenetrack.errors import ConfigError, ScenetrackError, StoreError
+from scenetrack.tuning.by_number import SamplerOfTrial
 from scenetrack.tuning.samplers import make_sampler
 from scenetrack.tuning.space import SearchSpace
 from scenetrack.tuning.trials import (
+    OWNER,
     SURPLUS,
     end_stale,
     finished,
+    host_of,
     is_elsewhere,
     is_surplus,
     owner,
+    rank,
     retry,
     running,
 )
@@ -51,14 +55,14 @@ class Worker:
         config: sampler, seed and number of trials.
         space: what is drawn from.
         run: runs a trial.
-        failed: told of a trial that this process found dead.
+        lost: told of a trial whose process was found dead.
     """
 
     study: optuna.Study
     config: TuneConfig
     space: SearchSpace
     run: RunTrial
-    failed: Callable[[FrozenTrial], None]
+    lost: Callable[[optuna.Study, FrozenTrial], None]
 
     def work(self) -> None:
         """Run trials until the study has ``config.trials`` finished ones, or a grid its own.
@@ -71,13 +75,13 @@ class Worker:
         """
         failures: list[ScenetrackError] = []
         while True:
-            end_stale(self.study, self.failed)
+            end_stale(self.study, self.lost)
             in_work, done = running(self.study), len(finished(self.study))
             if done >= self.wanted:
                 return
             if done + len(in_work) >= self.wanted:
                 if all(map(is_elsewhere, in_work)):
-                    hosts = {str(one.user_attrs.get("host")) for one in in_work}
+                    hosts = set(map(host_of, in_work))
                     logger.info("the last trials are in work on %s", ", ".join(sorted(hosts)))
                     return
                 time.sleep(_POLL_S)
@@ -92,12 +96,15 @@ class Worker:
         """Finished trials in all."""
         if self.config.sampler != "grid":
             return self.config.trials
-        return min(self.config.trials, len(self.space.grid()))
+        return self.space.grid_size(self.config.trials)
 
     def _next(self) -> ScenetrackError | None:
         """Run one more trial; what it failed of."""
-        number = len(self.study.get_trials(deepcopy=False))
-        self.study.sampler = make_sampler(self.config.sampler, self.config.seed, number, self.space)
+        self.study.sampler = SamplerOfTrial(
+            lambda number: make_sampler(
+                self.config.sampler, self.config.seed, rank(self.study, number), self.space
+            )
+        )
         begun: list[optuna.Trial] = []
         try:
             self.study.optimize(lambda trial: self._objective(trial, begun), n_trials=1)
@@ -108,15 +115,14 @@ class Worker:
                 retry(self.study, self._frozen(begun[0]))
             raise
         except ScenetrackError as error:
-            logger.warning("trial %d failed: %s", begun[0].number if begun else number, error)
+            logger.warning("trial %d failed: %s", begun[0].number, error)
             return error
         if begun:
             self._tell(self._frozen(begun[0]))
         return None
 
     def _objective(self, trial: optuna.Trial, begun: list[optuna.Trial]) -> tuple[float, ...]:
-        for name, value in owner().items():
-            trial.set_user_attr(name, value)
+        trial.set_user_attr(OWNER, owner())
         if is_surplus(self.study, trial.number, self.wanted):
             trial.set_user_attr(SURPLUS, True)
             raise _Surplus
