@@ -42,7 +42,7 @@ class EntryPointConfig:
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
-            _check_value(item, getattr(self, item.name))
+            check_value(item, getattr(self, item.name))
         self.validate()
 
     def validate(self) -> None:
@@ -123,7 +123,8 @@ def format_value(value: object) -> str:
     return str(value)
 
 
-def _check_value(item: dataclasses.Field[Any], value: Any) -> None:
+def check_value(item: dataclasses.Field[Any], value: Any) -> None:
+    """Raise ConfigError where ``value`` is out of a field's range or is none of its choices."""
     low, high, choices = (item.metadata[key] for key in ("low", "high", "choices"))
     if choices and isinstance(value, tuple) and len(set(value)) < len(value):
         raise ConfigError(f"{item.name} must name each choice once. Received: {','.join(value)}")

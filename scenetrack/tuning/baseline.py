@@ -8,6 +8,7 @@ from typing import Any
 from scenetrack.config import format_value
 from scenetrack.config.spaces import Dimension
 from scenetrack.config.texts import build_config
+from scenetrack.errors import ConfigError
 from scenetrack.tuning.space import SearchSpace
 
 
@@ -18,9 +19,13 @@ def baseline(space: SearchSpace) -> dict[str, Any]:
         space: of the study; a preset among its fixed settings counts.
 
     Returns:
-        Values by dimension; those that lie in no range are left out, to be drawn.
+        Values by dimension; those that lie in no range are left out, to be drawn: all of them where
+        the defaults cannot go with what is fixed.
     """
-    config = build_config(space.target, space.fixed, from_mlflow=False)
+    try:
+        config = build_config(space.target, space.fixed, from_mlflow=False)
+    except ConfigError:
+        return {}
     settings = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
     found: dict[str, Any] = {}
     for dimension in space.dimensions:

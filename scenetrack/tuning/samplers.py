@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,29 +13,28 @@ from optuna.trial import FrozenTrial
 
 from scenetrack.tuning.cmaes import CmaEs
 from scenetrack.tuning.space import SearchSpace
-from scenetrack.tuning.trials import rank
 
 # Trials that are drawn at random before a sampler has something to go by.
 STARTUP_TRIALS = 10
 
 
-def make_sampler(kind: str, seed: int, number: int, space: SearchSpace) -> BaseSampler:
-    """The sampler for trial ``number`` alone.
+def make_sampler(kind: str, seed: int, place: int, space: SearchSpace) -> BaseSampler:
+    """The sampler for one trial alone.
 
-    What it draws depends on the seed, the number and the trials before: so a study that was killed
+    What it draws depends on the seed, the place and the trials before: so a study that was killed
     goes on as if it had not been, and processes that share one do not draw the same.
 
     Args:
         kind: one of ``config.SAMPLERS``.
         seed: of the study.
-        number: of the trial.
+        place: how many trials that are no retries were begun before this one.
         space: that is drawn from.
     """
-    own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    own = int(np.random.SeedSequence([seed, place]).generate_state(1)[0])
     if kind == "random":
         return RandomSampler(seed=own)
     if kind == "grid":
-        return GridOfSpace(space)
+        return GridOfSpace(space, place)
     if kind == "cmaes":
         return CmaEs(own)
     return TPESampler(n_startup_trials=STARTUP_TRIALS, seed=own)
@@ -51,14 +50,19 @@ def make_pruner(kind: str) -> optuna.pruners.BasePruner:
 
 
 class GridOfSpace(BaseSampler):
-    """Every combination of ``SearchSpace.grid`` once, in its order.
+    """One combination of ``SearchSpace.grid``.
 
     Optuna's own grid knows no conditions, and would try combinations that differ in a setting that
     is not drawn.
+
+    Args:
+        space: of the study.
+        place: of the combination; those after the last one begin again.
     """
 
-    def __init__(self, space: SearchSpace) -> None:
-        self._grid: Sequence[Mapping[str, Any]] = space.grid()
+    def __init__(self, space: SearchSpace, place: int) -> None:
+        place %= space.grid_size(place + 1)
+        self._values = next(islice(space.grid(), place, None))
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -77,4 +81,4 @@ class GridOfSpace(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        return self._grid[rank(study, trial.number) % len(self._grid)][param_name]
+        return self._values[param_name]

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
 
-from scenetrack.config import EvaluatedConfig, field_types
-from scenetrack.config.spaces import SPACES, Dimension
-from scenetrack.config.texts import build_config, parsed_pairs
+from scenetrack.config import EvaluatedConfig
+from scenetrack.config.spaces import CONDITIONS, SPACES, Dimension
+from scenetrack.config.texts import build_config
 from scenetrack.errors import ConfigError
+from scenetrack.tuning.ranges import changed, check_setting, parsed_ranges, text_of
 
 # Points of a number that a grid tries where no step is given.
 _GRID_POINTS = 3
-_KINDS = {int: "whole numbers", float: "numbers"}
+# Draws among which a value that can be had at all is taken to show itself.
+_PROBES = 64
 
 
 class Draws(Protocol):
@@ -57,17 +58,16 @@ class SearchSpace:
         """The settings of a trial, those that stay included, as texts of the command line."""
         return self._settings(lambda dimension: _drawn(dimension, trial))
 
-    def grid(self) -> list[dict[str, Any]]:
-        """All combinations of a grid: the values of each drawn dimension by its name."""
-        found: list[dict[str, Any]] = [{}]
-        for dimension in self.dimensions:
-            values = grid_values(dimension)
-            found = [
-                {**one, dimension.name: value}
-                for one in found
-                for value in (values if self._applies(dimension, one) else [None])
-            ]
-        return [{k: v for k, v in one.items() if v is not None} for one in found]
+    def grid(self) -> Iterator[dict[str, Any]]:
+        """The combinations of a grid one by one: the values of each drawn dimension by its name.
+
+        There may be millions of them; the last dimension changes first.
+        """
+        return self._combinations({}, self.dimensions)
+
+    def grid_size(self, most: int) -> int:
+        """How many combinations the grid has, counted up to ``most``."""
+        return sum(1 for _ in islice(self.grid(), most))
 
     def table(self) -> list[tuple[str, str, str, str]]:
         """Rows of dimension, values, the setting that it sets, and when it is drawn."""
@@ -89,19 +89,26 @@ class SearchSpace:
                 continue
             value = known[dimension.name] = draw(dimension)
             if dimension.setting:
-                parts.setdefault(dimension.setting, []).append(_text(value))
+                parts.setdefault(dimension.setting, []).append(text_of(value))
         return {**self.fixed, **{name: ",".join(words) for name, words in parts.items()}}
+
+    def _combinations(
+        self, known: Mapping[str, Any], left: Sequence[Dimension]
+    ) -> Iterator[dict[str, Any]]:
+        if not left:
+            yield dict(known)
+        elif not self._applies(left[0], known):
+            yield from self._combinations(known, left[1:])
+        else:
+            for value in grid_values(left[0]):
+                yield from self._combinations({**known, left[0].name: value}, left[1:])
 
     def _applies(self, dimension: Dimension, known: Mapping[str, Any]) -> bool:
         """Whether what is drawn so far, or stays, asks for ``dimension``."""
-        defaults = {item.name: item.default for item in dataclasses.fields(self.target)}
-        for name, allowed in dimension.when.items():
-            value = known.get(name, self.fixed.get(name, defaults.get(name)))
-            if value is not None and _text(value) not in allowed:
-                return False
-            if value is None:
-                return False
-        return True
+        return all(
+            text_of(known.get(name, self.fixed.get(name, ""))) in allowed
+            for name, allowed in dimension.when.items()
+        )
 
 
 def search_space(
@@ -109,48 +116,38 @@ def search_space(
 ) -> SearchSpace:
     """The space of ``target`` as ``--space`` and fixed settings change it.
 
+    Choices of the target's own space that cannot go with what is fixed are left out. A setting that
+    stays, but only goes with some of what is drawn, is left out of the other trials.
+
     Args:
         target: one of ``config.TARGETS``.
         given: ``NAME=VALUES; ...``, or the path of a TOML file with such pairs, see
-            ``parsed_ranges``.
+            ``ranges.parsed_ranges``.
         fixed: settings that stay; they take out the dimensions that would set them.
 
     Raises:
-        ConfigError: an unknown name, a range that cannot be, or nothing left to search.
+        ConfigError: an unknown name, a value that no trial could have, or nothing left to search.
     """
-    fixed = dict(fixed or {})
+    stays = dict(fixed or {})
+    for name, text in stays.items():
+        check_setting(target, name, text)
     own = {one.name: one for one in SPACES[target.stage]}
-    for name in fixed:
-        _check_setting(target, name)
-    build_config(target, fixed, from_mlflow=False)
-    for name, values in parsed_ranges(given).items():
-        dimension = _changed(target, own.get(name), name, values)
-        if isinstance(dimension, Dimension):
-            own[name] = dimension
-            fixed.pop(dimension.setting, None)
-        else:
-            fixed[name] = dimension
-    kept = [one for one in own.values() if one.setting not in fixed]
-    # Without the widths that it counts, a number of layers decides nothing.
-    needed = {name for one in kept for name in one.when}
-    kept = [one for one in kept if one.setting or one.name in needed]
-    if not kept:
+    ranges = parsed_ranges(given)
+    for name, values in ranges.items():
+        one = changed(target, own.get(name), name, values)
+        if one.setting in stays:
+            raise ConfigError(
+                f"{one.setting} stays at {stays[one.setting]}, and the space gives {name}: leave "
+                "one of them out"
+            )
+        if name not in own:  # it sets as a whole what others set in parts
+            own = {key: other for key, other in own.items() if other.setting != name}
+        own[name] = one
+    singles = {n: one.choices[0] for n, one in own.items() if n in ranges and _is_single(one)}
+    space = _reduced(SearchSpace(target, tuple(own.values()), {**stays, **singles}))
+    if not space.dimensions:
         raise ConfigError("something to search is required, but every setting is fixed")
-    return SearchSpace(target, tuple(kept), fixed)
-
-
-def parsed_ranges(given: str) -> dict[str, str]:
-    """``NAME=VALUES; NAME=VALUES`` or the content of a TOML file as values by name.
-
-    VALUES are ``LOW:HIGH``, ``LOW:HIGH:log``, ``LOW:HIGH:STEP``, texts with ``|`` between them, or
-    one value that stays. In TOML a list of texts, or a table of low, high, log and step, will do.
-
-    Raises:
-        ConfigError: it is neither.
-    """
-    if given.strip().endswith(".toml"):
-        return _of_toml(Path(given.strip()).expanduser())
-    return parsed_pairs(given)
+    return _possible(space, set(ranges))
 
 
 def grid_values(dimension: Dimension) -> list[Any]:
@@ -161,15 +158,13 @@ def grid_values(dimension: Dimension) -> list[Any]:
     if dimension.step:
         count = int((high - low) / dimension.step + 1e-9) + 1
         points = [low + place * dimension.step for place in range(count)]
-    elif dimension.kind is int and not dimension.log and high - low < _GRID_POINTS:
-        points = list(np.arange(low, high + 1))
     elif dimension.log:
         points = list(np.geomspace(low, high, _GRID_POINTS))
     else:
         points = list(np.linspace(low, high, _GRID_POINTS))
     if dimension.kind is int:
         return sorted({int(np.rint(point)) for point in points})
-    return sorted({float(f"{point:.10g}") for point in points})
+    return sorted({min(max(float(f"{point:.10g}"), low), high) for point in points})
 
 
 def _drawn(dimension: Dimension, trial: Draws) -> Any:
@@ -182,94 +177,103 @@ def _drawn(dimension: Dimension, trial: Draws) -> Any:
     return trial.suggest_float(name, low, high, step=dimension.step or None, log=dimension.log)
 
 
-def _text(value: Any) -> str:
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
+def _is_single(one: Dimension) -> bool:
+    return len(one.choices) == 1
 
 
-def _of_toml(path: Path) -> dict[str, str]:
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"a TOML file is required, but {path} is none: {error}") from None
-    return {name.replace("-", "_"): _toml_values(name, value) for name, value in content.items()}
+def _reduced(space: SearchSpace) -> SearchSpace:
+    """Without dimensions that no trial draws; what stays and depends on a drawn one becomes one."""
+    fixed, kept = dict(space.fixed), dict[str, Dimension]()
+    for one in space.dimensions:
+        if one.setting not in fixed and _may_apply(one, kept, fixed):
+            kept[one.name] = one
+    for name, when in CONDITIONS.items():
+        if name in fixed and set(when) <= set(kept):
+            kept[name] = Dimension(name, name, choices=(fixed.pop(name),), when=when)
+    # Without the widths that it counts, a number of layers decides nothing.
+    needed = {name for one in kept.values() for name in one.when}
+    dimensions = tuple(one for one in kept.values() if one.setting or one.name in needed)
+    return SearchSpace(space.target, dimensions, fixed)
 
 
-def _toml_values(name: str, value: Any) -> str:
-    if isinstance(value, list):
-        return "|".join(map(str, value))
-    if isinstance(value, dict):
-        unknown = sorted(set(value) - {"low", "high", "log", "step"})
-        if unknown or not {"low", "high"} <= set(value):
+def _may_apply(one: Dimension, kept: Mapping[str, Dimension], fixed: Mapping[str, str]) -> bool:
+    for name, allowed in one.when.items():
+        if name in kept:
+            values = set(map(text_of, _all_values(kept[name])))
+        else:
+            values = {fixed.get(name, "")}
+        if not values & set(allowed):
+            return False
+    return True
+
+
+def _all_values(decider: Dimension) -> Sequence[Any]:
+    """Of a dimension that others depend on: choices, or whole numbers."""
+    return decider.choices or range(int(decider.low), int(decider.high) + 1)
+
+
+def _possible(space: SearchSpace, given: set[str]) -> SearchSpace:
+    """Without choices that no trial could have.
+
+    Raises:
+        ConfigError: such a choice is among the ``given`` ones, or no value would be left.
+    """
+    reason = _refusal(space)
+    if reason:
+        raise ConfigError(f"no trial of this space is possible: {reason}")
+    kept = []
+    for one in space.dimensions:
+        refusals = {value: _refusal(space, one.name, value) for value in one.choices}
+        refused = [value for value, reason in refusals.items() if reason]
+        if refused and one.name in given:
             raise ConfigError(
-                f"{name} needs low and high, and may have log or step. Received: {sorted(value)}"
+                f"no trial could have {one.name} {refused[0]}: {refusals[refused[0]]}"
             )
-        last = "log" if value.get("log") else value.get("step", "")
-        return f"{value['low']}:{value['high']}" + (f":{last}" if last else "")
-    return str(value).lower() if isinstance(value, bool) else str(value)
+        choices = tuple(value for value in one.choices if value not in refused)
+        kept.append(dataclasses.replace(one, choices=choices))
+    return dataclasses.replace(space, dimensions=tuple(kept))
 
 
-def _check_setting(target: type[EvaluatedConfig], name: str) -> None:
-    if name not in field_types(target):
-        raise ConfigError(
-            f"{target.stage} has no parameter {name!r}: scenetrack {target.stage} --help lists them"
-        )
+def _refusal(space: SearchSpace, name: str = "", value: str = "") -> str:
+    """Why no draw, where ``name`` has that value, is a possible config; "" where one is."""
+    reason = ""
+    for probe in range(_PROBES):
+        draws = _Probe(probe, name, value)
+        settings = space.draw(draws)
+        if name and name not in draws.drawn:
+            continue
+        try:
+            build_config(space.target, settings, from_mlflow=False)
+        except ConfigError as error:
+            reason = str(error)
+        else:
+            return ""
+    return reason
 
 
-def _changed(
-    target: type[EvaluatedConfig], own: Dimension | None, name: str, values: str
-) -> Dimension | str:
-    """The dimension ``name`` with other values; a text where it is a single one that stays."""
-    if own is None:
-        _check_setting(target, name)
-        own = Dimension(name, name, _item_kind(target, name))
-    if ":" in values and own.kind is not str:
-        return _range(target, own, values)
-    choices = tuple(part.strip() for part in values.split("|"))
-    if own.setting != name:  # a part of a list, or of no setting
-        raise ConfigError(f"{name} needs a range LOW:HIGH. Received: {values!r}")
-    _check_choices(target, own, choices)
-    if len(choices) == 1:
-        return choices[0]
-    return dataclasses.replace(own, kind=str, choices=choices)
+class _Probe:
+    """Random values, but one that is given."""
 
+    def __init__(self, seed: int, name: str, value: str) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._name, self._value = name, value
+        self.drawn: set[str] = set()
 
-def _item_kind(target: type[EvaluatedConfig], name: str) -> type:
-    kind = field_types(target)[name]
-    return kind if kind in (int, float) else str
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
+        """Evenly among the steps."""
+        self.drawn.add(name)
+        return low + step * int(self._rng.integers((high - low) // step + 1))
 
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None, log: bool
+    ) -> float:
+        """Evenly in the range."""
+        self.drawn.add(name)
+        return float(self._rng.uniform(low, high))
 
-def _range(target: type[EvaluatedConfig], own: Dimension, values: str) -> Dimension:
-    words = [word.strip() for word in values.split(":")]
-    try:
-        low, high = (own.kind(word) for word in words[:2])
-        log = words[2:] == ["log"]
-        step = own.kind(words[2]) if len(words) > 2 and not log else 0
-        if len(words) > 3:
-            raise ValueError(values)
-    except ValueError:
-        raise ConfigError(
-            f"{own.name} needs LOW:HIGH, LOW:HIGH:log or LOW:HIGH:STEP in {_KINDS[own.kind]}. "
-            f"Received: {values!r}"
-        ) from None
-    if not low <= high or (log and low <= 0) or step < 0:
-        raise ConfigError(
-            f"{own.name} needs LOW up to HIGH, above 0 for log, and a STEP above 0. "
-            f"Received: {values!r}"
-        )
-    changed = dataclasses.replace(own, low=low, high=high, log=log, step=step, choices=())
-    for value in (low, high):
-        _check_value(target, changed, _text(value))
-    return changed
-
-
-def _check_choices(target: type[EvaluatedConfig], own: Dimension, choices: tuple[str, ...]) -> None:
-    if len(set(choices)) < len(choices):
-        raise ConfigError(f"{own.name} must name each value once. Received: {'|'.join(choices)}")
-    for value in choices:
-        _check_value(target, own, value)
-
-
-def _check_value(target: type[EvaluatedConfig], own: Dimension, text: str) -> None:
-    """Raise ConfigError where the target's parameter cannot have that value."""
-    if own.setting:
-        build_config(target, {own.setting: text}, from_mlflow=False)
+    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str:
+        """The given value, or any."""
+        self.drawn.add(name)
+        if name == self._name and self._value:
+            return self._value
+        return choices[int(self._rng.integers(len(choices)))]
