@@ -75,7 +75,7 @@ def _journal(path: Path) -> BaseStorage:
     ensure_writable(path.parent)
     try:
         return JournalStorage(JournalFile(path))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
         raise InputError(
             f"a journal of studies is required, but {path} is none, or damaged "
             f"({type(error).__name__}: {error}): name another file with --storage journal:FILE"

@@ -107,7 +107,7 @@ class Worker:
         )
         begun: list[optuna.Trial] = []
         try:
-            self.study.optimize(lambda trial: self._objective(trial, begun), n_trials=1)
+            self._optimize(begun)
         except _Surplus:
             return None
         except (KeyboardInterrupt, StoreError):
@@ -120,6 +120,15 @@ class Worker:
         if begun:
             self._tell(self._frozen(begun[0]))
         return None
+
+    def _optimize(self, begun: list[optuna.Trial]) -> None:
+        try:
+            self.study.optimize(lambda trial: self._objective(trial, begun), n_trials=1)
+        except UnboundLocalError as error:
+            # Optuna stumbles over an interrupt that comes while it writes a trial's end.
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise error.__context__ from None
+            raise
 
     def _objective(self, trial: optuna.Trial, begun: list[optuna.Trial]) -> tuple[float, ...]:
         trial.set_user_attr(OWNER, owner())
