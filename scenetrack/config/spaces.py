@@ -102,9 +102,9 @@ _MLP = (
 
 _OF_WORDS = {"encoder": ("bag_of_words",)}
 # With what settings may have another value than their default at all.
-CONDITIONS: Mapping[str, Condition] = {
-    name: _OF_WORDS for name in ("assignment", "tf_idf", "normalisation")
-}
+CONDITIONS: Mapping[str, Condition] = dict.fromkeys(
+    ("assignment", "tf_idf", "normalisation"), _OF_WORDS
+)
 _ENCODING = (
     choice("encoder", "bag_of_words", "vlad", "fisher_vector"),
     whole("words", 256, 2048, setting="codebook_size", log=True, when=_OF_WORDS),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -131,11 +131,14 @@ def comparison_records(
     return [*tables, comparison(bars, title)]
 
 
-def aligned(cells: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of texts as lines: the first row over a rule, the first column to the left."""
+def aligned(cells: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
+    """Rows of texts as lines: the first row over a rule, the columns ``left`` to the left."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    ways = [str.ljust if place in left else str.rjust for place in range(len(widths))]
     lines = [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
+        "  ".join(
+            way(text, width) for way, text, width in zip(ways, row, widths, strict=True)
+        ).rstrip()
         for row in cells
     ]
     return [lines[0], "-" * max(map(len, lines)), *lines[1:]]

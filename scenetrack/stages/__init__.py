@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator
@@ -136,6 +137,18 @@ def import_keras() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _silent_native_stderr():
         importlib.import_module("keras")
+    logger = logging.getLogger("tensorflow")
+    if _is_worth_saying not in logger.filters:
+        logger.addFilter(_is_worth_saying)
+
+
+def _is_worth_saying(record: logging.LogRecord) -> bool:
+    """Whether a message of TensorFlow's is no advice to whoever writes its loops.
+
+    It takes the functions of several networks in one process for one that is traced again and
+    again, because it tells them apart by addresses, which are used again too.
+    """
+    return "triggered tf.function retracing" not in record.getMessage()
 
 
 def run_name(config: StageConfig) -> str:

@@ -264,12 +264,12 @@ def _accuracy(
 
 def _latency(path: Path, pipeline: ScenePipeline, image: np.ndarray) -> str:
     model = OnnxModel(path, device=pipeline.device)
-    one = _milliseconds(lambda: model.run(images=image))
-    other = _milliseconds(lambda: pipeline.probabilities(pipeline.scores(image)))
+    one = milliseconds(lambda: model.run(images=image))
+    other = milliseconds(lambda: pipeline.probabilities(pipeline.scores(image)))
     return f"one image takes {one:.2f} ms on {model.provider}, and {other:.2f} ms in Python"
 
 
-def _milliseconds(work: Callable[[], object]) -> float:
+def milliseconds(work: Callable[[], object]) -> float:
     """The median of some runs after a first one."""
     work()
     times = []

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -16,22 +16,21 @@ from scenetrack import tracking
 from scenetrack.config import BundleConfig, EvaluatedConfig, TuneConfig
 from scenetrack.errors import ScenetrackError
 from scenetrack.evaluation.comparison import aligned
-from scenetrack.records import Figure, Metric, Param, Tag, Text, Tracker, metrics
+from scenetrack.records import Figure, Metric, Param, Tag, Text, metrics
 from scenetrack.stages.result import StageResult
+from scenetrack.stages.trial import METHOD, StageFunction
 from scenetrack.storage import cache_dir, lock
 from scenetrack.tuning.settings import trial_config
 from scenetrack.tuning.space import SearchSpace
 from scenetrack.tuning.trials import saved_seconds
-from scenetrack.tuning.worker import SETTINGS, values_text
+from scenetrack.tuning.worker import FAILURE, SETTINGS
 
 logger = logging.getLogger(__name__)
 
-# Keys of a study's and a trial's user attributes.
-REFIT, METHOD = "refit", "method"
-_SHOWN = 5
-
-# Gives the function of an entry point by its name.
-StageFunction: TypeAlias = Callable[[str], Callable[[Any, Tracker], StageResult]]
+# Key of a study's user attributes.
+REFIT = "refit"
+_SHOWN, _SHOWN_OF_FRONT = 5, 20
+_HEADS = {"accuracy": "accuracy", "parameters": "parameters", "latency": "ms an image"}
 
 
 def conclude(
@@ -62,7 +61,7 @@ def conclude(
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial:
-    """The most accurate complete trial, of equal ones the first.
+    """The most accurate complete trial, of equal ones the first that no other beats in the rest.
 
     Raises:
         ScenetrackError: none is complete.
@@ -73,19 +72,26 @@ def best_trial(study: optuna.Study) -> FrozenTrial:
             f"study {study.study_name!r} has no complete trial: every one failed or was stopped; "
             "see their runs, and choose other ranges with --space or another --study"
         )
-    return max(complete, key=lambda one: (one.values[0], -one.number))
+    return _best_first(study)[0]
 
 
 def summary(study: optuna.Study, config: TuneConfig, best: FrozenTrial) -> str:
     """The best trials as a table, and how the others ended."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    ordered = sorted(complete, key=lambda one: (-one.values[0], one.number))[:_SHOWN]
-    rows = [[str(one.number), values_text(one), _drawn_text(one)] for one in ordered]
+    several = len(config.objectives) > 1
+    rows = [
+        [str(one.number), *map(_value_text, config.objectives, one.values), _drawn_text(one)]
+        for one in _best_first(study)[: _SHOWN_OF_FRONT if several else _SHOWN]
+    ]
+    heads = ["trial", *(_HEADS[name] for name in config.objectives), "settings"]
+    lines = aligned([heads, *rows], left=(0, len(heads) - 1))
+    if several:
+        lines.insert(0, "inside train, the trials that no other beats in everything:")
     counts = _counts(study)
-    lines = [line.rstrip() for line in aligned([["trial", "inside train", "settings"], *rows])]
     lines.append(
         f"{counts['complete']} complete, {counts['pruned']} stopped early (saving "
         f"{saved_seconds(study.get_trials(deepcopy=False)):.0f} s), {counts['failed']} failed"
+        + f", {counts['impossible']} with impossible settings"
+        * bool(counts["impossible"])
     )
     return "\n".join(lines)
 
@@ -126,11 +132,32 @@ def _refit(
     tracker: tracking.MlflowTracker,
     stage_function: StageFunction,
 ) -> tuple[str, dict[str, float]]:
-    """Fit the best settings on all of train and test them, unless that was done before."""
-    done = study.user_attrs.get(REFIT, {})
+    """Fit the best settings on all of train, test and register them, unless that was done."""
+    done: dict[str, Any] = study.user_attrs.get(REFIT, {})
     if done.get("trial") == best.number and tracking.is_known(done.get("run", "")):
         logger.info("trial %d was refitted before: run %s", best.number, done["run"])
-        return _refit_text(best, done["run"], done["figures"]), done["figures"]
+    else:
+        done = _fit_best(config, space, best, tracker, stage_function)
+        study.set_user_attr(REFIT, done)
+    text = _refit_text(best, done["run"], done["figures"])
+    if config.register:
+        if config.register not in done["registered"]:
+            version = _register(config, done["run"], done["method"])
+            done = {**done, "registered": {**done["registered"], config.register: version}}
+            study.set_user_attr(REFIT, done)
+        version = done["registered"][config.register]
+        text += f"\nregistered as models:/{config.register}@champion, version {version}"
+    return text, done["figures"]
+
+
+def _fit_best(
+    config: TuneConfig,
+    space: SearchSpace,
+    best: FrozenTrial,
+    tracker: tracking.MlflowTracker,
+    stage_function: StageFunction,
+) -> dict[str, Any]:
+    """What the study keeps of the refit: run, method, test figures, and names in the registry."""
     epochs = int(tracking.resolve_run(best.user_attrs["run"]).metrics.get("epochs", 0))
     target = refit_config(config, space, best, epochs)
     logger.info("fitting the settings of trial %d on all of train", best.number)
@@ -138,14 +165,15 @@ def _refit(
         child.log(*(Param(name, value) for name, value in target.as_params().items()))
         result = stage_function(target.stage)(target, child)
     method = str(best.user_attrs.get(METHOD, "")) or next(iter(result.methods))
-    tested = result.methods[method]
-    figures = {k: float(v) for k, v in tested.items() if k.startswith("test/")}
+    figures = {k: float(v) for k, v in result.methods[method].items() if k.startswith("test/")}
     tracker.log(Tag("best_run", child.run_id), Tag("best_method", method), *metrics(figures))
-    done = {"trial": best.number, "run": child.run_id, "figures": figures, "method": method}
-    study.set_user_attr(REFIT, done)
-    if config.register:
-        _register(config, child.run_id, method)
-    return _refit_text(best, child.run_id, figures), figures
+    return {
+        "trial": best.number,
+        "run": child.run_id,
+        "method": method,
+        "figures": figures,
+        "registered": {},
+    }
 
 
 def _refit_text(best: FrozenTrial, run: str, figures: Mapping[str, float]) -> str:
@@ -156,8 +184,12 @@ def _refit_text(best: FrozenTrial, run: str, figures: Mapping[str, float]) -> st
     )
 
 
-def _register(config: TuneConfig, run: str, method: str) -> None:
-    """Ship the refitted method as one verified file, as the champion of a registered model."""
+def _register(config: TuneConfig, run: str, method: str) -> str:
+    """Ship the refitted method as one verified file, as the champion of a registered model.
+
+    Returns:
+        Its version.
+    """
     from scenetrack.stages.bundle import bundle
     from scenetrack.stages.finished import find_method
 
@@ -166,8 +198,21 @@ def _register(config: TuneConfig, run: str, method: str) -> None:
         output = str(Path(folder) / "scene.onnx")
         bundle(BundleConfig(run=run, method=method if several else "", output=output))
     found = find_method(run, method if several else "")
-    version = tracking.register_champion(found.run.id if found.run else run, config.register)
-    print(f"registered as models:/{config.register}@champion, version {version}")
+    return tracking.register_champion(found.run.id if found.run else run, config.register)
+
+
+def _best_first(study: optuna.Study) -> list[FrozenTrial]:
+    """Complete trials, of several objectives those that no other beats in all: by accuracy."""
+    if len(study.directions) > 1:
+        found = study.best_trials
+    else:
+        found = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return sorted(found, key=lambda one: (-one.values[0], one.number))
+
+
+def _value_text(objective: str, value: float) -> str:
+    texts = {"accuracy": f"{value:.1%}", "parameters": f"{value:,.0f}"}
+    return texts.get(objective, f"{value:.3g}")
 
 
 def _drawn_text(trial: FrozenTrial) -> str:
@@ -197,13 +242,18 @@ def _pictures(study: optuna.Study, config: TuneConfig, best: FrozenTrial) -> lis
 
 
 def _counts(study: optuna.Study) -> dict[str, int]:
-    states = [one.state for one in study.get_trials(deepcopy=False)]
+    counts = dict.fromkeys(("complete", "pruned", "failed", "impossible"), 0)
     kinds = {
-        "complete": TrialState.COMPLETE,
-        "pruned": TrialState.PRUNED,
-        "failed": TrialState.FAIL,
+        TrialState.COMPLETE: "complete",
+        TrialState.PRUNED: "pruned",
+        TrialState.FAIL: "failed",
     }
-    return {name: states.count(state) for name, state in kinds.items()}
+    for one in study.get_trials(deepcopy=False):
+        if one.state == TrialState.PRUNED and FAILURE in one.user_attrs:
+            counts["impossible"] += 1
+        elif one.state in kinds:
+            counts[kinds[one.state]] += 1
+    return counts
 
 
 def _text(value: object) -> str:

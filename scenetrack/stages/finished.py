@@ -264,7 +264,7 @@ def _network_alone(
     if dataset:
         images = load_images(dataset.train.paths[:_VERIFIED_IMAGES], size)
     return ScenePipeline(
-        network=_exported(network, images),
+        network=exported(network, images),
         classes=_classes(found, dataset, count),
         image_size=size,
         temperature=found.run.metrics.get("temperature", 1.0) if found.run else 1.0,
@@ -286,7 +286,7 @@ def _classes(found: FinishedMethod, dataset: SceneDataset | None, count: int) ->
     return tuple(names)
 
 
-def _exported(network: keras.Model, images: np.ndarray | None) -> onnx.ModelProto:
+def exported(network: keras.Model, images: np.ndarray | None) -> onnx.ModelProto:
     """The network with the output ``logits``; of a foreign one the logarithm of its shares."""
     layer = network.layers[-1]
     # A layer of another's network that has this name may be anything.

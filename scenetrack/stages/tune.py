@@ -15,25 +15,23 @@ from filelock import BaseFileLock
 from optuna.trial import FrozenTrial
 
 from scenetrack import tracking
-from scenetrack.config import TARGETS, EvaluatedConfig, HandcraftedConfig, TuneConfig
+from scenetrack.config import TARGETS, HandcraftedConfig, TuneConfig
 from scenetrack.config.texts import parsed_pairs
 from scenetrack.config.tuning import HELD_OUT
 from scenetrack.errors import ConfigError, InputError, ScenetrackError
 from scenetrack.evaluation.comparison import aligned
 from scenetrack.machine import available_cpus
-from scenetrack.records import Metric, Param, Tag, Tracker, metrics
-from scenetrack.stages.conclusion import StageFunction, conclude
+from scenetrack.stages.conclusion import conclude
 from scenetrack.stages.result import StageResult
+from scenetrack.stages.trial import StageFunction, trial_runner
 from scenetrack.stages.workers import become_worker, run_processes
 from scenetrack.storage import cache_dir, lock
 from scenetrack.tuning.baseline import baseline
 from scenetrack.tuning.samplers import make_pruner
-from scenetrack.tuning.settings import trial_config
 from scenetrack.tuning.space import SearchSpace, search_space
 from scenetrack.tuning.storage import one_line_storage_errors, open_storage, shown
-from scenetrack.tuning.trial import TrialTracker
 from scenetrack.tuning.trials import RUN, retry
-from scenetrack.tuning.worker import RunTrial, Worker
+from scenetrack.tuning.worker import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +66,8 @@ def tune(config: TuneConfig, stage_function: StageFunction) -> StageResult:
 
 def _tune(config: TuneConfig, space: SearchSpace, stage_function: StageFunction) -> StageResult:
     study = open_study(config, space)
+    if len(config.objectives) > 1 and config.pruner != "none":
+        logger.info("trials of several objectives are all run to their end: nothing is pruned")
     run_id = _study_run(study, config)
     with tracking.joined_by(_without_password(config), run_id, study.study_name):
         tracking.reconcile_stale_runs(config.experiment)
@@ -100,15 +100,17 @@ def space_of(config: TuneConfig) -> SearchSpace:
     space = search_space(target, config.space, fixed)
     if "parameters" in config.objectives and issubclass(target, HandcraftedConfig):
         raise ConfigError("handcrafted has no network whose parameters could be few")
+    if config.sampler == "cmaes" and len(config.objectives) > 1:
+        raise ConfigError("cmaes has one objective: choose another sampler, or accuracy alone")
     return space
 
 
 def space_text(space: SearchSpace) -> str:
     """The space as a table."""
     rows = [["dimension", "values", "sets", "only when"], *map(list, space.table())]
-    lines = aligned(rows)
+    lines = aligned(rows, left=range(4))
     stays = "; ".join(f"{name}={value}" for name, value in space.fixed.items())
-    return "\n".join([*(line.rstrip() for line in lines), f"stays: {stays or 'defaults'}"])
+    return "\n".join([*lines, f"stays: {stays or 'defaults'}"])
 
 
 def open_study(config: TuneConfig, space: SearchSpace) -> optuna.Study:
@@ -247,50 +249,4 @@ def _worker(
     run_id: str,
     stage_function: StageFunction,
 ) -> Worker:
-    return Worker(study, config, space, _trial_runner(config, space, run_id, stage_function), _lost)
-
-
-def _trial_runner(
-    config: TuneConfig, space: SearchSpace, run_id: str, stage_function: StageFunction
-) -> RunTrial:
-    parent = tracking.join_run(run_id)
-
-    def run(trial: optuna.Trial, settings: Mapping[str, str]) -> tuple[float, ...]:
-        target = trial_config(config, space, settings)
-        with parent.child(f"trial {trial.number}", {"stage": config.target}) as child:
-            trial.set_user_attr(RUN, child.run_id)
-            return _run_trial(config, target, trial, child, stage_function)
-
-    return run
-
-
-def _run_trial(
-    config: TuneConfig,
-    target: EvaluatedConfig,
-    trial: optuna.Trial,
-    child: Tracker,
-    stage_function: StageFunction,
-) -> tuple[float, ...]:
-    child.log(
-        Tag("trial", str(trial.number)),
-        *(Param(name, value) for name, value in target.as_params().items()),
-    )
-    prunes = config.pruner != "none" and len(config.objectives) == 1
-    tracker = TrialTracker(child, trial if prunes else None, getattr(target, "epochs", 0))
-    started = time.perf_counter()
-    try:
-        result = stage_function(target.stage)(target, tracker)
-    finally:
-        tracker.flush()
-    figures = dict(result.metrics)
-    accuracy = figures.get("val/accuracy", figures.get("cv/accuracy"))
-    if accuracy is None:
-        raise InputError("a trial needs images to be judged by: set validation above 0")
-    method = tracker.tags.get("best_method", "")
-    trial.set_user_attr("method", method)
-    values = {"accuracy": accuracy, "parameters": tracker.metrics.get("parameters", 0.0)}
-    child.log(
-        *metrics({"objective/" + name: values[name] for name in config.objectives}),
-        Metric("time/trial_s", time.perf_counter() - started),
-    )
-    return tuple(float(values[name]) for name in config.objectives)
+    return Worker(study, config, space, trial_runner(config, space, run_id, stage_function), _lost)

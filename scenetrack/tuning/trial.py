@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import optuna
 
-from scenetrack.records import Figure, Metric, Param, Record, Tag, Tracker
+from scenetrack.records import Artifact, Figure, Metric, Model, Param, Record, Tag, Tracker
 from scenetrack.tuning.trials import SAVED_S
 
 # The curve that tells a bad training, whatever stands before it.
@@ -29,14 +31,19 @@ class TrialTracker:
         run: of the trial.
         trial: is told of the curve; None where nothing prunes.
         epochs: of the training, to tell what an early stop saves.
+        parts: folder to copy models and learnt parts to, those of a method into one of its name;
+            None where nobody asks for them.
 
     Attributes:
         metrics: the last value of each.
         tags: all of them.
     """
 
-    def __init__(self, run: Tracker, trial: optuna.Trial | None, epochs: int) -> None:
+    def __init__(
+        self, run: Tracker, trial: optuna.Trial | None, epochs: int, parts: Path | None = None
+    ) -> None:
         self.run_id = run.run_id
+        self.parts = parts
         self._run, self._trial, self._epochs = run, trial, epochs
         self._waiting: list[Record] = []
         self._waiting_since = time.monotonic()
@@ -53,6 +60,7 @@ class TrialTracker:
         kept = [one for one in records if isinstance(one, _LOGGED) or _is_curve(one)]
         self.metrics |= {one.name: one.value for one in kept if isinstance(one, Metric)}
         self.tags |= {one.name: one.value for one in kept if isinstance(one, Tag)}
+        self.keep(records)
         if not self._waiting:
             self._waiting_since = time.monotonic()
         self._waiting += kept
@@ -62,6 +70,16 @@ class TrialTracker:
         for record in kept:
             if isinstance(record, Metric) and record.name.endswith(_CURVE):
                 self._report(record)
+
+    def keep(self, records: Sequence[Record], method: str = "") -> None:
+        """Copy the files of models and artifacts, which go when the stage has logged them."""
+        files = [one.path for one in records if isinstance(one, Artifact | Model)]
+        if self.parts is None or not files:
+            return
+        folder = self.parts / method
+        folder.mkdir(exist_ok=True)
+        for path in files:
+            shutil.copyfile(path, folder / path.name)
 
     def flush(self) -> None:
         """Log what was kept back."""
@@ -83,7 +101,7 @@ class TrialTracker:
             saved = spent * (self._epochs / (record.step + 1) - 1)
             self._trial.set_user_attr(SAVED_S, round(saved, 2))
             self.flush()
-            self._run.log(Tag("status", "pruned"), Metric("time/saved_s", saved))
+            self._run.log(Metric("time/saved_s", saved))
             raise optuna.TrialPruned(f"after {record.step + 1} of {self._epochs} epochs")
 
 
@@ -96,6 +114,7 @@ class _Method:
 
     def log(self, *records: Record) -> None:
         """Log the method's metrics under its name."""
+        self._tracker.keep(records, self._name)
         self._tracker.log(
             *(
                 Metric(f"{one.name}/{self._name}", one.value, one.step)

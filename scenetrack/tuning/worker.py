@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import textwrap
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 # Keys of a trial's user attributes.
 SETTINGS, FAILURE = "settings", "failure"
 _POLL_S = 1.0
+# Characters of a trial's settings in its line; its run has all of them.
+_DRAWN_SHOWN = 80
 # Failures one after the other that are taken for the fault of what is tuned.
 _MOST_FAILURES = 3
 
@@ -153,10 +156,15 @@ class Worker:
 
     def _tell(self, trial: FrozenTrial) -> None:
         done = len(finished(self.study))
-        said = "stopped early" if trial.state == TrialState.PRUNED else values_text(trial)
+        if trial.state != TrialState.PRUNED:
+            said = values_text(trial)
+        else:
+            reason = trial.user_attrs.get(FAILURE)
+            said = f"was impossible: {reason}" if reason else "stopped early"
         drawn = ", ".join(
-            f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in trial.params.items()
+            f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in trial.params.items()
         )
+        drawn = textwrap.shorten(drawn, _DRAWN_SHOWN, placeholder=" ...")
         logger.info("%d of %d: trial %d %s (%s)", done, self.wanted, trial.number, said, drawn)
 
 

@@ -1,0 +1,74 @@
+"""How long one image takes through a method that was just learnt, as it would ship."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from scenetrack.arrays import read_arrays
+from scenetrack.bundle import build_bundle
+from scenetrack.classifiers import FittedClassifier
+from scenetrack.encoders import SceneEncoder
+from scenetrack.onnx_files import read_model
+from scenetrack.pipeline import ScenePipeline
+from scenetrack.runtime import OnnxModel
+from scenetrack.stages.bundle import milliseconds
+from scenetrack.stages.finished import Arrays, exported
+from scenetrack.stages.methods import END_TO_END
+
+_Part = TypeVar("_Part")
+
+
+def latency_ms(parts: Path, method: str, aggregation: str) -> float:
+    """The median of some runs of the method's bundle with one image, on the CPU, in milliseconds.
+
+    Args:
+        parts: folder of what the stage logged: descriptors.onnx and encoder.npz, or model.keras
+            of a stage that is one method; and of a method classifier.npz in a folder of its name.
+        method: the name; empty where the stage is one method.
+        aggregation: of the target, one of ``config.AGGREGATIONS``, or "".
+
+    Raises:
+        ExportError: the method makes no valid graph.
+    """
+    pipeline = _pipeline(parts, method, aggregation)
+    model = OnnxModel(build_bundle(pipeline, {}).SerializeToString(), device="cpu")
+    size = pipeline.image_size
+    image = np.random.default_rng(0).integers(0, 256, (1, size, size, 3)).astype(np.uint8)
+    return milliseconds(lambda: model.run(images=image))
+
+
+def _pipeline(parts: Path, method: str, aggregation: str) -> ScenePipeline:
+    if not method:
+        return _of_keras(parts / "model.keras")
+    network = read_model(parts / "descriptors.onnx")
+    about = {item.key: item.value for item in network.metadata_props}
+    encodes = method != END_TO_END
+    return ScenePipeline(
+        network=network,
+        classes=tuple(json.loads(about["classes"])),
+        image_size=int(about["image_size"]),
+        aggregation=aggregation,
+        encoder=_part(parts / "encoder.npz", SceneEncoder.from_arrays) if encodes else None,
+        classifier=_part(parts / method / "classifier.npz", FittedClassifier.from_arrays),
+    )
+
+
+def _part(path: Path, read: Callable[[Arrays], _Part]) -> _Part | None:
+    """What the file holds; None where the method has no such part."""
+    return read(read_arrays(path)) if path.is_file() else None
+
+
+def _of_keras(path: Path) -> ScenePipeline:
+    from scenetrack.training import load_model
+
+    network = load_model(path)
+    return ScenePipeline(
+        network=exported(network, None),
+        classes=tuple(str(number) for number in range(network.output_shape[-1])),
+        image_size=network.input_shape[1],
+    )

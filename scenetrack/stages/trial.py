@@ -1,0 +1,135 @@
+"""One trial of a study: its target run inside train, in a child run of the study's."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import optuna
+
+from scenetrack import tracking
+from scenetrack.checkpoints import Checkpoint
+from scenetrack.config import EvaluatedConfig, TuneConfig
+from scenetrack.errors import InputError
+from scenetrack.records import Metric, Param, Tag, Tracker, metrics
+from scenetrack.stages.latency import latency_ms
+from scenetrack.stages.result import StageResult
+from scenetrack.tuning.settings import trial_config
+from scenetrack.tuning.space import SearchSpace
+from scenetrack.tuning.trial import TrialTracker
+from scenetrack.tuning.trials import RUN
+from scenetrack.tuning.worker import RunTrial
+
+# Key of a trial's user attributes: the method that was its best.
+METHOD = "method"
+
+# Gives the function of an entry point by its name.
+StageFunction: TypeAlias = Callable[[str], Callable[[Any, Tracker], StageResult]]
+
+
+def trial_runner(
+    config: TuneConfig, space: SearchSpace, run_id: str, stage_function: StageFunction
+) -> RunTrial:
+    """What runs a trial as a child of the study's run ``run_id``.
+
+    The stage says what it does the first time, and after that only what goes wrong.
+    """
+    parent = tracking.join_run(run_id)
+    spoken = False
+
+    def run(trial: optuna.Trial, settings: Mapping[str, str]) -> tuple[float, ...]:
+        nonlocal spoken
+        target = trial_config(config, space, settings)
+        stopped: optuna.TrialPruned | None = None
+        with _quiet(spoken), parent.child(f"trial {trial.number}", {"stage": config.target}) as own:
+            spoken = True
+            trial.set_user_attr(RUN, own.run_id)
+            try:
+                return _run_trial(config, target, trial, own, stage_function)
+            except optuna.TrialPruned as error:
+                stopped = error
+            finally:
+                Checkpoint.of_run(own.run_id).delete()
+                _forget_networks()
+        own.log(Tag("status", "pruned"))
+        raise stopped
+
+    return run
+
+
+def _run_trial(
+    config: TuneConfig,
+    target: EvaluatedConfig,
+    trial: optuna.Trial,
+    child: Tracker,
+    stage_function: StageFunction,
+) -> tuple[float, ...]:
+    child.log(
+        Tag("trial", str(trial.number)),
+        *(Param(name, value) for name, value in target.as_params().items()),
+    )
+    prunes = config.pruner != "none" and len(config.objectives) == 1
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as name:
+        parts = Path(name) if "latency" in config.objectives else None
+        tracker = TrialTracker(
+            child, trial if prunes else None, getattr(target, "epochs", 0), parts
+        )
+        try:
+            result = stage_function(target.stage)(target, tracker)
+        finally:
+            tracker.flush()
+        seconds = time.perf_counter() - started
+        values = _values(config, target, result, tracker)
+    trial.set_user_attr(METHOD, tracker.tags.get("best_method", ""))
+    child.log(
+        *metrics({f"objective/{name}": value for name, value in values.items()}),
+        Metric("time/trial_s", seconds),
+    )
+    return tuple(values[name] for name in config.objectives)
+
+
+def _values(
+    config: TuneConfig, target: EvaluatedConfig, result: StageResult, tracker: TrialTracker
+) -> dict[str, float]:
+    """The objectives of ``config`` by name."""
+    accuracy = result.metrics.get("val/accuracy", result.metrics.get("cv/accuracy"))
+    if accuracy is None:
+        raise InputError("a trial needs images to be judged by: set validation above 0")
+    values = {"accuracy": float(accuracy)}
+    if "parameters" in config.objectives:
+        if "parameters" not in tracker.metrics:
+            raise InputError(
+                "the objective parameters needs a network that each trial trains, but the target "
+                "takes one that is there: leave model out, or the objective"
+            )
+        values["parameters"] = tracker.metrics["parameters"]
+    if tracker.parts is not None:
+        method = tracker.tags.get("best_method", "")
+        values["latency"] = latency_ms(tracker.parts, method, getattr(target, "aggregation", ""))
+    return values
+
+
+@contextmanager
+def _quiet(quiet: bool) -> Iterator[None]:
+    """Without what the package says of work that goes well, unless all of it is asked for."""
+    package = logging.getLogger("scenetrack")
+    level = package.level
+    if quiet and level == logging.INFO:
+        package.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        package.setLevel(level)
+
+
+def _forget_networks() -> None:
+    """Let go of what Keras keeps of the networks of this trial, which add up in a study."""
+    if "keras" in sys.modules:
+        sys.modules["keras"].backend.clear_session()
