@@ -107,7 +107,7 @@ def register_champion(run_id: str, name: str) -> str:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         version = client.create_model_version(
-            name, found.artifact_location, run_id=run_id, model_id=found.model_id
+            name, f"models:/{found.model_id}", run_id=run_id, model_id=found.model_id
         )
         client.set_registered_model_alias(name, "champion", version.version)
     return str(version.version)
