@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 
 from scenetrack import tracking
 from scenetrack.config import TARGETS, HandcraftedConfig, TuneConfig
-from scenetrack.config.texts import parsed_pairs
+from scenetrack.config.texts import build_config, parsed_pairs
 from scenetrack.config.tuning import HELD_OUT
 from scenetrack.errors import ConfigError, InputError, ScenetrackError
 from scenetrack.evaluation.comparison import aligned
@@ -124,7 +124,9 @@ def open_study(config: TuneConfig, space: SearchSpace) -> optuna.Study:
         study_name=study_name(config),
         storage=storage,
         directions=[_DIRECTIONS[name] for name in config.objectives],
-        pruner=make_pruner(config.pruner if len(config.objectives) == 1 else "none"),
+        pruner=make_pruner(
+            config.pruner if len(config.objectives) == 1 else "none", _planned_epochs(space)
+        ),
         load_if_exists=True,
     )
     now = {
@@ -149,6 +151,11 @@ def open_study(config: TuneConfig, space: SearchSpace) -> optuna.Study:
             f"{' and '.join(other)}: go on with the same, or choose another name with --study"
         )
     return study
+
+
+def _planned_epochs(space: SearchSpace) -> int:
+    """Epochs of a trial; 0 where no network is trained."""
+    return int(getattr(build_config(space.target, space.fixed, from_mlflow=False), "epochs", 0))
 
 
 def study_name(config: TuneConfig) -> str:

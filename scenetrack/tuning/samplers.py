@@ -40,12 +40,20 @@ def make_sampler(kind: str, seed: int, place: int, space: SearchSpace) -> BaseSa
     return TPESampler(n_startup_trials=STARTUP_TRIALS, seed=own)
 
 
-def make_pruner(kind: str) -> optuna.pruners.BasePruner:
-    """The pruner ``kind``, one of ``config.PRUNERS``."""
+def make_pruner(kind: str, epochs: int) -> optuna.pruners.BasePruner:
+    """The pruner ``kind``, one of ``config.PRUNERS``.
+
+    The median compares no earlier than after a third of the ``epochs``, and with 10 whole
+    trainings: what learns slowly because it is held back, by augmentation or dropout, often ends
+    best. On the real split, compared from the fifth epoch with five trainings, 38 of 50 were
+    stopped.
+    """
     if kind == "hyperband":
-        return optuna.pruners.HyperbandPruner()
+        return optuna.pruners.HyperbandPruner(min_resource=max(1, epochs // 9))
     if kind == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=4)
+        return optuna.pruners.MedianPruner(
+            n_startup_trials=STARTUP_TRIALS, n_warmup_steps=max(1, epochs // 3)
+        )
     return optuna.pruners.NopPruner()
 
 
