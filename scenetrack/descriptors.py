@@ -108,13 +108,7 @@ class Descriptor:
             source: what tells these images from others, such as data set digest and split.
             task: what the progress bar says.
         """
-        key = {
-            "model": self.digest,
-            "image_size": str(images.shape[1]),
-            "pixels": str(PIXELS_VERSION),
-            "provider": self.network.provider,
-            **source,
-        }
+        key = self.key(images, source)
         cache, logits = Cache(), self._widths(images)["logits"]
         stored = cache.open(KIND, key)
         if stored is None:
@@ -124,6 +118,16 @@ class Descriptor:
             logger.info("%s: descriptors of %d images found in the cache", task, len(images))
         width = stored.shape[2] - logits
         return LocalDescriptors(stored[..., :width], stored[..., width:])
+
+    def key(self, images: NDArray[np.uint8], source: Mapping[str, str]) -> dict[str, str]:
+        """All that the descriptors of ``images`` depend on; arguments as of ``describe``."""
+        return {
+            "model": self.digest,
+            "image_size": str(images.shape[1]),
+            "pixels": str(PIXELS_VERSION),
+            "provider": self.network.provider,
+            **source,
+        }
 
     def _widths(self, images: NDArray[np.uint8]) -> dict[str, int]:
         shapes = self.network.outputs

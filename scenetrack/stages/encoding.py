@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from scenetrack.cache.entries import entry_name
 from scenetrack.config import EncodingConfig, HandcraftedConfig, PatchBowConfig
 from scenetrack.descriptors import Descriptor, LocalDescriptors, aggregate
 from scenetrack.encoders import BagOfWords, FisherVector, SceneEncoder, Vlad
@@ -20,6 +21,7 @@ from scenetrack.errors import ConfigError
 from scenetrack.records import Artifact, Metric, Tracker
 from scenetrack.stages.inputs import SceneImages
 from scenetrack.stages.methods import Comparison, Features
+from scenetrack.stages.reuse import encoder_key, find_encoder, keep_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -35,19 +37,21 @@ class DescribedSplits:
     Attributes:
         train, test: of all images.
         positions: float32 [n, 2], middles (y, x) of an image's descriptors, relative to it.
+        digest: of all that the training images' descriptors depend on; empty where that is not
+            known, and what is learnt from them is not kept.
     """
 
     train: LocalDescriptors
     test: LocalDescriptors
     positions: NDArray[np.float32]
+    digest: str = ""
 
 
 def describe(descriptor: Descriptor, images: SceneImages, tracker: Tracker) -> DescribedSplits:
     """The descriptors of both splits, computed now or found in the cache."""
     digest = images.dataset.digest
-    train = descriptor.describe(
-        images.train, {"dataset": digest, "split": "train"}, "describing train"
-    )
+    source = {"dataset": digest, "split": "train"}
+    train = descriptor.describe(images.train, source, "describing train")
     test = LocalDescriptors(train.values[:0], train.logits[:0])
     if len(images.test):
         test = descriptor.describe(
@@ -55,7 +59,8 @@ def describe(descriptor: Descriptor, images: SceneImages, tracker: Tracker) -> D
         )
     if descriptor.described:
         tracker.log(Metric("time/descriptors_images_per_s", descriptor.images_per_second))
-    return DescribedSplits(train, test, descriptor.positions)
+    learnt_from = entry_name(descriptor.key(images.train, source))
+    return DescribedSplits(train, test, descriptor.positions, learnt_from)
 
 
 @dataclass
@@ -80,9 +85,8 @@ class EncodingMethods:
             comparison: gets the methods.
             descriptor: its tag.
         """
-        started = time.perf_counter()
-        encoder = self._learn()
-        self._log(encoder, time.perf_counter() - started)
+        encoder, seconds = self._learnt()
+        self._log(encoder, seconds)
         started = time.perf_counter()
         train = encode(encoder, self.splits.train, "encoding train")
         test = train[:0]
@@ -101,6 +105,22 @@ class EncodingMethods:
             seconds = time.perf_counter() - started
             name = f"{encoder.encoder.name} {kernel} svm"
             comparison.add_svm(name, classifier, features, seconds)
+
+    def _learnt(self, owners: NDArray[np.int64] | None = None) -> tuple[SceneEncoder, float]:
+        """The encoder, learnt now or by an earlier run, and the seconds that learning took."""
+        kept = bool(self.splits.digest)
+        key = encoder_key(self.splits.digest, self.config, sample_size(self.config), owners)
+        found = find_encoder(key) if kept else None
+        if found:
+            name = self.config.encoder.replace("_", " ")
+            logger.info("%s of %d found in the cache", name, self.config.codebook_size)
+            return found
+        started = time.perf_counter()
+        encoder = self._learn(owners)
+        seconds = time.perf_counter() - started
+        if kept:
+            keep_encoder(key, encoder, seconds)
+        return encoder, seconds
 
     def _learn(self, owners: NDArray[np.int64] | None = None) -> SceneEncoder:
         """The encoder from a sample of the descriptors of ``owners``, or of all training images."""
@@ -136,7 +156,7 @@ class EncodingMethods:
         fold = owners.tobytes()
         # Every kernel has the same folds, and learning takes longer than encoding.
         if fold not in self._of_folds:
-            self._of_folds[fold] = self._learn(owners)
+            self._of_folds[fold] = self._learnt(owners)[0]
         return encode(self._of_folds[fold], self.splits.train, "encoding for a fold")
 
     def _log(self, encoder: SceneEncoder, seconds: float) -> None:

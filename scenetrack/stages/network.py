@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +38,7 @@ from scenetrack.records import (
 from scenetrack.runtime import OnnxModel
 from scenetrack.stages.inputs import SceneImages, check_device, open_images
 from scenetrack.stages.methods import check_cross_validation
+from scenetrack.stages.reuse import KeptNetwork, find_network, keep_network, network_key
 from scenetrack.training import Batches, TrainResult, fit, load_model, save_model
 
 if TYPE_CHECKING:
@@ -55,14 +56,14 @@ class TrainingData:
     Attributes:
         batches: training batches.
         validation: inputs uint8 [M, S, S, 3] and labels int64 [M], or None.
-        digest: of the data set, so that a training resumes on the same data only.
+        images: that both come from.
         adapt: prepares layers that are learnt from data before training (whitening).
         prefix: of the curves' metric names, where train/accuracy is another method's.
     """
 
     batches: Batches
     validation: tuple[np.ndarray, np.ndarray] | None
-    digest: str
+    images: SceneImages
     adapt: Callable[[keras.Model], None] = lambda model: None
     prefix: str = ""
 
@@ -72,6 +73,9 @@ def train(
 ) -> TrainResult:
     """Train ``model``, log its curves epoch by epoch and the model at the end.
 
+    A network that an earlier run trained from the same images in the same way is taken instead,
+    with its curves and the time that it took.
+
     The state after every epoch is kept under the run's id until the training is done; with
     ``config.resume`` the training goes on from that run's state.
 
@@ -79,36 +83,68 @@ def train(
         ModelError: the run to resume has no usable checkpoint.
     """
     _log_network(model, tracker)
-    checkpoint = _checkpoint(config, data.digest, tracker)
-    if checkpoint.load() is None:
-        data.adapt(model)
-
-    def log_epoch(epoch: int, values: Mapping[str, float]) -> None:
-        tracker.log(*metrics({data.prefix + name: v for name, v in values.items()}, epoch))
-
-    try:
-        result = fit(
-            model, data.batches, data.validation, config, checkpoint=checkpoint, on_epoch=log_epoch
-        )
-    except ModelError:
-        checkpoint.delete()  # a damaged state is of no use to anyone
-        raise
+    path = folder / "model.keras"
+    key = network_key(model.name, data.images, config)
+    kept = None if config.resume else find_network(key)
+    if kept:
+        result = _reuse(kept, model, data, tracker, path)
+    else:
+        result = _fit(model, data, config, tracker)
+        save_model(model, path)
+    if not kept and not config.resume:
+        keep_network(key, path, result, tracker.run_id)
     if result.best_epoch != result.epochs - 1:
         # The last value of a curve is what MLflow's table shows: it has to be the kept model's.
-        kept = {name: values[result.best_epoch] for name, values in result.history.items()}
-        log_epoch(result.epochs, kept)
-    path = folder / "model.keras"
-    save_model(model, path)
+        best = {name: values[result.best_epoch] for name, values in result.history.items()}
+        tracker.log(*_of_epoch(data, result.epochs, best))
     tracker.log(
         learning_curves(result.history, best_epoch=result.best_epoch),
         Metric("time/fit_s", result.seconds),
         Metric("epochs", result.epochs),
         keras_record(model, path),
     )
-    checkpoint.delete()
+    Checkpoint.of_run(tracker.run_id).delete()
     if config.resume:
         Checkpoint.of_run(config.resume).delete()
     return result
+
+
+def _reuse(
+    kept: KeptNetwork, model: keras.Model, data: TrainingData, tracker: Tracker, path: Path
+) -> TrainResult:
+    """Make ``model`` the kept network, write its file, and log its curves."""
+    logger.info("reusing the network of run %s: same images, same settings", kept.run)
+    path.write_bytes(kept.file)
+    model.set_weights(load_model(path).get_weights())
+    tracker.log(Tag("network_of_run", kept.run))
+    history = kept.result.history
+    for epoch in range(kept.result.epochs):
+        values = {name: curve[epoch] for name, curve in history.items()}
+        tracker.log(*_of_epoch(data, epoch, values))
+    return kept.result
+
+
+def _fit(
+    model: keras.Model, data: TrainingData, config: TrainingConfig, tracker: Tracker
+) -> TrainResult:
+    checkpoint = _checkpoint(config, data.images.dataset.digest, tracker)
+    if checkpoint.load() is None:
+        data.adapt(model)
+
+    def log_epoch(epoch: int, values: Mapping[str, float]) -> None:
+        tracker.log(*_of_epoch(data, epoch, values))
+
+    try:
+        return fit(
+            model, data.batches, data.validation, config, checkpoint=checkpoint, on_epoch=log_epoch
+        )
+    except ModelError:
+        checkpoint.delete()  # a damaged state is of no use to anyone
+        raise
+
+
+def _of_epoch(data: TrainingData, epoch: int, values: Mapping[str, float]) -> Iterable[Metric]:
+    return metrics({data.prefix + name: value for name, value in values.items()}, epoch)
 
 
 def _checkpoint(config: TrainingConfig, digest: str, tracker: Tracker) -> Checkpoint:

@@ -117,7 +117,7 @@ def _train(
         TrainingData(
             batches=batches,
             validation=_validation_patches(images, pixels, config),
-            digest=images.dataset.digest,
+            images=images,
             adapt=lambda model: _learn_whitening(model, images, pixels, config),
             prefix="patch/",
         ),

@@ -78,5 +78,5 @@ def train_on_images(
         images.train, labels, images.fitted, config.augmentation, config.batch_size, config.seed
     )
     validation = (images.train[held_out], labels[held_out]) if len(held_out) else None
-    data = TrainingData(batches, validation, images.dataset.digest, prefix=prefix)
+    data = TrainingData(batches, validation, images, prefix=prefix)
     train(network, data, config, tracker, folder)

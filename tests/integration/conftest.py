@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 def twins(workplace: Workplace) -> tuple[entities.Run, entities.Run]:
     """Two runs of train_mlp with the same seed, started at once on a store that did not exist."""
     assert not (workplace.root / "mlflow.db").exists()
-    processes = [workplace.start_training("train_mlp", "twins") for _ in range(2)]
+    forgetful = replace(workplace, keeps=False)
+    processes = [forgetful.start_training("train_mlp", "twins") for _ in range(2)]
     for process in processes:
         finished(process)
     # mlflow keeps its store for the process, with artifacts below the folder of that moment.

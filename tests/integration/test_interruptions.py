@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from mlflow import entities
@@ -50,7 +50,8 @@ def _signal_after_first_epoch(
 def stopped(workplace: Workplace, twins: object) -> dict[str, Stopped]:
     """Trainings stopped by a signal after their first epoch, side by side to save time."""
     names = [*(f"{name} train_mlp" for name in SIGNALS), "SIGKILL patch_bow"]
-    processes = {name: workplace.start_training(name.split()[1], name) for name in names}
+    forgetful = replace(workplace, keeps=False)
+    processes = {name: forgetful.start_training(name.split()[1], name) for name in names}
     try:
         _signal_after_first_epoch(workplace, processes)
         ended = {name: process.communicate(timeout=60) for name, process in processes.items()}

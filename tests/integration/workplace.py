@@ -80,11 +80,14 @@ class Workplace:
         root: the working folder, with the SQLite store.
         data: the tiny data set.
         cache: SCENETRACK_CACHE.
+        keeps: whether the commands keep and find what is learnt and computed there; a test of
+            trainings side by side wants each of them to happen.
     """
 
     root: Path
     data: Path
     cache: Path
+    keeps: bool = True
 
     @property
     def uri(self) -> str:
@@ -101,6 +104,7 @@ class Workplace:
             "PATH": f"{SCRIPTS}{os.pathsep}{inherited['PATH']}",
             "MLFLOW_TRACKING_URI": self.uri,
             "SCENETRACK_CACHE": str(self.cache),
+            **({} if self.keeps else {"SCENETRACK_CACHE_SIZE": "0"}),
         }
 
     def start(self, program: str, *words: str) -> subprocess.Popen[str]:

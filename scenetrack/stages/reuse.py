@@ -1,0 +1,168 @@
+"""Networks and encoders that an earlier run learnt from the same images in the same way.
+
+A training with a seed gives the same weights again, so that a run that asks for no other network
+takes the earlier one's. What a network and an encoder depend on is their key in the cache.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scenetrack import __version__
+from scenetrack.cache.archives import open_archive, store_archive
+from scenetrack.config import EncodingConfig, PatchBowConfig, StageConfig, TrainingConfig
+from scenetrack.data.images import PIXELS_VERSION
+from scenetrack.encoders import SceneEncoder
+from scenetrack.stages.inputs import SceneImages
+from scenetrack.training import TrainResult
+
+NETWORKS, ENCODERS = "networks", "encoders"
+
+
+def _names(config: type[StageConfig]) -> frozenset[str]:
+    return frozenset(item.name for item in dataclasses.fields(config))
+
+
+_OF_ENCODING = _names(EncodingConfig) - _names(StageConfig)
+# Whatever is not named here tells networks apart: a setting that is forgotten costs a training,
+# and never gives a wrong network. The images themselves have digests.
+_NOT_OF_NETWORKS = _OF_ENCODING | {
+    "aggregation", "data", "device", "experiment", "folds", "form", "kernels", "layer", "model",
+    "preset", "repeats", "require_gpu", "resume", "skip_bad", "test",
+}  # fmt: skip
+_NOT_OF_ENCODERS = {"folds", "kernels", "refit_encoder"}
+
+
+@dataclass(frozen=True)
+class KeptNetwork:
+    """A network that was trained before.
+
+    Attributes:
+        file: the content of its ``.keras`` file.
+        result: of its training.
+        run: that trained it.
+    """
+
+    file: bytes
+    result: TrainResult
+    run: str
+
+
+def network_key(name: str, images: SceneImages, config: TrainingConfig) -> dict[str, str]:
+    """All that the training of a network depends on.
+
+    Args:
+        name: of the network's kind.
+        images: that it learns from and is validated on.
+        config: of the stage.
+    """
+    import tensorflow as tf
+
+    left_out = _NOT_OF_NETWORKS
+    if isinstance(config, PatchBowConfig) and config.sampling != "grid":
+        left_out = left_out | {"stride"}
+    settings = _settings(config, left_out)
+    place = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+    return {
+        "network": name,
+        **{setting: settings[setting] for setting in ("hidden", "epochs", "seed")},
+        "images": _digest(images.dataset.digest, images.fitted, images.held_out),
+        "settings": _digest(json.dumps(settings, sort_keys=True), str(PIXELS_VERSION)),
+        "by": f"{_versions()}, keras {importlib.metadata.version('keras')}, "
+        f"tensorflow {tf.__version__} on the {place}",
+    }
+
+
+def find_network(key: Mapping[str, str]) -> KeptNetwork | None:
+    """The network that was trained so before, if it is kept."""
+    found = open_archive(NETWORKS, key)
+    if found is None:
+        return None
+    about = json.loads(str(found["about"]))
+    result = TrainResult(about["history"], about["best_epoch"], about["seconds"], 0)
+    return KeptNetwork(found["keras"].tobytes(), result, about["run"])
+
+
+def keep_network(key: Mapping[str, str], path: Path, result: TrainResult, run: str) -> None:
+    """Keep the network in the file ``path`` for later runs.
+
+    Args:
+        key: of ``network_key``.
+        path: of its ``.keras`` file.
+        result: of its training, which was not resumed.
+        run: that trained it.
+    """
+    about = {
+        "history": result.history,
+        "best_epoch": result.best_epoch,
+        "seconds": result.seconds,
+        "run": run,
+    }
+    content = np.frombuffer(path.read_bytes(), np.uint8)
+    store_archive(NETWORKS, key, {"keras": content, "about": np.array(json.dumps(about))})
+
+
+def encoder_key(
+    descriptors: str, config: EncodingConfig, sample: int, owners: NDArray[np.int64] | None
+) -> dict[str, str]:
+    """All that an encoder depends on.
+
+    Args:
+        descriptors: digest of those of all training images.
+        config: of the stage.
+        sample: number of descriptors that it is learnt from.
+        owners: images that these are drawn from; None: all.
+    """
+    names = (_OF_ENCODING - _NOT_OF_ENCODERS) | {"seed"}
+    settings = _settings(config, _names(type(config)) - names)
+    shown = ("encoder", "codebook_size", "pca", "seed")
+    return {
+        **{name: settings[name] for name in shown},
+        "descriptors": descriptors,
+        "sample": str(sample),
+        "images": "all" if owners is None else _digest(owners),
+        "settings": _digest(json.dumps(settings, sort_keys=True)),
+        "by": _versions(),
+    }
+
+
+def find_encoder(key: Mapping[str, str]) -> tuple[SceneEncoder, float] | None:
+    """The encoder that was learnt so before, if it is kept, and the seconds that it took."""
+    found = open_archive(ENCODERS, key)
+    if found is None:
+        return None
+    seconds = float(found.pop(_SECONDS))
+    return SceneEncoder.from_arrays(found), seconds
+
+
+def keep_encoder(key: Mapping[str, str], encoder: SceneEncoder, seconds: float) -> None:
+    """Keep an encoder, and the seconds that it took to learn, for later runs."""
+    store_archive(ENCODERS, key, {**encoder.to_arrays(), _SECONDS: np.array(seconds)})
+
+
+def _settings(config: StageConfig, left_out: Set[str]) -> dict[str, str]:
+    return {name: value for name, value in config.as_params().items() if name not in left_out}
+
+
+def _versions() -> str:
+    return f"scenetrack {__version__}, numpy {np.__version__}"
+
+
+def _digest(*parts: str | NDArray[np.int64]) -> str:
+    found = hashlib.sha256()
+    for part in parts:
+        content = part.encode() if isinstance(part, str) else np.asarray(part, np.int64).tobytes()
+        found.update(len(content).to_bytes(8, "big") + content)
+    return found.hexdigest()[:32]
+
+
+_SECONDS = "seconds"
