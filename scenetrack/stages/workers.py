@@ -86,8 +86,13 @@ def _raise_once(number: int, frame: FrameType | None) -> None:
     The second signal must not cut short what the first one began to close.
     """
     for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
+        # Python complains of a signal that has come already and is then set to SIG_IGN.
+        signal.signal(each, _do_nothing)
     raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def _do_nothing(number: int, frame: FrameType | None) -> None:
+    """A signal that is heard no more."""
 
 
 def _end_with_parent() -> None:

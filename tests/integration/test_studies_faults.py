@@ -59,7 +59,7 @@ def last_line(process: subprocess.Popen[str], code: int) -> str:
     """The end of stderr of a program that ended with ``code`` and without a traceback."""
     _, err = process.communicate(timeout=120)
     assert process.returncode == code, err
-    assert "Traceback" not in err
+    assert "Traceback" not in err, err
     assert "Warning" not in err
     return err.splitlines()[-1]
 
