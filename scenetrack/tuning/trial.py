@@ -14,7 +14,7 @@ from scenetrack.records import Artifact, Figure, Metric, Model, Param, Record, T
 from scenetrack.tuning.trials import SAVED_S
 
 # The curve that tells a bad training, whatever stands before it.
-_CURVE = "val/accuracy"
+_CURVE, _LOSS = "val/accuracy", "train/loss"
 # Steps of curves are logged together, at most so long after the first of them.
 _TOGETHER_S = 5.0
 _LOGGED = (Metric, Param, Tag)
@@ -67,8 +67,11 @@ class TrialTracker:
         of_step = [one for one in kept if isinstance(one, Metric) and one.step]
         if len(of_step) < len(kept) or time.monotonic() - self._waiting_since > _TOGETHER_S:
             self.flush()
+        names = {one.name for one in kept}
         for record in kept:
-            if isinstance(record, Metric) and record.name.endswith(_CURVE):
+            # An epoch tells the training's loss too; a finished method's accuracy is no curve.
+            loss = record.name.removesuffix(_CURVE) + _LOSS
+            if isinstance(record, Metric) and record.name.endswith(_CURVE) and loss in names:
                 self._report(record)
 
     def keep(self, records: Sequence[Record], method: str = "") -> None:

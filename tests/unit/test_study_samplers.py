@@ -132,7 +132,8 @@ def trained(trial, settings):
     tracker = TrialTracker(run, trial, EPOCHS)
     ceiling = 1 + score(settings)
     for epoch in range(EPOCHS):
-        tracker.log(Metric("val/accuracy", ceiling * (epoch + 1) / EPOCHS, epoch))
+        value = ceiling * (epoch + 1) / EPOCHS
+        tracker.log(Metric("val/accuracy", value, epoch), Metric("train/loss", -value, epoch))
     return (ceiling,)
 
 
