@@ -18,6 +18,8 @@ from workplace import SCRIPTS, Workplace, finished, write_images
 
 from scenetrack import cli
 
+pytestmark = pytest.mark.slow
+
 GROUPS: list[subprocess.Popen[str]] = []
 
 
