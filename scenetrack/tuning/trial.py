@@ -67,12 +67,13 @@ class TrialTracker:
         of_step = [one for one in kept if isinstance(one, Metric) and one.step]
         if len(of_step) < len(kept) or time.monotonic() - self._waiting_since > _TOGETHER_S:
             self.flush()
-        names = {one.name for one in kept}
-        for record in kept:
+        told = [one for one in kept if isinstance(one, Metric)]
+        names = {one.name for one in told}
+        for metric in told:
             # An epoch tells the training's loss too; a finished method's accuracy is no curve.
-            loss = record.name.removesuffix(_CURVE) + _LOSS
-            if isinstance(record, Metric) and record.name.endswith(_CURVE) and loss in names:
-                self._report(record)
+            loss = metric.name.removesuffix(_CURVE) + _LOSS
+            if metric.name.endswith(_CURVE) and loss in names:
+                self._report(metric)
 
     def keep(self, records: Sequence[Record], method: str = "") -> None:
         """Copy the files of models and artifacts, which go when the stage has logged them."""
