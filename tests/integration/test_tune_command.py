@@ -1,0 +1,91 @@
+"""``scenetrack tune`` on a tiny folder: objectives, the refit and its registration."""
+
+from __future__ import annotations
+
+import pytest
+from mlflow import entities
+from workplace import CLASSES, Workplace, finished
+
+SPACE = "layers=1:2; width_1=8:16; width_2=4:8; learning_rate=1e-4:1e-2:log"
+SMALL = ["--image-size", "16", "--batch-size", "8", "--epochs", "6", "--space", SPACE]
+STUDY = ["--study", "small", "--objectives", "accuracy,parameters,latency"]
+
+
+def tune(place: Workplace, experiment: str, *words: str, code: int = 0) -> tuple[str, str]:
+    where = ["--data", str(place.data), "--experiment", experiment]
+    return finished(place.start("scenetrack", "tune", *where, *words), code)
+
+
+@pytest.fixture(scope="module")
+def study(workplace: Workplace, twins: object) -> tuple[str, str]:
+    """What a study of three objectives says."""
+    words = ["--target", "train_mlp", "--trials", "3", *SMALL, *STUDY, "--register", "stripes"]
+    return tune(workplace, "studied", *words)
+
+
+def _runs(place: Workplace) -> tuple[entities.Run, dict[str, entities.Run]]:
+    (run,) = place.runs("studied")
+    return run, place.children(run)
+
+
+def test_each_trial_has_its_objectives(workplace: Workplace, study: tuple[str, str]) -> None:
+    run, children = _runs(workplace)
+    trials = {name: one for name, one in children.items() if name.startswith("trial")}
+    assert set(trials) == {"trial 0", "trial 1", "trial 2"}
+    for one in trials.values():
+        metrics = one.data.metrics
+        assert metrics["objective/accuracy"] == pytest.approx(metrics["val/accuracy"])
+        assert metrics["objective/parameters"] == metrics["parameters"] > 768 * 8
+        assert 0 < metrics["objective/latency"] < 1000
+        assert not any(name.startswith("test/") for name in metrics)
+        assert one.data.params["epochs"] == "6"
+        assert one.data.params["test"] == "false"
+    best = max(one.data.metrics["val/accuracy"] for one in trials.values())
+    assert run.data.metrics["objective/accuracy"] == pytest.approx(best)
+    assert run.info.status == "FINISHED"
+
+
+def test_what_is_said_is_short(study: tuple[str, str]) -> None:
+    out, err = study
+    assert "nothing is pruned" in err
+    assert "retracing" not in err
+    # Once for the trials, and once for the refit, which looks at the test images.
+    assert err.count("photos: 3 classes, 27 training and 0 test images") == 1
+    told = [line for line in err.splitlines() if " of 3: trial " in line]
+    assert len(told) == 3
+    assert max(map(len, told)) < 140
+    assert "inside train, the trials that no other beats in everything:" in out
+    assert "parameters  ms an image  settings" in out
+
+
+def test_the_champion_predicts(workplace: Workplace, study: tuple[str, str]) -> None:
+    out, _ = study
+    assert "registered as models:/stripes@champion, version 1" in out
+    image = str(next((workplace.data / "test" / "bars").iterdir()))
+    said, _ = finished(workplace.start("scenetrack", "predict", "models:/stripes@champion", image))
+    assert said.splitlines()[1].split(",")[1] in CLASSES
+
+
+def test_a_concluded_study_is_not_refitted_again(
+    workplace: Workplace, study: tuple[str, str]
+) -> None:
+    _, before = _runs(workplace)
+    words = ["--target", "train_mlp", "--trials", "3", *SMALL, *STUDY]
+    out, err = tune(workplace, "studied", *words, "--register", "others")
+    assert "was refitted before" in err
+    assert "registered as models:/others@champion, version 1" in out
+    out, _ = tune(workplace, "studied", *words, "--register", "stripes")
+    assert "registered as models:/stripes@champion, version 1" in out
+    assert set(_runs(workplace)[1]) == set(before)
+    versions = workplace.client.search_model_versions("name = 'stripes'")
+    assert [one.version for one in versions] in (["1"], [1])
+
+
+def test_the_space_is_shown_without_a_run(workplace: Workplace, study: object) -> None:
+    out, _ = tune(workplace, "shown", "--target", "patch_bow", "--show-space", "--preset", "best")
+    lines = out.splitlines()
+    assert lines[0].split() == ["dimension", "values", "sets", "only", "when"]
+    start = lines[0].index("values")
+    assert all(line[start - 1] == " " != line[start] for line in lines[2:-1])
+    assert lines[-1] == "stays: preset=best; validation=0.25"
+    assert workplace.runs("shown") == []
