@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import optuna
 from mlflow import entities
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from workplace import SCRIPTS, Workplace, flags
 
@@ -19,6 +20,8 @@ from scenetrack.tuning.storage import open_storage
 from scenetrack.tuning.trials import FINISHED, OWNER, RETRY_OF, RUN, SURPLUS
 
 NAME = "hunted"
+# By the tests themselves, to be closed at the end of each.
+OPENED: list[BaseStorage] = []
 _TINY = {
     "image_size": "192",
     "step": "4",
@@ -75,6 +78,7 @@ class Hunt:
             raise AssertionError("the test itself begins no trial")
 
         storage = open_storage(self.storage, lost)
+        OPENED.append(storage)
         return optuna.load_study(study_name=NAME, storage=storage)
 
     def stop_at_work(
@@ -152,6 +156,14 @@ class Hunt:
         query = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
         found = self.place.client.search_runs([parent.info.experiment_id], query)
         return {run.info.run_id: run for run in found}
+
+
+def close_storages() -> None:
+    for storage in OPENED:
+        storage.remove_session()
+        if isinstance(storage, RDBStorage):
+            storage.engine.dispose()
+    OPENED.clear()
 
 
 def send(groups: Collection[subprocess.Popen[str]], number: signal.Signals) -> None:

@@ -13,7 +13,7 @@ from urllib.request import urlopen
 
 import postgres
 import pytest
-from study_processes import Hunt, pid_of, send, until
+from study_processes import Hunt, close_storages, pid_of, send, until
 from workplace import SCRIPTS, Workplace, finished, write_images
 
 from scenetrack import cli
@@ -49,6 +49,7 @@ def _no_process_stays() -> Iterator[None]:
             os.killpg(one.pid, signal.SIGKILL)
         one.communicate()
     GROUPS.clear()
+    close_storages()
 
 
 def started(hunt: Hunt, trials: int, workers: int = 1) -> subprocess.Popen[str]:
