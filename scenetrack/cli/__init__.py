@@ -11,8 +11,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
 from typing import Any, get_args
 
 import click
@@ -36,6 +34,7 @@ from scenetrack.config import (
 )
 from scenetrack.config.texts import EMPTY_LIST, build_config, flag_name, parse_value
 from scenetrack.errors import ConfigError, ScenetrackError, Terminated
+from scenetrack.interrupts import sigterm_raises
 from scenetrack.mlproject import POSITIONAL
 
 __all__ = ["EXAMPLES", "build_config", "command_line", "main", "parse_value"]
@@ -80,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         root = command_line()
-        with _sigterm_raises(), root.make_context("scenetrack", words, obj=voice) as context:
+        with sigterm_raises(), root.make_context("scenetrack", words, obj=voice) as context:
             root.invoke(context)
     except click.exceptions.Exit as finished:
         return finished.exit_code
@@ -221,24 +220,6 @@ def _with_flags(fixed: str) -> str:
     pairs = zip(words[::2], words[1::2], strict=True)
     flags = [f"{flag.removeprefix('--').replace('-', '_')}={value}" for flag, value in pairs]
     return "; ".join(filter(None, [fixed, *flags]))
-
-
-@contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Turn SIGTERM into Terminated, so that open runs are closed on the way out."""
-
-    def raise_terminated(number: int, frame: FrameType | None) -> None:
-        raise Terminated
-
-    try:
-        previous = signal.signal(signal.SIGTERM, raise_terminated)
-    except ValueError:  # Python allows handlers in the main thread only.
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _verdict(error: BaseException) -> tuple[str, int]:

@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,9 @@ from scenetrack.config import EncodingConfig, PatchBowConfig, StageConfig, Train
 from scenetrack.data.images import PIXELS_VERSION
 from scenetrack.encoders import SceneEncoder
 from scenetrack.stages.inputs import SceneImages
-from scenetrack.training import TrainResult
+
+if TYPE_CHECKING:
+    from scenetrack.training import TrainResult
 
 NETWORKS, ENCODERS = "networks", "encoders"
 
@@ -37,7 +40,7 @@ _OF_ENCODING = _names(EncodingConfig) - _names(StageConfig)
 # and never gives a wrong network. The images themselves have digests.
 _NOT_OF_NETWORKS = _OF_ENCODING | {
     "aggregation", "data", "device", "experiment", "folds", "form", "kernels", "layer", "model",
-    "preset", "repeats", "require_gpu", "resume", "skip_bad", "test",
+    "preset", "repeats", "require_gpu", "resume", "skip_bad", "temperatures", "test",
 }  # fmt: skip
 _NOT_OF_ENCODERS = {"folds", "kernels", "refit_encoder"}
 
@@ -84,6 +87,9 @@ def network_key(name: str, images: SceneImages, config: TrainingConfig) -> dict[
 
 def find_network(key: Mapping[str, str]) -> KeptNetwork | None:
     """The network that was trained so before, if it is kept."""
+    # Encoders alone need no Keras.
+    from scenetrack.training import TrainResult
+
     found = open_archive(NETWORKS, key)
     if found is None:
         return None

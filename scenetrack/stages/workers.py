@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 from scenetrack.errors import Terminated
+from scenetrack.interrupts import again_if_swallowed
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ def become_worker(level: int) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _raise_once)
+    sys.unraisablehook = again_if_swallowed(_listen)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -89,6 +91,11 @@ def _raise_once(number: int, frame: FrameType | None) -> None:
         # Python complains of a signal that has come already and is then set to SIG_IGN.
         signal.signal(each, _do_nothing)
     raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def _listen(number: signal.Signals) -> None:
+    """Hear a signal that was not acted upon."""
+    signal.signal(number, _raise_once)
 
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:

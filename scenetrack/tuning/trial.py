@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,8 @@ from scenetrack.tuning.trials import SAVED_S
 _CURVE, _LOSS = "val/accuracy", "train/loss"
 # Steps of curves are logged together, at most so long after the first of them.
 _TOGETHER_S = 5.0
+# Of a curve as the pruner sees it: each one costs a database milliseconds.
+_MOST_REPORTS = 20
 _LOGGED = (Metric, Param, Tag)
 
 
@@ -98,6 +101,8 @@ class TrialTracker:
 
     def _report(self, record: Metric) -> None:
         if self._trial is None or record.step >= self._epochs:
+            return
+        if (record.step + 1) % math.ceil(self._epochs / _MOST_REPORTS):
             return
         self._trial.report(record.value, record.step)
         if record.step + 1 < self._epochs and self._trial.should_prune():
