@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from scenetrack.config.base import (
     param,
 )
 from scenetrack.config.encoding import KERNELS, EncodingConfig, need_kernel
+from scenetrack.config.texts import parse_value, parsed_pairs
 from scenetrack.errors import ConfigError
 
 ACTIVATIONS = ("relu", "gelu", "silu", "leaky_relu", "elu", "tanh", "sigmoid")
@@ -71,9 +73,13 @@ class TrainingConfig(EvaluatedConfig):
     patience: int = param(
         0, "Stop after so many epochs without a better validation loss; 0: never.", low=0
     )
+    temperatures: str = param(
+        "", "Temperatures of methods, where no images are held out to learn them: 'MLP=1.4'."
+    )
 
     def validate(self) -> None:
         super().validate()
+        self._check_temperatures()
         if self.patience and not self.validation:
             raise ConfigError(
                 "early stopping needs validation images: patience "
@@ -84,6 +90,23 @@ class TrainingConfig(EvaluatedConfig):
                 f"one training is resumed at a time: resume came with repeats {self.repeats}; "
                 "resume the seed's own run, without repeats"
             )
+
+    def given_temperature(self, method: str) -> float | None:
+        """What the scores of ``method`` are divided by; None: it is learnt, or 1."""
+        text = parsed_pairs(self.temperatures, hyphens=True).get(method)
+        return None if text is None else float(text)
+
+    def _check_temperatures(self) -> None:
+        if self.temperatures and self.validation:
+            raise ConfigError(
+                "temperatures are given where no images are held out to learn them. Received: "
+                f"validation {self.validation}; set it to 0, or leave temperatures out"
+            )
+        for method, text in parsed_pairs(self.temperatures, hyphens=True).items():
+            if not 0 < parse_value("temperatures", text, float) < math.inf:
+                raise ConfigError(
+                    f"temperatures must be numbers above 0. Received: {method}={text}"
+                )
 
 
 @dataclass(frozen=True)

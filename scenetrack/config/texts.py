@@ -77,8 +77,12 @@ def build_config(
     return config.from_values(values, preset)
 
 
-def parsed_pairs(text: str) -> dict[str, str]:
-    """``NAME=VALUE; NAME=VALUE`` as values by name; names may have hyphens.
+def parsed_pairs(text: str, *, hyphens: bool = False) -> dict[str, str]:
+    """``NAME=VALUE; NAME=VALUE`` as values by name.
+
+    Args:
+        text: of the command line.
+        hyphens: whether those of names stay; else they become ``_``, as in flags.
 
     Raises:
         ConfigError: it is something else.
@@ -88,5 +92,6 @@ def parsed_pairs(text: str) -> dict[str, str]:
         name, equals, value = part.partition("=")
         if not equals or not name.strip() or not value.strip():
             raise ConfigError(f"NAME=VALUE is required, with ; between them. Received: {part!r}")
-        pairs[name.strip().replace("-", "_")] = value.strip()
+        name = name.strip() if hyphens else name.strip().replace("-", "_")
+        pairs[name] = value.strip()
     return pairs

@@ -17,12 +17,12 @@ from scenetrack.config import BundleConfig, EvaluatedConfig, TuneConfig
 from scenetrack.errors import ScenetrackError
 from scenetrack.evaluation.comparison import aligned
 from scenetrack.records import Figure, Metric, Param, Tag, Text, metrics
-from scenetrack.stages.result import StageResult
+from scenetrack.stages.result import MLP, StageResult
 from scenetrack.stages.trial import METHOD, StageFunction
 from scenetrack.storage import cache_dir, lock
 from scenetrack.tuning.settings import trial_config
 from scenetrack.tuning.space import SearchSpace
-from scenetrack.tuning.trials import saved_seconds
+from scenetrack.tuning.trials import RUN, saved_seconds
 from scenetrack.tuning.worker import FAILURE, SETTINGS
 
 logger = logging.getLogger(__name__)
@@ -97,31 +97,43 @@ def summary(study: optuna.Study, config: TuneConfig, best: FrozenTrial) -> str:
 
 
 def refit_config(
-    config: TuneConfig, space: SearchSpace, trial: FrozenTrial, epochs: int
+    config: TuneConfig, space: SearchSpace, trial: FrozenTrial, figures: Mapping[str, float]
 ) -> EvaluatedConfig:
     """The best settings for all of train.
 
     Nothing is held out, but by ``layer_svm``, whose SVM is chosen on images that the network has
-    not seen. Early stopping needs them too: the epochs that it chose stay instead. Of several
-    kernels the one that was best is kept.
+    not seen. Early stopping needs them too, and temperatures are learnt from them: the epochs and
+    temperatures that the trial found stay instead. Of several kernels the one that was best is
+    kept.
 
     Args:
         config: of the study.
         space: of the study.
         trial: the best one.
-        epochs: that it trained.
+        figures: metrics of its run.
     """
     settings: dict[str, str] = json.loads(trial.user_attrs[SETTINGS])
     if config.target == "layer_svm":
         settings["validation"] = "0.1"
     elif "validation" in settings:
         settings["validation"] = "0"
+        settings["temperatures"] = _temperatures(figures)
     if settings.get("patience", "0") != "0":
-        settings |= {"patience": "0", "epochs": str(epochs)}
+        settings |= {"patience": "0", "epochs": f"{figures['epochs']:.0f}"}
     words = str(trial.user_attrs.get(METHOD, "")).split()
     if len(words) > 1 and words[-1] == "svm" and words[-2] != "layer":
         settings["kernels"] = words[-2]
     return trial_config(config, space, settings, test=True)
+
+
+def _temperatures(figures: Mapping[str, float]) -> str:
+    """Those of a trial's methods, as its target takes them."""
+    found = {
+        name.removeprefix("temperature").removeprefix("/") or MLP: value
+        for name, value in figures.items()
+        if name == "temperature" or name.startswith("temperature/")
+    }
+    return "; ".join(f"{method}={value:.6g}" for method, value in found.items())
 
 
 def _refit(
@@ -158,8 +170,7 @@ def _fit_best(
     stage_function: StageFunction,
 ) -> dict[str, Any]:
     """What the study keeps of the refit: run, method, test figures, and names in the registry."""
-    epochs = int(tracking.resolve_run(best.user_attrs["run"]).metrics.get("epochs", 0))
-    target = refit_config(config, space, best, epochs)
+    target = refit_config(config, space, best, tracking.resolve_run(best.user_attrs[RUN]).metrics)
     logger.info("fitting the settings of trial %d on all of train", best.number)
     with tracker.child(f"best: trial {best.number}", {"stage": config.target}) as child:
         child.log(*(Param(name, value) for name, value in target.as_params().items()))

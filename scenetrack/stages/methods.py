@@ -73,7 +73,8 @@ class Comparison:
     ) -> None:
         """The network's own verdict.
 
-        Its temperature is learnt from the held-out images, and is 1 where there are none.
+        Its temperature is learnt from the held-out images; where there are none, it is the given
+        one, or 1.
 
         Args:
             test_scores, train_scores: float [N, C] of each split.
@@ -84,7 +85,7 @@ class Comparison:
         figures = {"train/accuracy": right[self.images.fitted].mean()}
         if self.validates:
             figures |= self._validation_figures(train_scores[self.images.held_out])
-        figures.setdefault("temperature", 1.0)
+        figures.setdefault("temperature", self._given_temperature(END_TO_END) or 1.0)
         tags = {**tags, "encoder": "none", "classifier": "network"}
         with self.tracker.child(END_TO_END, tags) as child:
             child.log(*metrics(figures), *self._circumstances())
@@ -125,8 +126,8 @@ class Comparison:
         """A fitted SVM, whose settings were chosen inside train, as the method ``name``.
 
         Its ``val/accuracy`` is that of the same settings fitted without the held-out images, from
-        whose scores the temperature is learnt; from out-of-fold scores where there are none, with
-        each fold's own features where it has any.
+        whose scores the temperature is learnt. Where there are none, it is the given one, or learnt
+        from out-of-fold scores, with each fold's own features where it has any.
         """
         labels = self.images.dataset.train.labels
         figures = {
@@ -142,8 +143,10 @@ class Comparison:
             scores = without.predict_scores(features.train[held_out])
             figures |= self._validation_figures(scores)
         else:
-            scores = self._fold_scores(classifier, features)
-            figures["temperature"] = fit_temperature(scores, labels)
+            temperature = self._given_temperature(name)
+            if temperature is None:
+                temperature = fit_temperature(self._fold_scores(classifier, features), labels)
+            figures["temperature"] = temperature
         tags = {**features.tags, "classifier": f"svm {classifier.kernel}"}
         with self.tracker.child(name, tags) as child:
             child.log(
@@ -183,6 +186,11 @@ class Comparison:
                 dataset.class_names[smallest],
             )
         return min(asked, int(counts[smallest]))
+
+    def _given_temperature(self, method: str) -> float | None:
+        if isinstance(self.config, HandcraftedConfig):  # out-of-fold scores are there for it
+            return None
+        return self.config.given_temperature(method)
 
     @property
     def validates(self) -> bool:

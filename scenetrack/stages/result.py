@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from scenetrack.evaluation import Evaluation
 
+# The one method of train_mlp.
+MLP = "MLP"
+
 
 @dataclass(frozen=True)
 class StageResult:

@@ -14,7 +14,7 @@ from scenetrack.models import build_model
 from scenetrack.records import Tag, Tracker, metrics
 from scenetrack.stages.inputs import SceneImages, open_images
 from scenetrack.stages.network import TrainingData, train
-from scenetrack.stages.result import StageResult, untested
+from scenetrack.stages.result import MLP, StageResult, untested
 from scenetrack.stages.verdicts import judge, validation_figures, verdict_records
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def train_mlp(config: TrainMlpConfig, tracker: Tracker) -> StageResult:
     with tempfile.TemporaryDirectory() as folder:
         train_on_images(network, images, config, tracker, Path(folder))
     held_out = images.held_out
-    figures = {"temperature": 1.0}
+    figures = {"temperature": config.given_temperature(MLP) or 1.0}
     if len(held_out):
         scores = _logits(network, images.train[held_out])
         figures = validation_figures(scores, dataset.train.labels[held_out])
@@ -43,12 +43,12 @@ def train_mlp(config: TrainMlpConfig, tracker: Tracker) -> StageResult:
         *metrics({name: value for name, value in figures.items() if name != "val/accuracy"})
     )
     if not config.test:
-        return untested(tracker.run_id, {"MLP": figures})
+        return untested(tracker.run_id, {MLP: figures})
     evaluation = judge(dataset, _logits(network, images.test), figures["temperature"])
-    tracker.log(*verdict_records(evaluation, dataset, "MLP"))
+    tracker.log(*verdict_records(evaluation, dataset, MLP))
     found = {**figures, **evaluation.metrics()}
     return StageResult(
-        tracker.run_id, evaluation.summary("MLP"), {"MLP": evaluation}, found, {"MLP": found}
+        tracker.run_id, evaluation.summary(MLP), {MLP: evaluation}, found, {MLP: found}
     )
 
 

@@ -45,6 +45,19 @@ def test_each_trial_has_its_objectives(workplace: Workplace, study: tuple[str, s
     assert run.info.status == "FINISHED"
 
 
+def test_the_refit_has_the_temperature_of_its_trial(
+    workplace: Workplace, study: tuple[str, str]
+) -> None:
+    run, children = _runs(workplace)
+    best = children[f"trial {run.data.tags['best_trial']}"].data
+    refit = children[f"best: trial {run.data.tags['best_trial']}"].data
+    assert refit.params["validation"] == "0.0"
+    learnt = best.metrics["temperature"]
+    assert learnt != 1
+    assert refit.params["temperatures"] == f"MLP={learnt:.6g}"
+    assert refit.metrics["temperature"] == pytest.approx(learnt, rel=1e-5)
+
+
 def test_what_is_said_is_short(study: tuple[str, str]) -> None:
     out, err = study
     assert "nothing is pruned" in err

@@ -81,6 +81,13 @@ def test_each_default_has_its_declared_type(
     ("stage", "values", "said"),
     [
         (TrainMlpConfig, {"patience": 3, "validation": 0}, "early stopping needs validation"),
+        (TrainMlpConfig, {"temperatures": "MLP=2"}, "no images are held out to learn them"),
+        (TrainMlpConfig, {"temperatures": "MLP=0", "validation": 0}, "above 0. Received: MLP=0"),
+        (TrainMlpConfig, {"temperatures": "MLP=-1", "validation": 0}, "above 0"),
+        (TrainMlpConfig, {"temperatures": "MLP=nan", "validation": 0}, "above 0"),
+        (TrainMlpConfig, {"temperatures": "MLP=inf", "validation": 0}, "above 0"),
+        (TrainMlpConfig, {"temperatures": "MLP=hot", "validation": 0}, "must be a number"),
+        (TrainMlpConfig, {"temperatures": "MLP", "validation": 0}, "NAME=VALUE is required"),
         (PatchBowConfig, {"patch_size": 129}, "129 is larger than image_size 128"),
         (PatchBowConfig, {"patch_size": 7, "whitening": 148}, "at most the 147 values of a patch"),
         (PatchBowConfig, {"kernels": ()}, "kernels must be auto, or some of"),

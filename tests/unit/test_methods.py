@@ -77,6 +77,21 @@ def test_an_svms_temperature_is_that_of_images_it_was_not_fitted_on(
     assert found["val/log_loss"] < np.log(3)
 
 
+def test_given_temperatures_serve_where_nothing_is_held_out(
+    images: SceneImages, features: Features
+) -> None:
+    images = replace(images, fitted=np.arange(45), held_out=NONE)
+    config = LayerSvmConfig(folds=3, validation=0, temperatures="end to end=2.5; svm=0.25")
+    tracker = MemoryTracker()
+    comparison = Comparison(config, images, tracker, True)
+    comparison.add_end_to_end(features.test, features.train, {})
+    comparison.add_svm("svm", comparison.cross_validate("linear", features), features, 0.0)
+    for name, temperature in ((END_TO_END, 2.5), ("svm", 0.25)):
+        assert tracker.children[name].metrics()["temperature"] == temperature
+    found = comparison.evaluations[END_TO_END].probabilities
+    np.testing.assert_allclose(found, softmax(features.test, 2.5))
+
+
 @pytest.mark.parametrize("nothing_held_out", [True, False])
 def test_without_unseen_images_the_folds_give_it_and_the_network_has_none(
     images: SceneImages, features: Features, nothing_held_out: bool

@@ -32,7 +32,9 @@ ENCODING = {
     "encoder", "codebook_size", "pca", "square_root", "position", "pyramid", "assignment",
     "tf_idf", "normalisation", "kernels", "folds", "refit_encoder",
 }  # fmt: skip
-ELSEWHERE = {"data", "skip_bad", "experiment", "repeats", "test", "preset", "resume"}
+ELSEWHERE = {"data", "skip_bad", "experiment", "repeats", "test", "preset", "resume"} | {
+    "temperatures"
+}
 AFTERWARDS = {"device", "require_gpu", "model", "layer"}
 NOT_OF_NETWORKS: dict[type[TrainMlpConfig | PatchBowConfig], set[str]] = {
     TrainMlpConfig: ELSEWHERE,
