@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 from mlflow import entities
-from workplace import CLASSES, Workplace, finished
+from workplace import CLASSES, PROJECT, Workplace, finished
+
+from scenetrack import cli
 
 SPACE = "layers=1:2; width_1=8:16; width_2=4:8; learning_rate=1e-4:1e-2:log"
 SMALL = ["--image-size", "16", "--batch-size", "8", "--epochs", "6", "--space", SPACE]
@@ -94,7 +96,39 @@ def test_a_concluded_study_is_not_refitted_again(
     assert [one.version for one in versions] in (["1"], [1])
 
 
-def test_the_space_is_shown_without_a_run(workplace: Workplace, study: object) -> None:
+def test_a_bad_training_is_stopped(workplace: Workplace, twins: object) -> None:
+    space = "learning_rate=1e-8:1:log; dropout=0; hidden=16; activation=relu; image_size=16"
+    words = ["--target", "train_mlp", "--trials", "16", "--sampler", "random", "--study", "pruned"]
+    given = ["--epochs", "12", "--batch-size", "8", "--space", space, "--refit", "false"]
+    out, err = tune(workplace, "pruned", *words, *given)
+    (run,) = workplace.runs("pruned")
+    children = workplace.children(run).values()
+    pruned = [one for one in children if one.data.tags["status"] == "pruned"]
+    assert pruned
+    assert {one.info.status for one in children} == {"FINISHED"}
+    for one in pruned:
+        assert len(workplace.curve(one, "train/loss")) < 12
+        assert one.data.metrics["time/saved_s"] > 0
+    assert run.data.metrics["trials/pruned"] == len(pruned)
+    assert run.data.metrics["time/saved_s"] == pytest.approx(
+        sum(one.data.metrics["time/saved_s"] for one in pruned), abs=0.2
+    )
+    assert f"{16 - len(pruned)} complete, {len(pruned)} stopped early (saving" in out
+    assert err.count("stopped early") == len(pruned)
+
+
+def test_latency_of_encoded_descriptors(workplace: Workplace, twins: object) -> None:
+    words = ["--target", "handcrafted", "--trials", "2", "--study", "sift", "--refit", "false"]
+    small = ["--image-size", "48", "--codebook-size", "8", "--pca", "8", "--folds", "2"]
+    space = "encoder=vlad; bin_sizes=4|4,6; step=8; pyramid=1x1"
+    tune(workplace, "sift", *words, *small, "--space", space, "--objectives", "accuracy,latency")
+    (run,) = workplace.runs("sift")
+    for one in workplace.children(run).values():
+        assert 0 < one.data.metrics["objective/latency"] < 1000
+        assert one.data.params["encoder"] == "vlad"
+
+
+def test_the_space_is_shown_without_a_run(workplace: Workplace, twins: object) -> None:
     out, _ = tune(workplace, "shown", "--target", "patch_bow", "--show-space", "--preset", "best")
     lines = out.splitlines()
     assert lines[0].split() == ["dimension", "values", "sets", "only", "when"]
@@ -102,3 +136,54 @@ def test_the_space_is_shown_without_a_run(workplace: Workplace, study: object) -
     assert all(line[start - 1] == " " != line[start] for line in lines[2:-1])
     assert lines[-1] == "stays: preset=best; validation=0.25"
     assert workplace.runs("shown") == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "target must be one of: train_mlp"),
+        (["--target", "train_mlp", "--epohcs", "5"], "train_mlp has no parameter 'epohcs'"),
+        (["--target", "train_mlp", "--epochs"], "flags of the target need a value each"),
+        (["--target", "train_mlp", "--space", "dropout=0:2"], "dropout must be at most 0.95"),
+        (["--target", "handcrafted", "--objectives", "accuracy,parameters"], "has no network"),
+        (["--target", "train_mlp", "--objectives", "latency"], "objectives begins with accuracy"),
+    ],
+)
+def test_refusals(
+    workplace: Workplace,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    message: str,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", workplace.uri)
+    where = ["--data", str(workplace.data), "--experiment", "refused"]
+    assert cli.main(["tune", *where, *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert workplace.runs("refused") == []
+
+
+def test_mlflow_run_passes_settings_of_the_target(workplace: Workplace, twins: object) -> None:
+    given = {
+        "target": "train_mlp",
+        "data": str(workplace.data),
+        "trials": "2",
+        "epochs": "2",
+        "image_size": "16",
+        "space": "width_1=8:16; layers=1",
+        "preset": "course",
+        "storage": "journal:project.journal",
+    }
+    words = [word for name, value in given.items() for word in ("-P", f"{name}={value}")]
+    place = ["-e", "tune", "--env-manager", "local", "--experiment-name", "tuned project"]
+    finished(workplace.start("mlflow", "run", str(PROJECT), *place, *words))
+    (run,) = workplace.runs("tuned project")
+    children = workplace.children(run)
+    assert run.info.status == "FINISHED"
+    assert len(children) == 3
+    for one in children.values():
+        # Of the preset what is neither given nor drawn.
+        params = one.data.params
+        assert (params["epochs"], params["image_size"], params["optimizer"]) == ("2", "16", "sgd")
+        assert 8 <= int(params["hidden"]) <= 16
