@@ -68,6 +68,12 @@ def _tune(config: TuneConfig, space: SearchSpace, stage_function: StageFunction)
     study = open_study(config, space)
     if len(config.objectives) > 1 and config.pruner != "none":
         logger.info("trials of several objectives are all run to their end: nothing is pruned")
+    if config.sampler == "grid" and space.grid_size(config.trials + 1) > config.trials:
+        logger.warning(
+            "the grid has more than %d combinations: only the first ones are tried; raise trials, "
+            "or give fewer values with --space",
+            config.trials,
+        )
     run_id = _study_run(study, config)
     with tracking.joined_by(_without_password(config), run_id, study.study_name):
         tracking.reconcile_stale_runs(config.experiment)

@@ -128,6 +128,19 @@ def test_latency_of_encoded_descriptors(workplace: Workplace, twins: object) -> 
         assert one.data.params["encoder"] == "vlad"
 
 
+@pytest.mark.parametrize(("trials", "warned"), [("1", True), ("2", False)])
+def test_a_grid_larger_than_the_study(workplace: Workplace, trials: str, warned: bool) -> None:
+    words = ["--target", "handcrafted", "--sampler", "grid", "--study", f"grid {trials}"]
+    small = ["--image-size", "48", "--codebook-size", "8", "--pca", "8", "--folds", "2"]
+    space = "encoder=vlad; bin_sizes=4|4,6; step=8; pyramid=1x1; smoothing=1; position=0"
+    fixed = ["--space", space, "--refit", "false", "--colour", "grey"]
+    out, err = tune(workplace, "gridded", "--trials", trials, *words, *small, *fixed)
+    assert ("the grid has more than 1 combinations" in err) == warned
+    assert f"{trials} complete" in out
+    assert "TensorFlow" not in err
+    assert "oneDNN" not in err
+
+
 def test_the_space_is_shown_without_a_run(workplace: Workplace, twins: object) -> None:
     out, _ = tune(workplace, "shown", "--target", "patch_bow", "--show-space", "--preset", "best")
     lines = out.splitlines()
