@@ -79,8 +79,9 @@ def _tune(config: TuneConfig, space: SearchSpace, stage_function: StageFunction)
         tracking.reconcile_stale_runs(config.experiment)
         tracking.run_again(run_id)
         try:
-            _work(study, config, space, run_id, stage_function)
-            result = conclude(study, config, space, run_id, stage_function)
+            with one_line_storage_errors(config.storage):
+                _work(study, config, space, run_id, stage_function)
+                result = conclude(study, config, space, run_id, stage_function)
         except BaseException as error:
             tracking.stop_run(run_id, error)
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 import warnings
@@ -18,6 +19,8 @@ from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from scenetrack.errors import InputError, ScenetrackError
 from scenetrack.storage import ensure_writable
 from scenetrack.tuning.journal import JournalFile
+
+logger = logging.getLogger(__name__)
 
 JOURNAL = "journal:"
 # Of a database: how often a worker says that it lives, and after how long it counts as dead.
@@ -48,6 +51,17 @@ def open_storage(address: str, lost: Callable[[optuna.Study, FrozenTrial], None]
             f"postgresql+psycopg://HOST/NAME. Received: {shown(address)}"
         )
     return _database(address, lost)
+
+
+class _Database(RDBStorage):
+    """A database that may be away for a while, as long as no trial ends meanwhile."""
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        """Say that the trial is in work; the next time, where the database does not answer."""
+        try:
+            super().record_heartbeat(trial_id)
+        except (SQLAlchemyError, StorageInternalError) as error:
+            logger.debug("no sign of life of trial %d was written: %s", trial_id, error)
 
 
 @contextmanager
@@ -88,7 +102,7 @@ def _database(url: str, lost: Callable[[optuna.Study, FrozenTrial], None]) -> Ba
             with warnings.catch_warnings():
                 # Of the heartbeat, which has been experimental since 2021.
                 warnings.simplefilter("ignore", ExperimentalWarning)
-                return RDBStorage(
+                return _Database(
                     url,
                     engine_kwargs={"pool_pre_ping": True},
                     heartbeat_interval=_HEARTBEAT_S,

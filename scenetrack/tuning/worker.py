@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from scenetrack.config import TuneConfig
@@ -47,6 +48,19 @@ RunTrial = Callable[[optuna.Trial, Mapping[str, str]], tuple[float, ...]]
 
 class _Surplus(Exception):
     """There were trials enough before this one."""
+
+
+@dataclass
+class _Attempt:
+    """What became of the trial that is being run.
+
+    Attributes:
+        trial: None until one is begun.
+        taken_away: whether another process took its own for dead, and ended it.
+    """
+
+    trial: optuna.Trial | None = None
+    taken_away: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,41 +122,53 @@ class Worker:
                 self.config.sampler, self.config.seed, rank(self.study, number), self.space
             )
         )
-        begun: list[optuna.Trial] = []
+        attempt = _Attempt()
         try:
-            self._optimize(begun)
+            self._optimize(attempt)
         except _Surplus:
             return None
         except (KeyboardInterrupt, StoreError):
-            if begun:
-                retry(self.study, self._frozen(begun[0]))
+            if attempt.trial:
+                retry(self.study, self._frozen(attempt.trial))
             raise
-        except ScenetrackError as error:
-            logger.warning("trial %d failed: %s", begun[0].number, error)
+        except Exception as error:
+            if attempt.trial and attempt.taken_away:
+                said = "was taken for dead by another process: what it found does not count"
+                logger.warning("trial %d %s", attempt.trial.number, said)
+                return None
+            if not attempt.trial or not isinstance(error, ScenetrackError):
+                raise
+            logger.warning("trial %d failed: %s", attempt.trial.number, error)
             return error
-        if begun:
-            self._tell(self._frozen(begun[0]))
+        if attempt.trial:
+            self._tell(self._frozen(attempt.trial))
         return None
 
-    def _optimize(self, begun: list[optuna.Trial]) -> None:
+    def _optimize(self, attempt: _Attempt) -> None:
         try:
-            self.study.optimize(lambda trial: self._objective(trial, begun), n_trials=1)
+            self.study.optimize(lambda trial: self._objective(trial, attempt), n_trials=1)
         except UnboundLocalError as error:
-            # Optuna stumbles over an interrupt that comes while it writes a trial's end.
-            if isinstance(error.__context__, KeyboardInterrupt):
-                raise error.__context__ from None
-            raise
+            # Optuna stumbles over what keeps it from writing a trial's end.
+            first = error.__context__
+            if first is None:
+                raise
+            raise first from first.__cause__
 
-    def _objective(self, trial: optuna.Trial, begun: list[optuna.Trial]) -> tuple[float, ...]:
+    def _objective(self, trial: optuna.Trial, attempt: _Attempt) -> tuple[float, ...]:
         trial.set_user_attr(OWNER, owner())
         if is_surplus(self.study, trial.number, self.wanted):
             trial.set_user_attr(SURPLUS, True)
             raise _Surplus
-        begun.append(trial)
+        attempt.trial = trial
         settings = self.space.draw(trial)
         trial.set_user_attr(SETTINGS, json.dumps(settings))
         try:
-            return self.run(trial, settings)
+            values = self.run(trial, settings)
+            attempt.taken_away = self._frozen(trial).state != TrialState.RUNNING
+            return values
+        except UpdateFinishedTrialError:
+            attempt.taken_away = True
+            raise
         except ConfigError as error:
             # Ranges that are each possible may not be so together.
             trial.set_user_attr(FAILURE, str(error))

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import OperationalError
 
 from scenetrack.config import TARGETS, TuneConfig
 from scenetrack.errors import ConfigError, ScenetrackError, StoreError
@@ -257,6 +258,43 @@ class TestWorker:
         with pytest.raises(KeyboardInterrupt):
             worker.work()
         assert [one.state for one in study.trials] == [COMPLETE]
+
+    @pytest.mark.parametrize("notices", [False, True])
+    def test_trial_that_another_process_took_for_dead(
+        self, study: optuna.Study, caplog: pytest.LogCaptureFixture, notices: bool
+    ) -> None:
+        def run(trial: optuna.Trial, given: object) -> tuple[float, ...]:
+            if trial.number == 1:
+                study._storage.set_trial_state_values(trial._trial_id, FAIL)
+                if notices:
+                    trial.report(0.5, 1)
+            return (0.5,)
+
+        self.worker(study, run).work()
+        assert [one.state for one in study.trials] == [COMPLETE, FAIL, COMPLETE, COMPLETE]
+        assert "trial 1 was taken for dead by another process" in caplog.text
+
+    def test_other_errors_are_not_hidden(self, study: optuna.Study) -> None:
+        def run(trial: optuna.Trial, given: object) -> tuple[float, ...]:
+            raise ZeroDivisionError("not ours")
+
+        with pytest.raises(ZeroDivisionError, match="not ours"):
+            self.worker(study, run).work()
+
+    @pytest.mark.parametrize("error", [OperationalError("SELECT", {}, OSError()), OSError("disk")])
+    def test_storage_that_does_not_take_a_trials_end(
+        self, study: optuna.Study, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        def away(*given: object, **named: object) -> bool:
+            raise error
+
+        def run(trial: optuna.Trial, given: object) -> tuple[float, ...]:
+            monkeypatch.setattr(study._storage, "set_trial_state_values", away)
+            monkeypatch.setattr(study._storage, "get_trial", away)
+            return (0.5,)
+
+        with pytest.raises(type(error)):
+            self.worker(study, run).work()
 
     def test_impossible_settings_count_as_stopped(self, study: optuna.Study) -> None:
         def refuse(trial: optuna.Trial, given: object) -> tuple[float, ...]:
