@@ -37,6 +37,10 @@ logger = logging.getLogger(__name__)
 
 # Keys of a study's user attributes.
 BEGUN_WITH, STUDY_RUN = "begun_with", "run"
+_ELSEWHERE = (
+    "the last trials are in work on another machine, which will conclude the study; should it "
+    "fail, start the same command again some minutes later"
+)
 # Until what another machine writes at the same moment can be read.
 _SETTLE_S = 2.0
 _DIRECTIONS: Mapping[str, Literal["maximize", "minimize"]] = {
@@ -80,7 +84,8 @@ def _tune(config: TuneConfig, space: SearchSpace, stage_function: StageFunction)
         tracking.run_again(run_id)
         try:
             with one_line_storage_errors(config.storage):
-                _work(study, config, space, run_id, stage_function)
+                if not _work(study, config, space, run_id, stage_function):
+                    return StageResult(run_id, _ELSEWHERE)
                 result = conclude(study, config, space, run_id, stage_function)
         except BaseException as error:
             tracking.stop_run(run_id, error)
@@ -212,16 +217,16 @@ def _work(
     space: SearchSpace,
     run_id: str,
     stage_function: StageFunction,
-) -> None:
+) -> bool:
+    """Whether the study has its trials; else other machines have the last ones in work."""
     if config.workers == 1:
-        _worker(study, config, space, run_id, stage_function).work()
-        return
+        return _worker(study, config, space, run_id, stage_function).work()
     level = logging.getLogger("scenetrack").getEffectiveLevel()
     threads = max(1, available_cpus() // config.workers)
     run_processes(config.workers, threads, work_in_process, config, run_id, stage_function, level)
     # The runs and trials of those that were killed are ended, and what they left is done here.
     tracking.reconcile_stale_runs(config.experiment)
-    _worker(study, config, space, run_id, stage_function).work()
+    return _worker(study, config, space, run_id, stage_function).work()
 
 
 def work_in_process(

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
+from optuna import Study
+from optuna.storages import JournalStorage
+from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, TrialState
 
 from scenetrack.errors import InputError
 
@@ -16,6 +23,51 @@ logger = logging.getLogger(__name__)
 
 _START = b'{"op_code":'
 _BLOCK = 1 << 16
+# Key of a trial's system attributes: seconds since 1970.
+_ALIVE = "alive"
+# How often a trial says that it is in work, and after how long it is not; clocks differ.
+_HEARTBEAT_S, _GRACE_S = 60, 300
+
+
+class LivingJournal(JournalStorage, BaseHeartbeat):
+    """A journal in which trials in work say that they are, as they do in Optuna's databases.
+
+    So a trial that another machine, or a container that is gone, left behind can be told.
+
+    Args:
+        path: of the file, made where there is none.
+        lost: told of a trial whose process, on whatever machine, no longer says that it lives.
+
+    Raises:
+        InputError, OSError: see ``JournalFile``.
+    """
+
+    def __init__(self, path: Path, lost: Callable[[Study, FrozenTrial], None]) -> None:
+        super().__init__(JournalFile(path))
+        self._lost = lost
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        """Say that the trial is in work; the next time, where the file cannot be written."""
+        try:
+            self.set_trial_system_attr(trial_id, _ALIVE, time.time())
+        except (OSError, RuntimeError) as error:  # the latter where others took it for dead
+            logger.debug("no sign of life of trial %d was written: %s", trial_id, error)
+
+    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
+        oldest = time.time() - _GRACE_S
+        return [
+            one._trial_id
+            for one in self.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
+            if one.system_attrs.get(_ALIVE, math.inf) < oldest
+        ]
+
+    def get_heartbeat_interval(self) -> int:
+        """Seconds."""
+        return _HEARTBEAT_S
+
+    def get_heartbeat_stale_trial_callback(self) -> Callable[[Study, FrozenTrial], None]:
+        """Told of trials that were found dead."""
+        return self._lost
 
 
 class JournalFile(JournalFileBackend):

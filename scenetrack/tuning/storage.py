@@ -9,18 +9,21 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from scenetrack.errors import InputError, ScenetrackError
 from scenetrack.storage import ensure_writable
-from scenetrack.tuning.journal import JournalFile
+from scenetrack.tuning.journal import LivingJournal
 
 logger = logging.getLogger(__name__)
+
+Lost: TypeAlias = Callable[[optuna.Study, FrozenTrial], None]
 
 JOURNAL = "journal:"
 # Of a database: how often a worker says that it lives, and after how long it counts as dead.
@@ -29,14 +32,13 @@ _HEARTBEAT_S, _GRACE_S = 20, 60
 _TRIES, _PAUSE_S = 8, 0.25
 
 
-def open_storage(address: str, lost: Callable[[optuna.Study, FrozenTrial], None]) -> BaseStorage:
+def open_storage(address: str, lost: Lost) -> BaseStorage:
     """The storage at ``address``, made where there is none.
 
     Args:
         address: ``journal:FILE``, or the URL of a database such as
             ``postgresql+psycopg://HOST/NAME`` or ``sqlite:///FILE``.
-        lost: told of a trial whose process, on whatever machine, no longer says that it lives; a
-            journal has no such signs of life.
+        lost: told of a trial whose process, on whatever machine, no longer says that it lives.
 
     Raises:
         InputError: it is neither, or cannot be opened.
@@ -44,7 +46,7 @@ def open_storage(address: str, lost: Callable[[optuna.Study, FrozenTrial], None]
     # Trials that fail are told by the worker in one line; Optuna would add a traceback.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if address.startswith(JOURNAL):
-        return _journal(Path(address.removeprefix(JOURNAL)).expanduser().absolute())
+        return _journal(Path(address.removeprefix(JOURNAL)).expanduser().absolute(), lost)
     if "://" not in address:
         raise InputError(
             "storage must be journal:FILE or the URL of a database, such as "
@@ -83,12 +85,12 @@ def shown(address: str) -> str:
     return re.sub(r"([?&][^=&]*password=)[^&]*", r"\1***", hidden)
 
 
-def _journal(path: Path) -> BaseStorage:
+def _journal(path: Path, lost: Lost) -> BaseStorage:
     if path.is_dir() or not path.name:
         raise InputError(f"storage must be a journal file. Received the folder {path}: name a file")
     ensure_writable(path.parent)
     try:
-        return JournalStorage(JournalFile(path))
+        return LivingJournal(path, lost)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
         raise InputError(
             f"a journal of studies is required, but {path} is none, or damaged "
@@ -96,7 +98,7 @@ def _journal(path: Path) -> BaseStorage:
         ) from error
 
 
-def _database(url: str, lost: Callable[[optuna.Study, FrozenTrial], None]) -> BaseStorage:
+def _database(url: str, lost: Lost) -> BaseStorage:
     for attempt in range(_TRIES):
         try:
             with warnings.catch_warnings():

@@ -6,10 +6,12 @@ import logging
 import os
 import socket
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
+import optuna
 from optuna import Study
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from scenetrack.processes import process_identity
@@ -62,12 +64,17 @@ def rank(study: Study, number: int) -> int:
 
 
 def end_stale(study: Study, lost: Callable[[Study, FrozenTrial], None]) -> None:
-    """Fail the running trials whose process on this machine has died.
+    """Fail the running trials whose process has died.
+
+    On this machine that is seen at once, elsewhere by the signs of life that no longer come.
 
     Args:
         study: of the trials.
         lost: told of each trial that this call has failed; it has the trial tried again.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # since 2021
+        optuna.storages.fail_stale_trials(study)
     for trial in running(study):
         if not _is_dead(trial):
             continue

@@ -81,10 +81,13 @@ class Worker:
     run: RunTrial
     lost: Callable[[optuna.Study, FrozenTrial], None]
 
-    def work(self) -> None:
+    def work(self) -> bool:
         """Run trials until the study has ``config.trials`` finished ones, or a grid its own.
 
         Trials of other processes on this machine are waited for, and taken up where those die.
+
+        Returns:
+            Whether it has them; false where the last ones are in work on other machines.
 
         Raises:
             ScenetrackError: trials fail one after the other.
@@ -95,12 +98,12 @@ class Worker:
             end_stale(self.study, self.lost)
             in_work, done = running(self.study), len(finished(self.study))
             if done >= self.wanted:
-                return
+                return True
             if done + len(in_work) >= self.wanted:
                 if all(map(is_elsewhere, in_work)):
                     hosts = set(map(host_of, in_work))
                     logger.info("the last trials are in work on %s", ", ".join(sorted(hosts)))
-                    return
+                    return False
                 time.sleep(_POLL_S)
                 continue
             failure = self._next()

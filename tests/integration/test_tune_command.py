@@ -186,7 +186,7 @@ def test_mlflow_run_passes_settings_of_the_target(workplace: Workplace, twins: o
         "image_size": "16",
         "space": "width_1=8:16; layers=1",
         "preset": "course",
-        "storage": "journal:project.journal",
+        "storage": f"journal:{workplace.root / 'project.journal'}",
     }
     words = [word for name, value in given.items() for word in ("-P", f"{name}={value}")]
     place = ["-e", "tune", "--env-manager", "local", "--experiment-name", "tuned project"]

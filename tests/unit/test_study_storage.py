@@ -16,8 +16,9 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from scenetrack.errors import InputError, ScenetrackError
-from scenetrack.tuning.journal import JournalLock
+from scenetrack.tuning.journal import JournalLock, LivingJournal
 from scenetrack.tuning.storage import one_line_storage_errors, open_storage, shown
+from scenetrack.tuning.trials import OWNER, end_stale
 
 
 def no_trial(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -218,3 +219,46 @@ class TestDatabase:
 )
 def test_passwords_are_not_shown(address: str, expected: str) -> None:
     assert shown(address) == expected
+
+
+class TestSignsOfLife:
+    """Of trials in a journal, whose processes other machines cannot see."""
+
+    @pytest.mark.parametrize(("age", "is_lost"), [(299, False), (301, True), (None, False)])
+    def test_old_ones_fail_a_trial_of_another_machine(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: float | None, is_lost: bool
+    ) -> None:
+        lost: list[int] = []
+        address = f"journal:{tmp_path / 'studies.journal'}"
+        storage = open_storage(address, lambda study, trial: lost.append(trial.number))
+        study = optuna.create_study(storage=storage)
+        number = storage.create_new_trial(study._study_id)
+        elsewhere = {"host": "another", "pid": "1", "process": "[1] 2"}
+        storage.set_trial_user_attr(number, OWNER, elsewhere)
+        now = time.time()
+        if age is not None:
+            assert isinstance(storage, LivingJournal)
+            storage.record_heartbeat(number)
+            monkeypatch.setattr(time, "time", lambda: now + age)
+        end_stale(study, no_trial)
+        assert lost == [0] * is_lost
+        assert study.trials[0].state == (TrialState.FAIL if is_lost else TrialState.RUNNING)
+
+    def test_are_written_while_a_trial_runs(self, tmp_path: Path) -> None:
+        study = opened(tmp_path / "studies.journal")
+
+        def run(trial: optuna.Trial) -> float:
+            until = time.monotonic() + 10
+            while not opened(tmp_path / "studies.journal").trials[0].system_attrs:
+                assert time.monotonic() < until
+            return 0.5
+
+        study.optimize(run, n_trials=1)
+        assert study.trials[0].state == TrialState.COMPLETE
+
+    def test_of_a_trial_that_has_ended_are_nothing(self, tmp_path: Path) -> None:
+        study = opened(tmp_path / "studies.journal")
+        study.optimize(lambda trial: 0.5, n_trials=1)
+        assert isinstance(study._storage, LivingJournal)
+        study._storage.record_heartbeat(0)
+        assert study.trials[0].state == TrialState.COMPLETE
