@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _NAME = "study.html"
-_SLICE_WIDTH, _AXIS_WIDTH, _NARROWEST = 260, 120, 700
+_SLICE_WIDTH, _AXIS_WIDTH, _NARROWEST = 260, 150, 700
 
 _CAPTIONS: Mapping[str, tuple[str, str]] = {
     "history": (

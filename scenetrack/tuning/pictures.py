@@ -30,6 +30,7 @@ from scenetrack.figures.style import (
     to_png,
 )
 from scenetrack.records import Figure
+from scenetrack.tuning.trials import finished
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def left_out(study: optuna.Study) -> dict[str, str]:
     shown = few or ("" if varied else "a setting with two values")
     different = shown or ("" if differ else "trials of different accuracy")
     enough = len(complete) >= FEWEST_FOR_IMPORTANCES
-    curves = any(len(one.intermediate_values) > 1 for one in study.get_trials(deepcopy=False))
+    curves = any(len(one.intermediate_values) > 1 for one in finished(study))
     found = {
         "history": few,
         "importances": different if enough else f"{FEWEST_FOR_IMPORTANCES} complete trials",
@@ -254,7 +255,7 @@ class _Scale:
 
 
 def _intermediate_values(study: optuna.Study) -> Figure:
-    having = [one for one in study.get_trials(deepcopy=False) if len(one.intermediate_values) > 1]
+    having = [one for one in finished(study) if len(one.intermediate_values) > 1]
     complete = [one for one in having if one.state == TrialState.COMPLETE]
     best = max(complete, key=lambda one: (one.values[0], -one.number), default=None)
     canvas = Canvas(figsize=(9, 4.6), dpi=DPI, layout="constrained")
