@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import tempfile
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from scenetrack import tracking
 from scenetrack.config import BundleConfig, EvaluatedConfig, TuneConfig
+from scenetrack.config.texts import flag_name
 from scenetrack.errors import ScenetrackError
 from scenetrack.evaluation.comparison import aligned
 from scenetrack.records import Figure, Metric, Param, Tag, Text, metrics
@@ -30,6 +33,8 @@ logger = logging.getLogger(__name__)
 # Key of a study's user attributes.
 REFIT = "refit"
 _SHOWN, _SHOWN_OF_FRONT = 5, 20
+# Characters of the settings in a table's row.
+_DRAWN_SHOWN = 80
 _HEADS = {"accuracy": "accuracy", "parameters": "parameters", "latency": "ms an image"}
 
 
@@ -51,7 +56,7 @@ def conclude(
         best = best_trial(study)
         tracker = tracking.join_run(run_id)
         tracker.log(*_records(study, config, best), *_pictures(study, config, best))
-        text = [summary(study, config, best)]
+        text = [summary(study, config, space, best)]
         figures: dict[str, float] = {}
         if config.refit:
             refitted, figures = _refit(study, config, space, best, tracker, stage_function)
@@ -75,11 +80,15 @@ def best_trial(study: optuna.Study) -> FrozenTrial:
     return _best_first(study)[0]
 
 
-def summary(study: optuna.Study, config: TuneConfig, best: FrozenTrial) -> str:
-    """The best trials as a table, and how the others ended."""
+def summary(study: optuna.Study, config: TuneConfig, space: SearchSpace, best: FrozenTrial) -> str:
+    """The best trials as a table, how the others ended, and the best one's flags."""
     several = len(config.objectives) > 1
     rows = [
-        [str(one.number), *map(_value_text, config.objectives, one.values), _drawn_text(one)]
+        [
+            str(one.number),
+            *map(_value_text, config.objectives, one.values),
+            textwrap.shorten(_drawn_text(one), _DRAWN_SHOWN, placeholder=" ..."),
+        ]
         for one in _best_first(study)[: _SHOWN_OF_FRONT if several else _SHOWN]
     ]
     heads = ["trial", *(_HEADS[name] for name in config.objectives), "settings"]
@@ -93,7 +102,13 @@ def summary(study: optuna.Study, config: TuneConfig, best: FrozenTrial) -> str:
         + f", {counts['impossible']} with impossible settings"
         * bool(counts["impossible"])
     )
-    return "\n".join(lines)
+    settings: dict[str, str] = json.loads(best.user_attrs[SETTINGS])
+    drawn = [
+        f"{flag_name(name)} {shlex.quote(value)}"
+        for name, value in settings.items()
+        if name not in space.fixed
+    ]
+    return "\n".join([*lines, f"trial {best.number}: {' '.join(drawn)}"])
 
 
 def refit_config(

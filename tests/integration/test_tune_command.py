@@ -71,6 +71,10 @@ def test_what_is_said_is_short(study: tuple[str, str]) -> None:
     assert max(map(len, told)) < 140
     assert "inside train, the trials that no other beats in everything:" in out
     assert "parameters  ms an image  settings" in out
+    (flags,) = (line for line in out.splitlines() if "--hidden" in line)
+    assert flags.startswith("trial ")
+    assert "--learning-rate 0.0" in flags
+    assert "--epochs" not in flags
 
 
 def test_the_champion_predicts(workplace: Workplace, study: tuple[str, str]) -> None:
