@@ -19,6 +19,7 @@ ROOMS = (
     "cache",
     "machine",
     "processes",
+    "interrupts",
     "arrays",
     "data",
     "models",
