@@ -140,6 +140,9 @@ def one_line_errors(kind: type[ScenetrackError] = StoreError) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
+        interrupt = _interrupt_behind(error)
+        if interrupt is not None:
+            raise interrupt from None
         text = " ".join(str(error).split())
         if "Max retries" in text or "Connection" in text:
             raise StoreError(
@@ -149,6 +152,13 @@ def one_line_errors(kind: type[ScenetrackError] = StoreError) -> Iterator[None]:
         raise kind(f"MLflow refused: {text[:400]} (store {shown_uri()})") from error
 
 
+def _interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The interrupt that a database turned into an error of its own: SQLite does in a commit."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 @cache
 def _client(uri: str) -> MlflowClient:
     """A client whose store is initialised; two processes doing that at once would corrupt it."""
@@ -156,8 +166,9 @@ def _client(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
     if not sys.stderr.isatty():
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    for chatter in ("alembic", "mlflow.store.db.utils"):
-        logging.getLogger(chatter).setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # It logs tracebacks of what is then raised.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     with _one_line_refusals(uri), _initialised(uri):
         # The constructor also brings the tables of an older MLflow up to date.
         client = MlflowClient(uri, registry_uri=uri)

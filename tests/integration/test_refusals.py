@@ -47,7 +47,7 @@ def tiny(here: Workplace, stage: str, **changed: str) -> list[str]:
     ("stage", "changed", "said"),
     [
         ("train_mlp", {"hidden": "24,-5"}, "hidden must be at least 1. Received: -5"),
-        ("train_mlp", {"preset": "curse"}, "must be one of: course, best, tuned. Received: 'curse'"),
+        ("train_mlp", {"preset": "curse"}, "one of: course, best, tuned. Received: 'curse'"),
         ("train_mlp", {"resume": NO_RUN}, f"there is no run '{NO_RUN}'"),
         ("train_mlp", {"data": "nowhere"}, "there is no folder nowhere"),
         ("patch_bow", {"patch_size": "33"}, "patch_size 33 is larger than image_size 32"),

@@ -174,11 +174,11 @@ def test_refusals(
     message: str,
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", workplace.uri)
-    where = ["--data", str(workplace.data), "--experiment", "refused"]
+    where = ["--data", str(workplace.data), "--experiment", "refused studies"]
     assert cli.main(["tune", *where, *words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
-    assert workplace.runs("refused") == []
+    assert workplace.runs("refused studies") == []
 
 
 def test_mlflow_run_passes_settings_of_the_target(workplace: Workplace, twins: object) -> None:

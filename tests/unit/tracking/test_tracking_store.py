@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from scenetrack import tracking
 from scenetrack.config import TrainMlpConfig
-from scenetrack.errors import InputError, ScenetrackError
+from scenetrack.errors import InputError, ScenetrackError, Terminated
+from scenetrack.tracking.store import one_line_errors
 
 
 def _kill_while_making_the_store(folder: Path, size: int, number: signal.Signals) -> None:
@@ -146,3 +148,20 @@ def test_ui_opens_the_store_in_use_with_one_worker(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking.example")
     with pytest.raises(InputError, match=r"open http://tracking\.example"):
         tracking.open_ui()
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt(), Terminated()])
+def test_an_interrupt_behind_an_error_of_the_database_stays_one(
+    interrupt: KeyboardInterrupt,
+) -> None:
+    def commit() -> None:
+        try:
+            try:
+                raise interrupt
+            except KeyboardInterrupt:
+                raise OSError("database is locked")  # noqa: B904
+        except OSError as error:
+            raise MlflowException("database is locked") from error
+
+    with pytest.raises(type(interrupt)), one_line_errors():
+        commit()
