@@ -34,7 +34,7 @@ from scenetrack.config import (
 )
 from scenetrack.config.texts import EMPTY_LIST, build_config, flag_name, parse_value
 from scenetrack.errors import ConfigError, ScenetrackError, Terminated
-from scenetrack.interrupts import sigterm_raises
+from scenetrack.interrupts import heard, listening
 from scenetrack.mlproject import POSITIONAL
 
 __all__ = ["EXAMPLES", "build_config", "command_line", "main", "parse_value"]
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         root = command_line()
-        with sigterm_raises(), root.make_context("scenetrack", words, obj=voice) as context:
+        with listening(), heard(), root.make_context("scenetrack", words, obj=voice) as context:
             root.invoke(context)
     except click.exceptions.Exit as finished:
         return finished.exit_code

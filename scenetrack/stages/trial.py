@@ -17,6 +17,7 @@ from scenetrack import tracking
 from scenetrack.checkpoints import Checkpoint
 from scenetrack.config import EvaluatedConfig, TuneConfig
 from scenetrack.errors import InputError
+from scenetrack.interrupts import held
 from scenetrack.records import Metric, Param, Tag, Tracker, metrics
 from scenetrack.stages.latency import latency_ms
 from scenetrack.stages.result import StageResult
@@ -49,7 +50,8 @@ def trial_runner(
         stopped: optuna.TrialPruned | None = None
         with _quiet(spoken), parent.child(f"trial {trial.number}", {"stage": config.target}) as own:
             spoken = True
-            trial.set_user_attr(RUN, own.run_id)
+            with held():
+                trial.set_user_attr(RUN, own.run_id)
             try:
                 return _run_trial(config, target, trial, own, stage_function)
             except optuna.TrialPruned as error:
@@ -87,7 +89,8 @@ def _run_trial(
             tracker.flush()
         seconds = time.perf_counter() - started
         values = _values(config, target, result, tracker)
-    trial.set_user_attr(METHOD, tracker.tags.get("best_method", ""))
+    with held():
+        trial.set_user_attr(METHOD, tracker.tags.get("best_method", ""))
     child.log(
         *metrics({f"objective/{name}": value for name, value in values.items()}),
         Metric("time/trial_s", seconds),

@@ -20,6 +20,7 @@ from scenetrack.config.texts import build_config, parsed_pairs
 from scenetrack.config.tuning import HELD_OUT
 from scenetrack.errors import ConfigError, InputError, ScenetrackError
 from scenetrack.evaluation.comparison import aligned
+from scenetrack.interrupts import heard
 from scenetrack.machine import available_cpus
 from scenetrack.stages.conclusion import conclude
 from scenetrack.stages.result import StageResult
@@ -83,7 +84,7 @@ def _tune(config: TuneConfig, space: SearchSpace, stage_function: StageFunction)
         tracking.reconcile_stale_runs(config.experiment)
         tracking.run_again(run_id)
         try:
-            with one_line_storage_errors(config.storage):
+            with heard(), one_line_storage_errors(config.storage):
                 if not _work(study, config, space, run_id, stage_function):
                     return StageResult(run_id, _ELSEWHERE)
                 result = conclude(study, config, space, run_id, stage_function)
@@ -236,7 +237,7 @@ def work_in_process(
     try:
         become_worker(level)
         space = space_of(config)
-        with one_line_storage_errors(config.storage):
+        with heard(), one_line_storage_errors(config.storage):
             _worker(open_study(config, space), config, space, run_id, stage_function).work()
     except KeyboardInterrupt:
         raise SystemExit(130) from None

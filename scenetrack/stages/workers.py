@@ -11,11 +11,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
-from types import FrameType
 from typing import Any, TextIO
 
-from scenetrack.errors import Terminated
-from scenetrack.interrupts import again_if_swallowed
+from scenetrack import interrupts
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +53,7 @@ def become_worker(level: int) -> None:
     Args:
         level: of logging, for what is said of trials.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _raise_once)
-    sys.unraisablehook = again_if_swallowed(_listen)
+    interrupts.listen_once()
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -80,26 +76,6 @@ class _NoTerminal:
 
     def isatty(self) -> bool:
         return False
-
-
-def _raise_once(number: int, frame: FrameType | None) -> None:
-    """Ctrl-C reaches all processes, and the first one terminates the others besides.
-
-    The second signal must not cut short what the first one began to close.
-    """
-    for each in (signal.SIGINT, signal.SIGTERM):
-        # Python complains of a signal that has come already and is then set to SIG_IGN.
-        signal.signal(each, _do_nothing)
-    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
-
-
-def _listen(number: signal.Signals) -> None:
-    """Hear a signal that was not acted upon."""
-    signal.signal(number, _raise_once)
-
-
-def _do_nothing(number: int, frame: FrameType | None) -> None:
-    """A signal that is heard no more."""
 
 
 def _end_with_parent() -> None:

@@ -27,6 +27,7 @@ from mlflow.tracking.context.registry import resolve_tags
 
 from scenetrack.config import StageConfig, format_value
 from scenetrack.errors import InputError, ModelError, ScenetrackError, Terminated
+from scenetrack.interrupts import heard, held
 from scenetrack.processes import process_identity, process_tags
 from scenetrack.records import (
     Artifact,
@@ -107,11 +108,12 @@ class MlflowTracker:
         It ends FINISHED; FAILED when the block raises; KILLED when it is interrupted.
         """
         merged = {**self._tags, **(tags or {})}
-        run = _create_run(
-            self._client, self.experiment_id, name, {PARENT_TAG: self.run_id, **merged}
-        )
-        with _ending(self._client, run.info.run_id):
-            yield MlflowTracker(self._client, run, merged)
+        with held():
+            run = _create_run(
+                self._client, self.experiment_id, name, {PARENT_TAG: self.run_id, **merged}
+            )
+            with _ending(self._client, run.info.run_id):
+                yield MlflowTracker(self._client, run, merged)
 
     def _log_batch(self, records: Sequence[Record]) -> None:
         now = int(time.time() * 1000)
@@ -175,9 +177,10 @@ def open_run(config: StageConfig, *, name: str, tags: Mapping[str, str]) -> Iter
         InputError: the store, or the run that ``MLFLOW_RUN_ID`` names, is not there.
         ScenetrackError: the store cannot be reached, read or written.
     """
-    tracker = begin_run(config, name=name, tags=tags)
-    with _ending(connect(), tracker.run_id):
-        yield tracker
+    with held():
+        tracker = begin_run(config, name=name, tags=tags)
+        with _ending(connect(), tracker.run_id):
+            yield tracker
 
 
 def begin_run(config: StageConfig, *, name: str, tags: Mapping[str, str]) -> MlflowTracker:
@@ -277,7 +280,8 @@ def _take_over_run(
 @contextmanager
 def _ending(client: MlflowClient, run_id: str) -> Iterator[None]:
     try:
-        yield
+        with heard():
+            yield
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
         try:

@@ -19,6 +19,7 @@ from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
 from sqlalchemy.exc import SQLAlchemyError
 
 from scenetrack.errors import InputError, ModelError, ScenetrackError, StoreError
+from scenetrack.interrupts import held
 from scenetrack.storage import ensure_writable, lock
 
 logger = logging.getLogger(__name__)
@@ -136,9 +137,13 @@ def shortened(text: str) -> str:
 
 @contextmanager
 def one_line_errors(kind: type[ScenetrackError] = StoreError) -> Iterator[None]:
-    """Raise MLflow's refusals inside the block as ``kind``, in one line naming the store."""
+    """Raise MLflow's refusals inside the block as ``kind``, in one line naming the store.
+
+    Signals are held back in it: a database that they cut short tells them as errors of its own.
+    """
     try:
-        yield
+        with held():
+            yield
     except MlflowException as error:
         interrupt = _interrupt_behind(error)
         if interrupt is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import optuna
 
+from scenetrack.interrupts import held
 from scenetrack.records import Artifact, Figure, Metric, Model, Param, Record, Tag, Tracker
 from scenetrack.tuning.trials import SAVED_S
 
@@ -104,8 +105,10 @@ class TrialTracker:
             return
         if (record.step + 1) % math.ceil(self._epochs / _MOST_REPORTS):
             return
-        self._trial.report(record.value, record.step)
-        if record.step + 1 < self._epochs and self._trial.should_prune():
+        with held():
+            self._trial.report(record.value, record.step)
+            pruned = record.step + 1 < self._epochs and self._trial.should_prune()
+        if pruned:
             spent = time.monotonic() - self._begun
             saved = spent * (self._epochs / (record.step + 1) - 1)
             self._trial.set_user_attr(SAVED_S, round(saved, 2))

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from scenetrack.config import TuneConfig
 from scenetrack.errors import ConfigError, ScenetrackError, StoreError
+from scenetrack.interrupts import heard, held
 from scenetrack.tuning.by_number import SamplerOfTrial
 from scenetrack.tuning.samplers import make_sampler
 from scenetrack.tuning.space import SearchSpace
@@ -85,6 +86,8 @@ class Worker:
         """Run trials until the study has ``config.trials`` finished ones, or a grid its own.
 
         Trials of other processes on this machine are waited for, and taken up where those die.
+        Signals are heard while a trial runs, and while others are waited for: the storage is never
+        left in the midst of a transaction.
 
         Returns:
             Whether it has them; false where the last ones are in work on other machines.
@@ -93,6 +96,10 @@ class Worker:
             ScenetrackError: trials fail one after the other.
             StoreError: MLflow's store does not answer; the trial will be tried again.
         """
+        with held():
+            return self._work()
+
+    def _work(self) -> bool:
         failures: list[ScenetrackError] = []
         while True:
             end_stale(self.study, self.lost)
@@ -104,7 +111,8 @@ class Worker:
                     hosts = set(map(host_of, in_work))
                     logger.info("the last trials are in work on %s", ", ".join(sorted(hosts)))
                     return False
-                time.sleep(_POLL_S)
+                with heard():
+                    time.sleep(_POLL_S)
                 continue
             failure = self._next()
             failures = [*failures, failure] if failure else []
@@ -166,7 +174,8 @@ class Worker:
         settings = self.space.draw(trial)
         trial.set_user_attr(SETTINGS, json.dumps(settings))
         try:
-            values = self.run(trial, settings)
+            with heard():
+                values = self.run(trial, settings)
             attempt.taken_away = self._frozen(trial).state != TrialState.RUNNING
             return values
         except UpdateFinishedTrialError:

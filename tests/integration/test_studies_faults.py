@@ -106,9 +106,7 @@ def test_all_processes(hunt: Hunt) -> None:
 
 def test_interrupts(hunt: Hunt) -> None:
     """Ctrl-C reaches the whole group, SIGTERM and the last kill only the coordinator."""
-    if hunt.storage.startswith("postgresql"):
-        pytest.skip("whether an interrupted run ends KILLED or FAILED there is not settled yet")
-    group = started(hunt, 6, workers=2)
+    group = started(hunt, 10, workers=2)
     caught = hunt.stop_at_work([group], 2)
     send([group], signal.SIGINT)
     send([group], signal.SIGCONT)
@@ -116,20 +114,20 @@ def test_interrupts(hunt: Hunt) -> None:
     (parent,) = hunt.place.runs("hunted")
     assert (parent.info.status, parent.data.tags["error"]) == ("KILLED", "interrupted (Ctrl-C)")
 
-    group = started(hunt, 6, workers=2)
+    group = started(hunt, 10, workers=2)
     caught += hunt.stop_at_work([group], 2)
     os.kill(group.pid, signal.SIGTERM)
     send([group], signal.SIGCONT)
     assert last_line(group, 143) == "terminated"
 
-    group = started(hunt, 6, workers=2)
+    group = started(hunt, 10, workers=2)
     caught += hunt.stop_at_work([group], 2)
     group.kill()
     send([group], signal.SIGCONT)
     # The pipe is closed when the last process of the group has ended.
     group.communicate(timeout=120)
-    finished(started(hunt, 6))
-    hunt.check(6, caught, "KILLED")
+    finished(started(hunt, 10))
+    hunt.check(10, caught, "KILLED")
 
 
 def test_tracking_server(hunt: Hunt) -> None:

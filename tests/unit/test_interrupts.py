@@ -1,17 +1,25 @@
-"""Signals that come while nobody can catch an exception."""
+"""Signals that come while nobody can catch an exception, or should not."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 
 import pytest
+
+from scenetrack.errors import Terminated
+from scenetrack.interrupts import heard, held, listening
 
 # The signal comes inside a callback of a weak reference, which swallows what is raised there.
 _BEGUN = """
 import signal, sys, time, weakref
 from scenetrack.errors import Terminated
-from scenetrack.interrupts import sigterm_raises
+from scenetrack.interrupts import held, listening
 from scenetrack.stages.workers import become_worker
 
 class Thing:
@@ -28,7 +36,7 @@ def work():
 """
 _MAIN = """
 try:
-    with sigterm_raises():
+    with listening():
         work()
 except KeyboardInterrupt as error:
     print(type(error).__name__)
@@ -40,8 +48,12 @@ try:
 except KeyboardInterrupt as error:
     print(type(error).__name__)
     signal.raise_signal(signal.{name})
+    with held():
+        signal.raise_signal(signal.{name})
     print("heard once")
 """
+
+SIGNALS = [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
 
 
 @pytest.mark.parametrize(
@@ -70,3 +82,114 @@ def test_other_exceptions_of_callbacks_are_shown() -> None:
         capture_output=True, text=True, timeout=20, check=True,
     )  # fmt: skip
     assert "OSError: gone" in run.stderr
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    before = [signal.getsignal(number) for number, _ in SIGNALS]
+    yield []
+    assert [signal.getsignal(number) for number, _ in SIGNALS] == before
+
+
+@pytest.mark.parametrize(("number", "raised"), SIGNALS)
+def test_held_signal_is_raised_when_the_outermost_block_ends(
+    said: list[str], number: signal.Signals, raised: type[BaseException]
+) -> None:
+    with pytest.raises(raised) as caught, listening():  # noqa: PT012
+        with held():
+            with held():
+                signal.raise_signal(number)
+                said.append("inner")
+            said.append("outer")
+        said.append("after")
+    assert caught.type is raised
+    assert said == ["inner", "outer"]
+
+
+def test_second_signal_does_not_wait(said: list[str]) -> None:
+    with pytest.raises(KeyboardInterrupt), listening(), held():  # noqa: PT012
+        signal.raise_signal(signal.SIGINT)
+        said.append("first")
+        signal.raise_signal(signal.SIGINT)
+        said.append("second")
+    assert said == ["first"]
+
+
+def test_a_block_inside_a_held_one_hears(said: list[str]) -> None:
+    def work() -> None:
+        with held():
+            try:
+                with heard():
+                    signal.raise_signal(signal.SIGTERM)
+                    said.append("not heard")
+            except Terminated:
+                # What is closed now must not be cut short by the same signal.
+                with held():
+                    said.append("closed")
+                raise
+
+    with pytest.raises(Terminated), listening():
+        work()
+    assert said == ["closed"]
+
+
+def test_a_signal_that_waits_is_heard_at_the_start_of_a_block(said: list[str]) -> None:
+    with pytest.raises(KeyboardInterrupt), listening(), held():  # noqa: PT012
+        signal.raise_signal(signal.SIGINT)
+        with heard():
+            said.append("begun")
+    assert said == []
+
+
+def _import_error() -> None:
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        raise ImportError("numpy") from None
+
+
+def _nothing() -> None:
+    with ExitStack() as stack:
+        stack.push(lambda *of_error: True)
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("library", [_import_error, _nothing])
+def test_whatever_a_library_makes_of_it_an_interrupt_stays_one(
+    library: Callable[[], None],
+) -> None:
+    with pytest.raises(KeyboardInterrupt), listening(), heard():
+        library()
+
+
+@pytest.mark.parametrize("block", [held, heard])
+def test_without_a_signal_errors_pass(block: Callable[[], AbstractContextManager[None]]) -> None:
+    with pytest.raises(ImportError, match="numpy"), listening(), block():
+        raise ImportError("numpy")
+
+
+def test_an_earlier_signal_does_not_return() -> None:
+    with listening():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with held(), heard():
+            pass
+        with pytest.raises(ImportError), heard():
+            raise ImportError("of what is closed afterwards")
+
+
+def test_other_threads_hold_nothing(said: list[str]) -> None:
+    def other() -> None:
+        with listening(), held(), heard():
+            said.append("begun")
+            release.wait(10)
+
+    release = threading.Event()
+    thread = threading.Thread(target=other)
+    with listening():
+        thread.start()
+        with pytest.raises(Terminated):
+            os.kill(os.getpid(), signal.SIGTERM)
+        release.set()
+        thread.join()
+    assert said == ["begun"]
