@@ -145,6 +145,27 @@ class Cache:
         self._make_room(0)
         return made
 
+    @contextmanager
+    def made_once(self, kind: str, key: Mapping[str, str]) -> Iterator[None]:
+        """Hold off other processes that would make the array of ``key`` meanwhile.
+
+        They wait, and are to look for it then: ``open`` inside the block, ``store`` before its end.
+        """
+        if not self.bound:
+            yield
+            return
+        target = self._target(kind, key)
+        alone = lock(target.with_name(f"{target.name}.making"))
+        try:
+            alone.acquire(timeout=0)
+        except Timeout:
+            logger.info("waiting for another process that makes the same of the %s", kind)
+            alone.acquire()
+        try:
+            yield
+        finally:
+            alone.release()
+
     def entries(self) -> list[StoredEntry]:
         """All entries, the least recently used first."""
         found = [

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from scenetrack.cache import Cache
 from scenetrack.cache.entries import entry_name
 from scenetrack.config import EncodingConfig, HandcraftedConfig, PatchBowConfig
 from scenetrack.descriptors import Descriptor, LocalDescriptors, aggregate
@@ -21,7 +22,7 @@ from scenetrack.errors import ConfigError
 from scenetrack.records import Artifact, Metric, Tracker
 from scenetrack.stages.inputs import SceneImages
 from scenetrack.stages.methods import Comparison, Features
-from scenetrack.stages.reuse import encoder_key, find_encoder, keep_encoder
+from scenetrack.stages.reuse import ENCODERS, encoder_key, find_encoder, keep_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -108,19 +109,22 @@ class EncodingMethods:
 
     def _learnt(self, owners: NDArray[np.int64] | None = None) -> tuple[SceneEncoder, float]:
         """The encoder, learnt now or by an earlier run, and the seconds that learning took."""
-        kept = bool(self.splits.digest)
+        if not self.splits.digest:
+            return self._timed(owners)
         key = encoder_key(self.splits.digest, self.config, sample_size(self.config), owners)
-        found = find_encoder(key) if kept else None
-        if found:
-            name = self.config.encoder.replace("_", " ")
-            logger.info("%s of %d found in the cache", name, self.config.codebook_size)
-            return found
-        started = time.perf_counter()
-        encoder = self._learn(owners)
-        seconds = time.perf_counter() - started
-        if kept:
+        with Cache().made_once(ENCODERS, key):
+            found = find_encoder(key)
+            if found:
+                name = self.config.encoder.replace("_", " ")
+                logger.info("%s of %d found in the cache", name, self.config.codebook_size)
+                return found
+            encoder, seconds = self._timed(owners)
             keep_encoder(key, encoder, seconds)
         return encoder, seconds
+
+    def _timed(self, owners: NDArray[np.int64] | None) -> tuple[SceneEncoder, float]:
+        started = time.perf_counter()
+        return self._learn(owners), time.perf_counter() - started
 
     def _learn(self, owners: NDArray[np.int64] | None = None) -> SceneEncoder:
         """The encoder from a sample of the descriptors of ``owners``, or of all training images."""

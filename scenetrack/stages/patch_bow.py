@@ -30,13 +30,12 @@ from scenetrack.stages.inputs import SceneImages
 from scenetrack.stages.methods import Comparison
 from scenetrack.stages.network import (
     ChosenNetwork,
-    TrainingData,
     choose_network,
     descriptor_width,
     export_descriptor,
     patch_grids,
-    train,
 )
+from scenetrack.stages.network_training import TrainingData, train
 from scenetrack.stages.result import StageResult
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from scenetrack.data.augment import ImageBatches
 from scenetrack.models import build_model
 from scenetrack.records import Tag, Tracker, metrics
 from scenetrack.stages.inputs import SceneImages, open_images
-from scenetrack.stages.network import TrainingData, train
+from scenetrack.stages.network_training import TrainingData, train
 from scenetrack.stages.result import MLP, StageResult, untested
 from scenetrack.stages.verdicts import judge, validation_figures, verdict_records
 

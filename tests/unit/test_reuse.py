@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,10 @@ from scenetrack.data.augment import ImageBatches
 from scenetrack.data.catalog import SceneDataset, Split
 from scenetrack.models import build_model
 from scenetrack.records import MemoryTracker, Metric, Record, Tag
-from scenetrack.stages import network
+from scenetrack.stages import network_training
 from scenetrack.stages.inputs import SceneImages
-from scenetrack.stages.network import TrainingData, train
-from scenetrack.stages.reuse import encoder_key, network_key
+from scenetrack.stages.network_training import TrainingData, train
+from scenetrack.stages.reuse import NETWORKS, encoder_key, network_key
 
 KEY = {"network": "one"}
 TINY = TrainMlpConfig(image_size=8, hidden=(6,), epochs=3, batch_size=8, patience=2, seed=5)
@@ -157,7 +158,7 @@ def test_a_second_training_is_the_first_ones_network(
     first, again = MemoryTracker("first"), MemoryTracker("again")
     expected = trained(images, tmp_path / "one", first)
     with monkeypatch.context() as patched:
-        patched.setattr(network, "fit", None)
+        patched.setattr(network_training, "fit", None)
         found = trained(images, tmp_path / "two", again)
     assert Tag("network_of_run", "first") in again.records
     assert metrics(again) == metrics(first)
@@ -169,6 +170,42 @@ def test_a_second_training_is_the_first_ones_network(
     anew = trained(images, tmp_path / "three", MemoryTracker("anew"))
     for mine, other in zip(anew.get_weights(), expected.get_weights(), strict=True):
         assert np.array_equal(mine, other)
+
+
+def test_a_training_waits_for_the_same_one_elsewhere(
+    images: SceneImages,
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    trained(images, tmp_path / "one", MemoryTracker("elsewhere"))
+    monkeypatch.setattr(network_training, "fit", None)
+    (cache / NETWORKS).rename(tmp_path / "not kept yet")
+    (cache / NETWORKS).mkdir()
+    waiting, again = threading.Event(), MemoryTracker("again")
+
+    class Heard(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith("waiting for another process"):
+                waiting.set()
+
+    heard = Heard()
+    thread = threading.Thread(target=trained, args=(images, tmp_path / "two", again))
+    logging.getLogger("scenetrack").addHandler(heard)
+    try:
+        with (
+            caplog.at_level(logging.INFO, "scenetrack"),
+            Cache().made_once(NETWORKS, network_key(build_model(TINY, 2).name, images, TINY)),
+        ):
+            thread.start()
+            assert waiting.wait(20)
+            for entry in (tmp_path / "not kept yet").iterdir():
+                entry.rename(cache / NETWORKS / entry.name)
+        thread.join()
+    finally:
+        logging.getLogger("scenetrack").removeHandler(heard)
+    assert Tag("network_of_run", "elsewhere") in again.records
 
 
 def test_a_stopped_training_keeps_nothing(images: SceneImages, tmp_path: Path) -> None:

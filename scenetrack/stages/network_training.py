@@ -1,0 +1,198 @@
+"""The training of a stage's network, with checkpoints, once for all runs that ask for the same."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scenetrack.cache import Cache
+from scenetrack.checkpoints import Checkpoint
+from scenetrack.config import TrainingConfig
+from scenetrack.errors import ModelError
+from scenetrack.figures import LayerRow, learning_curves, topology
+from scenetrack.records import Metric, Model, Param, Tag, TensorSpec, Text, Tracker, metrics
+from scenetrack.stages.inputs import SceneImages
+from scenetrack.stages.reuse import (
+    NETWORKS,
+    KeptNetwork,
+    find_network,
+    keep_network,
+    network_key,
+)
+from scenetrack.training import Batches, TrainResult, fit, load_model, save_model
+
+if TYPE_CHECKING:
+    import keras
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a network learns from.
+
+    Attributes:
+        batches: training batches.
+        validation: inputs uint8 [M, S, S, 3] and labels int64 [M], or None.
+        images: that both come from.
+        adapt: prepares layers that are learnt from data before training (whitening).
+        prefix: of the curves' metric names, where train/accuracy is another method's.
+    """
+
+    batches: Batches
+    validation: tuple[np.ndarray, np.ndarray] | None
+    images: SceneImages
+    adapt: Callable[[keras.Model], None] = lambda model: None
+    prefix: str = ""
+
+
+def train(
+    model: keras.Model, data: TrainingData, config: TrainingConfig, tracker: Tracker, folder: Path
+) -> TrainResult:
+    """Train ``model``, log its curves epoch by epoch and the model at the end.
+
+    A network that an earlier run trained from the same images in the same way is taken instead,
+    with its curves and the time that it took.
+
+    The state after every epoch is kept under the run's id until the training is done; with
+    ``config.resume`` the training goes on from that run's state.
+
+    Raises:
+        ModelError: the run to resume has no usable checkpoint.
+    """
+    _log_network(model, tracker)
+    path = folder / "model.keras"
+    if config.resume:
+        result = _fit(model, data, config, tracker, path)
+    else:
+        result = _fit_once(model, data, config, tracker, path)
+    if result.best_epoch != result.epochs - 1:
+        # The last value of a curve is what MLflow's table shows: it has to be the kept model's.
+        best = {name: values[result.best_epoch] for name, values in result.history.items()}
+        tracker.log(*_of_epoch(data, result.epochs, best))
+    tracker.log(
+        learning_curves(result.history, best_epoch=result.best_epoch),
+        Metric("time/fit_s", result.seconds),
+        Metric("epochs", result.epochs),
+        keras_record(model, path),
+    )
+    Checkpoint.of_run(tracker.run_id).delete()
+    if config.resume:
+        Checkpoint.of_run(config.resume).delete()
+    return result
+
+
+def _fit_once(
+    model: keras.Model, data: TrainingData, config: TrainingConfig, tracker: Tracker, path: Path
+) -> TrainResult:
+    """Train the network, unless another run did, or does so now in another process."""
+    key = network_key(model.name, data.images, config)
+    with Cache().made_once(NETWORKS, key):
+        kept = find_network(key)
+        if kept:
+            return _reuse(kept, model, data, tracker, path)
+        result = _fit(model, data, config, tracker, path)
+        keep_network(key, path, result, tracker.run_id)
+        return result
+
+
+def _reuse(
+    kept: KeptNetwork, model: keras.Model, data: TrainingData, tracker: Tracker, path: Path
+) -> TrainResult:
+    """Make ``model`` the kept network, write its file, and log its curves."""
+    logger.info("reusing the network of run %s: same images, same settings", kept.run)
+    path.write_bytes(kept.file)
+    model.set_weights(load_model(path).get_weights())
+    tracker.log(Tag("network_of_run", kept.run))
+    history = kept.result.history
+    for epoch in range(kept.result.epochs):
+        values = {name: curve[epoch] for name, curve in history.items()}
+        tracker.log(*_of_epoch(data, epoch, values))
+    return kept.result
+
+
+def _fit(
+    model: keras.Model, data: TrainingData, config: TrainingConfig, tracker: Tracker, path: Path
+) -> TrainResult:
+    checkpoint = _checkpoint(config, data.images.dataset.digest, tracker)
+    if checkpoint.load() is None:
+        data.adapt(model)
+
+    def log_epoch(epoch: int, values: Mapping[str, float]) -> None:
+        tracker.log(*_of_epoch(data, epoch, values))
+
+    try:
+        result = fit(
+            model, data.batches, data.validation, config, checkpoint=checkpoint, on_epoch=log_epoch
+        )
+    except ModelError:
+        checkpoint.delete()  # a damaged state is of no use to anyone
+        raise
+    save_model(model, path)
+    return result
+
+
+def _of_epoch(data: TrainingData, epoch: int, values: Mapping[str, float]) -> Iterable[Metric]:
+    return metrics({data.prefix + name: value for name, value in values.items()}, epoch)
+
+
+def _checkpoint(config: TrainingConfig, digest: str, tracker: Tracker) -> Checkpoint:
+    checkpoint = Checkpoint.of_run(tracker.run_id)
+    checkpoint.delete()
+    if config.resume:
+        earlier = Checkpoint.of_run(config.resume)
+        earlier.check_digest(digest)
+        earlier.copy_to(checkpoint)
+        saved = checkpoint.load()
+        done = len(saved.history["train/loss"]) if saved else 0
+        logger.info("resuming run %s after %d finished epochs", config.resume, done)
+    else:
+        checkpoint.begin(config, digest)
+    return checkpoint
+
+
+def _log_network(model: keras.Model, tracker: Tracker) -> None:
+    lines: list[str] = []
+    model.summary(print_fn=lambda line, **_: lines.append(line))
+    tracker.log(
+        Param("parameters", model.count_params()),
+        Metric("parameters", model.count_params()),
+        Text("model_summary.txt", "\n".join(lines)),
+        topology(layer_rows(model)),
+    )
+
+
+def layer_rows(model: keras.Model) -> list[LayerRow]:
+    """What ``figures.topology`` draws of each layer of a functional model, sources first."""
+    return [
+        LayerRow(
+            layer.name,
+            type(layer).__name__,
+            tuple(layer.output.shape),
+            layer.count_params(),
+            _sources(layer),
+        )
+        for layer in model.layers
+    ]
+
+
+def _sources(layer: keras.layers.Layer) -> list[str]:
+    """The layers whose outputs ``layer`` takes."""
+    inputs = layer.input if isinstance(layer.input, list) else [layer.input]
+    names = [tensor._keras_history.operation.name for tensor in inputs]
+    return [name for name in names if name != layer.name]
+
+
+def keras_record(model: keras.Model, path: Path) -> Model:
+    """The saved network with its signature, as the tracker logs it."""
+    return Model(
+        name="model",
+        path=path,
+        inputs=[TensorSpec("images", "uint8", (-1, *model.input_shape[1:]))],
+        outputs=[TensorSpec("probabilities", "float32", (-1, model.output_shape[-1]))],
+    )
