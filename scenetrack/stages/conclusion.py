@@ -5,33 +5,27 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-import tempfile
 import textwrap
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from scenetrack import tracking
-from scenetrack.config import BundleConfig, EvaluatedConfig, TuneConfig
+from scenetrack.config import TuneConfig
 from scenetrack.config.texts import flag_name
 from scenetrack.errors import ScenetrackError
 from scenetrack.evaluation.comparison import aligned
-from scenetrack.records import Figure, Metric, Param, Tag, Text, metrics
-from scenetrack.stages.result import MLP, StageResult
-from scenetrack.stages.trial import METHOD, StageFunction
+from scenetrack.records import Figure, Metric, Tag, Text
+from scenetrack.stages.refit import RefitElsewhere, refit
+from scenetrack.stages.result import StageResult
+from scenetrack.stages.trial import StageFunction
 from scenetrack.storage import cache_dir, lock
-from scenetrack.tuning.settings import trial_config
 from scenetrack.tuning.space import SearchSpace
-from scenetrack.tuning.trials import RUN, saved_seconds
+from scenetrack.tuning.trials import saved_seconds
 from scenetrack.tuning.worker import FAILURE, SETTINGS
 
 logger = logging.getLogger(__name__)
 
-# Key of a study's user attributes.
-REFIT = "refit"
 _SHOWN, _SHOWN_OF_FRONT = 5, 20
 # Characters of the settings in a table's row.
 _DRAWN_SHOWN = 80
@@ -47,7 +41,8 @@ def conclude(
 ) -> StageResult:
     """Log what the study found, refit its best settings once, and end its run.
 
-    Processes that come here at once wait for each other, and the first one does the work.
+    Processes that come here at once wait for each other, and the first one does the work. That of
+    another machine is not waited for: it ends the study's run.
 
     Raises:
         ScenetrackError: no trial is complete, or the refit failed.
@@ -58,10 +53,13 @@ def conclude(
         tracker.log(*_records(study, config, best), *_pictures(study, config, best))
         text = [summary(study, config, space, best)]
         figures: dict[str, float] = {}
-        if config.refit:
-            refitted, figures = _refit(study, config, space, best, tracker, stage_function)
-            text.append(refitted)
-        tracking.finish_run(run_id)
+        try:
+            if config.refit:
+                refitted, figures = refit(study, config, space, best, tracker, stage_function)
+                text.append(refitted)
+            tracking.finish_run(run_id)
+        except RefitElsewhere as elsewhere:
+            text.append(str(elsewhere))
     return StageResult(run_id, "\n".join([*text, f"run {run_id}"]), metrics=figures)
 
 
@@ -109,122 +107,6 @@ def summary(study: optuna.Study, config: TuneConfig, space: SearchSpace, best: F
         if name not in space.fixed
     ]
     return "\n".join([*lines, f"trial {best.number}: {' '.join(drawn)}"])
-
-
-def refit_config(
-    config: TuneConfig, space: SearchSpace, trial: FrozenTrial, figures: Mapping[str, float]
-) -> EvaluatedConfig:
-    """The best settings for all of train.
-
-    Nothing is held out, but by ``layer_svm``, whose SVM is chosen on images that the network has
-    not seen. Early stopping needs them too, and temperatures are learnt from them: the epochs and
-    temperatures that the trial found stay instead. Of several kernels the one that was best is
-    kept.
-
-    Args:
-        config: of the study.
-        space: of the study.
-        trial: the best one.
-        figures: metrics of its run.
-    """
-    settings: dict[str, str] = json.loads(trial.user_attrs[SETTINGS])
-    if config.target == "layer_svm":
-        settings["validation"] = "0.1"
-    elif "validation" in settings:
-        settings["validation"] = "0"
-        settings["temperatures"] = _temperatures(figures)
-    if settings.get("patience", "0") != "0":
-        settings |= {"patience": "0", "epochs": f"{figures['epochs']:.0f}"}
-    words = str(trial.user_attrs.get(METHOD, "")).split()
-    if len(words) > 1 and words[-1] == "svm" and words[-2] != "layer":
-        settings["kernels"] = words[-2]
-    return trial_config(config, space, settings, test=True)
-
-
-def _temperatures(figures: Mapping[str, float]) -> str:
-    """Those of a trial's methods, as its target takes them."""
-    found = {
-        name.removeprefix("temperature").removeprefix("/") or MLP: value
-        for name, value in figures.items()
-        if name == "temperature" or name.startswith("temperature/")
-    }
-    return "; ".join(f"{method}={value:.6g}" for method, value in found.items())
-
-
-def _refit(
-    study: optuna.Study,
-    config: TuneConfig,
-    space: SearchSpace,
-    best: FrozenTrial,
-    tracker: tracking.MlflowTracker,
-    stage_function: StageFunction,
-) -> tuple[str, dict[str, float]]:
-    """Fit the best settings on all of train, test and register them, unless that was done."""
-    done: dict[str, Any] = study.user_attrs.get(REFIT, {})
-    if done.get("trial") == best.number and tracking.is_known(done.get("run", "")):
-        logger.info("trial %d was refitted before: run %s", best.number, done["run"])
-    else:
-        done = _fit_best(config, space, best, tracker, stage_function)
-        study.set_user_attr(REFIT, done)
-    text = _refit_text(best, done["run"], done["figures"])
-    if config.register:
-        if config.register not in done["registered"]:
-            version = _register(config, done["run"], done["method"])
-            done = {**done, "registered": {**done["registered"], config.register: version}}
-            study.set_user_attr(REFIT, done)
-        version = done["registered"][config.register]
-        text += f"\nregistered as models:/{config.register}@champion, version {version}"
-    return text, done["figures"]
-
-
-def _fit_best(
-    config: TuneConfig,
-    space: SearchSpace,
-    best: FrozenTrial,
-    tracker: tracking.MlflowTracker,
-    stage_function: StageFunction,
-) -> dict[str, Any]:
-    """What the study keeps of the refit: run, method, test figures, and names in the registry."""
-    target = refit_config(config, space, best, tracking.resolve_run(best.user_attrs[RUN]).metrics)
-    logger.info("fitting the settings of trial %d on all of train", best.number)
-    with tracker.child(f"best: trial {best.number}", {"stage": config.target}) as child:
-        child.log(*(Param(name, value) for name, value in target.as_params().items()))
-        result = stage_function(target.stage)(target, child)
-    method = str(best.user_attrs.get(METHOD, "")) or next(iter(result.methods))
-    figures = {k: float(v) for k, v in result.methods[method].items() if k.startswith("test/")}
-    tracker.log(Tag("best_run", child.run_id), Tag("best_method", method), *metrics(figures))
-    return {
-        "trial": best.number,
-        "run": child.run_id,
-        "method": method,
-        "figures": figures,
-        "registered": {},
-    }
-
-
-def _refit_text(best: FrozenTrial, run: str, figures: Mapping[str, float]) -> str:
-    return (
-        f"trial {best.number} on all of train: {figures['test/accuracy']:.1%} of the test images "
-        f"right ({figures['test/accuracy_low']:.1%} to {figures['test/accuracy_high']:.1%})\n"
-        f"to ship it: scenetrack bundle {run} -o scene.onnx"
-    )
-
-
-def _register(config: TuneConfig, run: str, method: str) -> str:
-    """Ship the refitted method as one verified file, as the champion of a registered model.
-
-    Returns:
-        Its version.
-    """
-    from scenetrack.stages.bundle import bundle
-    from scenetrack.stages.finished import find_method
-
-    several = config.target != "train_mlp"
-    with tempfile.TemporaryDirectory() as folder:
-        output = str(Path(folder) / "scene.onnx")
-        bundle(BundleConfig(run=run, method=method if several else "", output=output))
-    found = find_method(run, method if several else "")
-    return tracking.register_champion(found.run.id if found.run else run, config.register)
 
 
 def _best_first(study: optuna.Study) -> list[FrozenTrial]:

@@ -30,7 +30,13 @@ from scenetrack.storage import cache_dir, lock
 from scenetrack.tuning.baseline import baseline
 from scenetrack.tuning.samplers import make_pruner
 from scenetrack.tuning.space import SearchSpace, search_space
-from scenetrack.tuning.storage import one_line_storage_errors, open_storage, shown
+from scenetrack.tuning.storage import (
+    SETTLE_S,
+    is_journal,
+    one_line_storage_errors,
+    open_storage,
+    shown,
+)
 from scenetrack.tuning.trials import RUN, retry
 from scenetrack.tuning.worker import Worker
 
@@ -42,8 +48,6 @@ _ELSEWHERE = (
     "the last trials are in work on another machine, which will conclude the study; should it "
     "fail, start the same command again some minutes later"
 )
-# Until what another machine writes at the same moment can be read.
-_SETTLE_S = 2.0
 _DIRECTIONS: Mapping[str, Literal["maximize", "minimize"]] = {
     "accuracy": "maximize",
     "parameters": "minimize",
@@ -185,10 +189,10 @@ def _study_run(study: optuna.Study, config: TuneConfig) -> str:
         tags = {"stage": "tune", "task": "tune", "study": study.study_name}
         own = tracking.begin_run(_without_password(config), name=study.study_name, tags=tags).run_id
         study.set_user_attr(f"{STUDY_RUN}:{own}", time.time())
-        if config.storage.startswith("journal:"):
+        if is_journal(config.storage):
             return own
         # Another machine may have made one at the same moment: all of them take the first name.
-        time.sleep(_SETTLE_S)
+        time.sleep(SETTLE_S)
         first = _known_run(study)
         if first != own:
             tracking.fail_run(own, f"the study's run is {first}")

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 Lost: TypeAlias = Callable[[optuna.Study, FrozenTrial], None]
 
 JOURNAL = "journal:"
+# Until what another machine writes into a database at the same moment can be read.
+SETTLE_S = 2.0
 # Of a database: how often a worker says that it lives, and after how long it counts as dead.
 _HEARTBEAT_S, _GRACE_S = 20, 60
 # Processes that make the tables of a fresh database at once meet each other.
@@ -45,7 +47,7 @@ def open_storage(address: str, lost: Lost) -> BaseStorage:
     """
     # Trials that fail are told by the worker in one line; Optuna would add a traceback.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if address.startswith(JOURNAL):
+    if is_journal(address):
         return _journal(Path(address.removeprefix(JOURNAL)).expanduser().absolute(), lost)
     if "://" not in address:
         raise InputError(
@@ -53,6 +55,11 @@ def open_storage(address: str, lost: Lost) -> BaseStorage:
             f"postgresql+psycopg://HOST/NAME. Received: {shown(address)}"
         )
     return _database(address, lost)
+
+
+def is_journal(address: str) -> bool:
+    """Whether the storage is a journal file; else it is a database."""
+    return address.startswith(JOURNAL)
 
 
 class _Database(RDBStorage):
