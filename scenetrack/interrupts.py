@@ -12,10 +12,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scenetrack.errors import Terminated
 
@@ -32,35 +32,55 @@ class _Heard:
 
     Attributes:
         number: the first signal; None where none came.
-        raised: whether it has become an exception.
+        count: of signals.
+        raised: whether they have become exceptions.
         once: whether later ones are let go.
         holding: how many blocks hold signals back.
     """
 
     def __init__(self, *, once: bool) -> None:
         self.number: int | None = None
+        self.count = 0
         self.raised = False
         self.once = once
         self.holding = 0
+        self._again: threading.Timer | None = None
+        self._otherwise = sys.unraisablehook
+
+    def begin(self) -> dict[int, Any]:
+        """Handle signals from now on; the handlers before."""
+        sys.unraisablehook = self.unraisable
+        return {number: signal.signal(number, self.hear) for number in _SIGNALS}
+
+    def end(self, handlers: Mapping[int, Any]) -> None:
+        """Leave signals to the handlers that were there before."""
+        if self._again:
+            self._again.cancel()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        sys.unraisablehook = self._otherwise
 
     def hear(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal."""
-        again = self.number is not None
-        if again and self.once:
+        swallowed, self._again = self._again is not None, None
+        later = self.number is not None and not swallowed
+        if (later and self.once) or (swallowed and self.raised):
             return
         self.number = self.number or number
+        self.count += 1
         # Whoever presses Ctrl-C a second time does not want to wait any longer.
-        if again or not self.holding:
-            self.raise_it()
-
-    def raise_it(self) -> None:
-        """Raise the signal."""
-        self.raised = True
-        raise self.interrupt()
+        if later or not self.holding:
+            raise self.interrupt()
 
     def interrupt(self) -> KeyboardInterrupt:
-        """The signal as an exception."""
+        """The signal as the exception that is raised now."""
+        self.raised = True
         return Terminated() if self.number == signal.SIGTERM else KeyboardInterrupt()
+
+    def raise_waiting(self) -> None:
+        """Raise a signal that came while signals were held back."""
+        if self.number is not None and not self.raised and not self.holding and not self._again:
+            raise self.interrupt()
 
     def unraisable(self, unraisable: UnraisableHookArgs) -> None:
         """Have the process hear a signal once more that was raised where nobody can catch it.
@@ -68,13 +88,13 @@ class _Heard:
         That is while a finalizer or a callback of the garbage collection runs: Python would print
         the exception, and go on.
         """
-        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
-            sys.__unraisablehook__(unraisable)
+        if self.number is None or not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            self._otherwise(unraisable)
             return
-        number, self.number, self.raised = self.number or signal.SIGINT, None, False
-        timer = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number))
-        timer.daemon = True
-        timer.start()
+        self.raised = False
+        self._again = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), self.number))
+        self._again.daemon = True
+        self._again.start()
 
 
 _heard = _Heard(once=False)
@@ -87,16 +107,13 @@ def listening() -> Iterator[None]:
     if not _in_main_thread():
         yield
         return
-    outer, hook = _heard, sys.unraisablehook
+    outer = _heard
     _heard = _Heard(once=False)
-    previous = {number: signal.signal(number, _heard.hear) for number in _SIGNALS}
-    sys.unraisablehook = _heard.unraisable
+    handlers = _heard.begin()
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        sys.unraisablehook = hook
+        _heard.end(handlers)
         _heard = outer
 
 
@@ -107,55 +124,52 @@ def listen_once() -> None:
     """
     global _heard
     _heard = _Heard(once=True)
-    for number in _SIGNALS:
-        signal.signal(number, _heard.hear)
-    sys.unraisablehook = _heard.unraisable
+    _heard.begin()
 
 
-@contextmanager
-def held() -> Iterator[None]:
+# Classes, not generators: a signal that comes while such a block ends would leave a generator
+# suspended, and the count of blocks wrong.
+class held:
     """Hold signals back until the block has ended; one that came is raised then."""
-    if not _in_main_thread():
-        yield
-        return
-    _heard.holding += 1
-    try:
-        yield
-    finally:
-        _heard.holding -= 1
-        _raise_waiting()
+
+    def __enter__(self) -> None:
+        self._state = _heard if _in_main_thread() else None
+        if self._state:
+            self._before = self._state.holding
+            self._state.holding = self._before + 1
+
+    def __exit__(self, *of_error: object) -> None:
+        if self._state:
+            self._state.holding = self._before
+            self._state.raise_waiting()
 
 
-@contextmanager
-def heard() -> Iterator[None]:
+class heard:
     """Inside a block that holds signals back: one that does not.
 
     A block in which a signal came ends with it, also where a library swallowed the exception, or
     turned it into another one.
     """
-    if not _in_main_thread():
-        yield
-        return
-    before, holding = _heard.number, _heard.holding
-    _heard.holding = max(0, holding - 1)
-    try:
-        _raise_waiting()
-        yield
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        if _heard.number != before:
-            raise _heard.interrupt() from error
-        raise
-    finally:
-        _heard.holding = holding
-    if _heard.number != before:
-        raise _heard.interrupt()
 
+    def __enter__(self) -> None:
+        self._state = _heard if _in_main_thread() else None
+        if self._state:
+            self._before, self._count = self._state.holding, self._state.count
+            self._state.holding = max(0, self._before - 1)
+            try:
+                self._state.raise_waiting()
+            except KeyboardInterrupt:
+                self._state.holding = self._before
+                raise
 
-def _raise_waiting() -> None:
-    if _heard.number is not None and not _heard.raised and not _heard.holding:
-        _heard.raise_it()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        if not self._state:
+            return
+        self._state.holding = self._before
+        if self._state.count != self._count and not isinstance(error, KeyboardInterrupt):
+            raise self._state.interrupt() from error
 
 
 def _in_main_thread() -> bool:
