@@ -145,7 +145,7 @@ class held:
 
 
 class heard:
-    """Inside a block that holds signals back: one that does not.
+    """Inside blocks that hold signals back: one that does not.
 
     A block in which a signal came ends with it, also where a library swallowed the exception, or
     turned it into another one.
@@ -155,7 +155,7 @@ class heard:
         self._state = _heard if _in_main_thread() else None
         if self._state:
             self._before, self._count = self._state.holding, self._state.count
-            self._state.holding = max(0, self._before - 1)
+            self._state.holding = 0
             try:
                 self._state.raise_waiting()
             except KeyboardInterrupt:

@@ -21,8 +21,8 @@ from scenetrack.stages.result import StageResult
 from scenetrack.stages.trial import StageFunction
 from scenetrack.storage import cache_dir, lock
 from scenetrack.tuning.space import SearchSpace
-from scenetrack.tuning.trials import saved_seconds
-from scenetrack.tuning.worker import FAILURE, SETTINGS
+from scenetrack.tuning.trials import counts, saved_seconds
+from scenetrack.tuning.worker import SETTINGS
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,8 @@ def conclude(
         ScenetrackError: no trial is complete, or the refit failed.
     """
     with lock(cache_dir("studies") / run_id):
+        # The process that held the lock may have died in the midst of its refit.
+        tracking.reconcile_stale_runs(config.experiment)
         best = best_trial(study)
         tracker = tracking.join_run(run_id)
         tracker.log(*_records(study, config, best), *_pictures(study, config, best))
@@ -93,20 +95,16 @@ def summary(study: optuna.Study, config: TuneConfig, space: SearchSpace, best: F
     lines = aligned([heads, *rows], left=(0, len(heads) - 1))
     if several:
         lines.insert(0, "inside train, the trials that no other beats in everything:")
-    counts = _counts(study)
+    ended = counts(study)
     lines.append(
-        f"{counts['complete']} complete, {counts['pruned']} stopped early (saving "
-        f"{saved_seconds(study.get_trials(deepcopy=False)):.0f} s), {counts['failed']} failed"
-        + f", {counts['impossible']} with impossible settings"
-        * bool(counts["impossible"])
+        f"{ended['complete']} complete, {ended['pruned']} stopped early (saving "
+        f"{saved_seconds(study.get_trials(deepcopy=False)):.0f} s), {ended['failed']} failed"
+        + f", {ended['impossible']} with impossible settings"
+        * bool(ended["impossible"])
     )
     settings: dict[str, str] = json.loads(best.user_attrs[SETTINGS])
-    drawn = [
-        f"{flag_name(name)} {shlex.quote(value)}"
-        for name, value in settings.items()
-        if name not in space.fixed
-    ]
-    return "\n".join([*lines, f"trial {best.number}: {' '.join(drawn)}"])
+    words = [f"{flag_name(name)} {shlex.quote(value)}" for name, value in settings.items()]
+    return "\n".join([*lines, f"trial {best.number}: {' '.join(words)}"])
 
 
 def _best_first(study: optuna.Study) -> list[FrozenTrial]:
@@ -130,7 +128,7 @@ def _drawn_text(trial: FrozenTrial) -> str:
 def _records(study: optuna.Study, config: TuneConfig, best: FrozenTrial) -> list[Metric | Tag]:
     names = [f"objective/{name}" for name in config.objectives]
     figures = dict(zip(names, best.values, strict=True)) | {"val/accuracy": best.values[0]}
-    figures |= {f"trials/{name}": float(count) for name, count in _counts(study).items()}
+    figures |= {f"trials/{name}": float(count) for name, count in counts(study).items()}
     figures["time/saved_s"] = saved_seconds(study.get_trials(deepcopy=False))
     return [
         *(Metric(name, value) for name, value in figures.items()),
@@ -147,21 +145,6 @@ def _pictures(study: optuna.Study, config: TuneConfig, best: FrozenTrial) -> lis
         *study_figures(study, config.objectives),
         study_page(study, config.objectives, best),
     ]
-
-
-def _counts(study: optuna.Study) -> dict[str, int]:
-    counts = dict.fromkeys(("complete", "pruned", "failed", "impossible"), 0)
-    kinds = {
-        TrialState.COMPLETE: "complete",
-        TrialState.PRUNED: "pruned",
-        TrialState.FAIL: "failed",
-    }
-    for one in study.get_trials(deepcopy=False):
-        if one.state == TrialState.PRUNED and FAILURE in one.user_attrs:
-            counts["impossible"] += 1
-        elif one.state in kinds:
-            counts[kinds[one.state]] += 1
-    return counts
 
 
 def _text(value: object) -> str:

@@ -71,14 +71,17 @@ def train(
         result = _fit(model, data, config, tracker, path)
     else:
         result = _fit_once(model, data, config, tracker, path)
+    kept: Iterable[Metric] = ()
     if result.best_epoch != result.epochs - 1:
         # The last value of a curve is what MLflow's table shows: it has to be the kept model's.
         best = {name: values[result.best_epoch] for name, values in result.history.items()}
-        tracker.log(*_of_epoch(data, result.epochs, best))
+        kept = _of_epoch(data, result.epochs, best)
     tracker.log(
+        *kept,
+        Metric("epochs", result.epochs),
+        Metric("best_epoch", result.best_epoch + 1),
         learning_curves(result.history, best_epoch=result.best_epoch),
         Metric("time/fit_s", result.seconds),
-        Metric("epochs", result.epochs),
         keras_record(model, path),
     )
     Checkpoint.of_run(tracker.run_id).delete()

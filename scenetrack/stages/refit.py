@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial
 from scenetrack import tracking
 from scenetrack.config import BundleConfig, EvaluatedConfig, TuneConfig
 from scenetrack.errors import ScenetrackError
+from scenetrack.interrupts import heard, held
 from scenetrack.records import Param, Tag, metrics
 from scenetrack.stages.result import MLP
 from scenetrack.stages.trial import METHOD, StageFunction
@@ -41,9 +42,9 @@ def refit_config(
     """The best settings for all of train.
 
     Nothing is held out, but by ``layer_svm``, whose SVM is chosen on images that the network has
-    not seen. Early stopping needs them too, and temperatures are learnt from them: the epochs and
-    temperatures that the trial found stay instead. Of several kernels the one that was best is
-    kept.
+    not seen. Early stopping needs them too, and temperatures are learnt from them: the refit trains
+    as many epochs as were best in the trial (a cosine schedule is that much shorter), and takes the
+    trial's temperatures. Of several kernels the one that was best is kept.
 
     Args:
         config: of the study.
@@ -58,7 +59,7 @@ def refit_config(
         settings["validation"] = "0"
         settings["temperatures"] = _temperatures(figures)
     if settings.get("patience", "0") != "0":
-        settings |= {"patience": "0", "epochs": f"{figures['epochs']:.0f}"}
+        settings |= {"patience": "0", "epochs": f"{figures['best_epoch']:.0f}"}
     words = str(trial.user_attrs.get(METHOD, "")).split()
     if len(words) > 1 and words[-1] == "svm" and words[-2] != "layer":
         settings["kernels"] = words[-2]
@@ -99,14 +100,16 @@ def refit(
         others = _in_work(tracker.run_id, best)
         if others:
             raise _elsewhere(best, others[0])
-        done = _fit_best(config, space, best, tracker, stage_function)
-        study.set_user_attr(REFIT, done)
+        with held():
+            done = _fit_best(config, space, best, tracker, stage_function)
+            study.set_user_attr(REFIT, done)
     text = _refit_text(best, done["run"], done["figures"])
     if config.register:
         if config.register not in done["registered"]:
-            version = _register(config, done["run"], done["method"])
-            done = {**done, "registered": {**done["registered"], config.register: version}}
-            study.set_user_attr(REFIT, done)
+            with held():
+                version = _register(config, done["run"], done["method"])
+                done = {**done, "registered": {**done["registered"], config.register: version}}
+                study.set_user_attr(REFIT, done)
         version = done["registered"][config.register]
         text += f"\nregistered as models:/{config.register}@champion, version {version}"
     return text, done["figures"]
@@ -181,6 +184,7 @@ def _register(config: TuneConfig, run: str, method: str) -> str:
     several = config.target != "train_mlp"
     with tempfile.TemporaryDirectory() as folder:
         output = str(Path(folder) / "scene.onnx")
-        bundle(BundleConfig(run=run, method=method if several else "", output=output))
+        with heard():
+            bundle(BundleConfig(run=run, method=method if several else "", output=output))
     found = find_method(run, method if several else "")
     return tracking.register_champion(found.run.id if found.run else run, config.register)

@@ -137,7 +137,7 @@ def encoder_key(
         "sample": str(sample),
         "images": "all" if owners is None else _digest(owners),
         "settings": _digest(json.dumps(settings, sort_keys=True)),
-        "by": _versions(),
+        "by": f"{_versions()}, scikit-learn {importlib.metadata.version('scikit-learn')}",
     }
 
 

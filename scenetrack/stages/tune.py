@@ -20,7 +20,7 @@ from scenetrack.config.texts import build_config, parsed_pairs
 from scenetrack.config.tuning import HELD_OUT
 from scenetrack.errors import ConfigError, InputError, ScenetrackError
 from scenetrack.evaluation.comparison import aligned
-from scenetrack.interrupts import heard
+from scenetrack.interrupts import heard, held
 from scenetrack.machine import available_cpus
 from scenetrack.stages.conclusion import conclude
 from scenetrack.stages.result import StageResult
@@ -137,29 +137,31 @@ def open_study(config: TuneConfig, space: SearchSpace) -> optuna.Study:
         InputError: the storage cannot be opened, or the study was begun with other settings.
     """
     storage = open_storage(config.storage, _lost)
-    study = optuna.create_study(
-        study_name=study_name(config),
-        storage=storage,
-        directions=[_DIRECTIONS[name] for name in config.objectives],
-        pruner=make_pruner(
-            config.pruner if len(config.objectives) == 1 else "none", _planned_epochs(space)
-        ),
-        load_if_exists=True,
-    )
+    pruner = config.pruner if len(config.objectives) == 1 else "none"
+    with held():
+        study = optuna.create_study(
+            study_name=study_name(config),
+            storage=storage,
+            directions=[_DIRECTIONS[name] for name in config.objectives],
+            pruner=make_pruner(pruner, _planned_epochs(space)),
+            load_if_exists=True,
+        )
     now = {
         "target": config.target,
         "data": config.data,
+        "skip_bad": str(config.skip_bad),
         "seed": str(config.seed),
         "objectives": ",".join(config.objectives),
         "fixed": json.dumps(dict(sorted(space.fixed.items()))),
         "space": json.dumps(space.table()),
     }
-    with _alone(config):
+    with _alone(config), held():
         begun = study.user_attrs.get(BEGUN_WITH)
         if begun is None:
-            study.set_user_attr(BEGUN_WITH, now)
+            # In this order: a process that dies in between leaves a study that begins once more.
             if config.sampler != "grid":
                 study.enqueue_trial(baseline(space), skip_if_exists=True)
+            study.set_user_attr(BEGUN_WITH, now)
             return study
     other = [name for name in now if begun.get(name) != now[name]]
     if other:
@@ -182,7 +184,7 @@ def study_name(config: TuneConfig) -> str:
 
 def _study_run(study: optuna.Study, config: TuneConfig) -> str:
     """The MLflow run of the study: one, however many processes ask at once."""
-    with _alone(config):
+    with _alone(config), held():
         known = _known_run(study)
         if known:
             return known
@@ -192,7 +194,8 @@ def _study_run(study: optuna.Study, config: TuneConfig) -> str:
         if is_journal(config.storage):
             return own
         # Another machine may have made one at the same moment: all of them take the first name.
-        time.sleep(SETTLE_S)
+        with heard():
+            time.sleep(SETTLE_S)
         first = _known_run(study)
         if first != own:
             tracking.fail_run(own, f"the study's run is {first}")

@@ -220,9 +220,11 @@ def _begun(
 
 
 def run_again(run_id: str) -> None:
-    """Say that a run is in work again, by this process."""
+    """Say that a run is in work again, by this process; one that another has in work stays its."""
     with one_line_errors():
         client = connect()
+        if client.get_run(run_id).info.status == "RUNNING":
+            return
         client.update_run(run_id, status="RUNNING")
         tags = [entities.RunTag(key, value) for key, value in process_tags().items()]
         client.log_batch(run_id, tags=tags)

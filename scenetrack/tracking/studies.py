@@ -11,6 +11,7 @@ from mlflow.exceptions import MlflowException
 
 from scenetrack.config import TuneConfig
 from scenetrack.errors import ModelError, ScenetrackError
+from scenetrack.processes import process_tags
 from scenetrack.records import Tag
 from scenetrack.tracking.runs import MlflowTracker, end_run, one_line, open_run
 from scenetrack.tracking.store import connect, get_run, one_line_errors
@@ -75,10 +76,16 @@ def finish_run(run_id: str) -> None:
 
 
 def stop_run(run_id: str, error: BaseException) -> None:
-    """The study was interrupted, or failed; if the store cannot be told, a log line says so."""
+    """The study was interrupted, or failed; if the store cannot be told, a log line says so.
+
+    A run that another process has in work is left to it.
+    """
     status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
     try:
         with one_line_errors():
-            end_run(connect(), run_id, status, one_line(error))
+            client = connect()
+            tags, own = client.get_run(run_id).data.tags, process_tags()
+            if (tags.get("host"), tags.get("pid")) == (own["host"], own["pid"]):
+                end_run(client, run_id, status, one_line(error))
     except ScenetrackError as refusal:
         logger.warning("run %s could not be ended: %s", run_id, refusal)

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 
 from scenetrack.records import Text
 from scenetrack.tuning.pictures import INSIDE_TRAIN, left_out, parameters
+from scenetrack.tuning.trials import counts
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -98,9 +99,8 @@ def study_page(study: optuna.Study, objectives: Sequence[str], best: FrozenTrial
 
 
 def _best_trial(study: optuna.Study, objectives: Sequence[str], best: FrozenTrial) -> str:
-    states = [one.state.name.lower() for one in study.get_trials(deepcopy=False)]
-    counts = {"complete": "complete", "pruned": "stopped early", "fail": "failed"}
-    told = ", ".join(f"{states.count(state)} {word}" for state, word in counts.items())
+    words = {"pruned": "stopped early", "impossible": "with impossible settings"}
+    told = ", ".join(f"{count} {words.get(how, how)}" for how, count in counts(study).items())
     values = {
         INSIDE_TRAIN if name == "accuracy" else name: f"{value:.2%}"
         if name == "accuracy"

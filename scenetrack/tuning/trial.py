@@ -16,7 +16,7 @@ from scenetrack.records import Artifact, Figure, Metric, Model, Param, Record, T
 from scenetrack.tuning.trials import SAVED_S
 
 # The curve that tells a bad training, whatever stands before it.
-_CURVE, _LOSS = "val/accuracy", "train/loss"
+_CURVE, _LOSS, _EPOCHS = "val/accuracy", "train/loss", "epochs"
 # Steps of curves are logged together, at most so long after the first of them.
 _TOGETHER_S = 5.0
 # Of a curve as the pruner sees it: each one costs a database milliseconds.
@@ -73,6 +73,9 @@ class TrialTracker:
             self.flush()
         told = [one for one in kept if isinstance(one, Metric)]
         names = {one.name for one in told}
+        if _EPOCHS in names:
+            # The training has ended, and tells the figures of the epoch that it kept once more.
+            return
         for metric in told:
             # An epoch tells the training's loss too; a finished method's accuracy is no curve.
             loss = metric.name.removesuffix(_CURVE) + _LOSS
@@ -107,14 +110,14 @@ class TrialTracker:
             return
         with held():
             self._trial.report(record.value, record.step)
-            pruned = record.step + 1 < self._epochs and self._trial.should_prune()
-        if pruned:
+            if record.step + 1 == self._epochs or not self._trial.should_prune():
+                return
             spent = time.monotonic() - self._begun
             saved = spent * (self._epochs / (record.step + 1) - 1)
             self._trial.set_user_attr(SAVED_S, round(saved, 2))
-            self.flush()
-            self._run.log(Metric("time/saved_s", saved))
-            raise optuna.TrialPruned(f"after {record.step + 1} of {self._epochs} epochs")
+        self.flush()
+        self._run.log(Metric("time/saved_s", saved))
+        raise optuna.TrialPruned(f"after {record.step + 1} of {self._epochs} epochs")
 
 
 class _Method:

@@ -22,6 +22,7 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 # Keys of a trial's user attributes.
 OWNER, RUN = "owner", "run"
 RETRY_OF, SURPLUS, SAVED_S = "retry_of", "surplus", "saved_s"
+FAILURE = "failure"
 # A process says who it is as soon as its trial begins; one that has not by then has died.
 _NAMELESS_S = 60
 
@@ -110,6 +111,24 @@ def is_elsewhere(trial: FrozenTrial) -> bool:
         return False
     own = owner()
     return bool(said["host"] != own["host"] or _numbers(said) != _numbers(own))
+
+
+def counts(study: Study) -> dict[str, int]:
+    """How the trials ended: ``complete``, ``pruned``, ``failed``, ``impossible``.
+
+    Those that there were too many of, or that were tried again, are not among them.
+    """
+    known = study.get_trials(deepcopy=False)
+    again = {one.user_attrs.get(RETRY_OF) for one in known}
+    found = dict.fromkeys(("complete", "pruned", "failed", "impossible"), 0)
+    for one in known:
+        if one.state == TrialState.COMPLETE:
+            found["complete"] += 1
+        elif one.state == TrialState.PRUNED:
+            found["impossible" if FAILURE in one.user_attrs else "pruned"] += 1
+        elif one.state == TrialState.FAIL and SURPLUS not in one.user_attrs:
+            found["failed"] += one.number not in again
+    return found
 
 
 def saved_seconds(trials: Sequence[FrozenTrial]) -> float:

@@ -20,6 +20,7 @@ from scenetrack.tuning.by_number import SamplerOfTrial
 from scenetrack.tuning.samplers import make_sampler
 from scenetrack.tuning.space import SearchSpace
 from scenetrack.tuning.trials import (
+    FAILURE,
     OWNER,
     SURPLUS,
     end_stale,
@@ -35,8 +36,8 @@ from scenetrack.tuning.trials import (
 
 logger = logging.getLogger(__name__)
 
-# Keys of a trial's user attributes.
-SETTINGS, FAILURE = "settings", "failure"
+# Key of a trial's user attributes.
+SETTINGS = "settings"
 _POLL_S = 1.0
 # Characters of a trial's settings in its line; its run has all of them.
 _DRAWN_SHOWN = 80

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from mlflow import entities
 from workplace import Workplace
 
 from scenetrack import cli
+from scenetrack.processes import process_tags
 
 WORDS = ["--target", "handcrafted", "--trials", "1", "--storage", "sqlite:///studies.db"]
 SMALL = ["--image-size", "48", "--codebook-size", "8", "--pca", "8", "--folds", "2"]
@@ -36,9 +39,12 @@ def tune(
     return run
 
 
-def refit_elsewhere(place: Workplace, study: entities.Run) -> str:
-    """The id of a refit that another machine has begun."""
-    tags = {"mlflow.parentRunId": study.info.run_id, "host": "elsewhere", "process": "x"}
+def refit_elsewhere(
+    place: Workplace, study: entities.Run, process: Mapping[str, str] | None = None
+) -> str:
+    """The id of a refit that another process, else one of another machine, has begun."""
+    process = process or {"host": "elsewhere", "process": "x"}
+    tags = {"mlflow.parentRunId": study.info.run_id, **process}
     name = "best: trial 0"
     made = place.client.create_run(study.info.experiment_id, tags=tags, run_name=name)
     return str(made.info.run_id)
@@ -87,3 +93,23 @@ def test_begun_at_the_same_moment(
         patched.setattr(time, "sleep", lambda seconds: None)
         out, study = tune()
     assert "trial 0 on all of train" in out
+
+
+def test_the_process_that_refitted_died(
+    here: Workplace, tune: Tune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While this one waited for it, which is when it holds the lock at last."""
+    _, study = tune("--refit", "false")
+    dead = process_tags()
+    dead["process"] = dead["process"].rpartition(" ")[0] + " 1"
+
+    @contextmanager
+    def waited(path: Path) -> Iterator[None]:
+        refit_elsewhere(here, study, dead)
+        yield
+
+    monkeypatch.setattr("scenetrack.stages.conclusion.lock", waited)
+    out, study = tune()
+    assert "trial 0 on all of train" in out
+    states = sorted(one.info.status for one in refits(here, study))
+    assert states == ["FAILED", "FINISHED"]

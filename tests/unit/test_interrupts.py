@@ -141,6 +141,29 @@ def test_a_signal_that_waits_is_heard_at_the_start_of_a_block(said: list[str]) -
     assert said == []
 
 
+def test_a_block_hears_inside_two_that_hold(said: list[str]) -> None:
+    def work() -> None:
+        with held(), held(), heard():
+            signal.raise_signal(signal.SIGINT)
+            said.append("not heard")
+
+    with pytest.raises(KeyboardInterrupt), listening():
+        work()
+    assert said == []
+
+
+def test_a_second_swallowed_signal_is_an_interrupt_too() -> None:
+    def work() -> None:
+        with heard():
+            _nothing()
+
+    with listening():
+        with pytest.raises(KeyboardInterrupt):
+            work()
+        with pytest.raises(KeyboardInterrupt):
+            work()
+
+
 def _import_error() -> None:
     try:
         signal.raise_signal(signal.SIGINT)

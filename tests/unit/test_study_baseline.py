@@ -1,9 +1,13 @@
 """The first trial of a study: the target's own settings."""
 
+from unittest.mock import Mock
+
+import optuna
 import pytest
 
 from scenetrack.config import TARGETS, TuneConfig
 from scenetrack.config.texts import build_config
+from scenetrack.stages.tune import open_study, space_of
 from scenetrack.tuning.baseline import baseline
 from scenetrack.tuning.settings import trial_config
 from scenetrack.tuning.space import search_space
@@ -59,3 +63,16 @@ def test_a_trial_leaves_the_test_images_alone():
     trial = trial_config(config, space, {"pca": "16"})
     assert (trial.test, trial.seed, trial.data, trial.pca) == (False, 5, "photos", 16)
     assert trial_config(config, space, {"pca": "16"}, test=True).test
+
+
+def test_a_study_cut_short_as_it_begins_has_it_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCENETRACK_CACHE", str(tmp_path / "cache"))
+    config = TuneConfig(target="train_mlp", storage=f"journal:{tmp_path / 'studies.journal'}")
+    space = space_of(config)
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.Study, "set_user_attr", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            open_study(config, space)
+    for _ in range(2):
+        (trial,) = open_study(config, space).get_trials(deepcopy=False)
+        assert trial.system_attrs["fixed_params"] == baseline(space)

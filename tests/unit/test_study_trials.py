@@ -21,9 +21,11 @@ from scenetrack.errors import ConfigError, ScenetrackError, StoreError
 from scenetrack.tuning.by_number import SamplerOfTrial
 from scenetrack.tuning.space import search_space
 from scenetrack.tuning.trials import (
+    FAILURE,
     OWNER,
     RETRY_OF,
     SURPLUS,
+    counts,
     end_stale,
     finished,
     is_elsewhere,
@@ -158,6 +160,14 @@ class TestCounting:
         assert is_surplus(study, 4, 3)
         assert not is_surplus(study, 4, 4)
         assert not is_surplus(study, 3, 3)
+
+    def test_counts(self, study: optuna.Study) -> None:
+        for state in (COMPLETE, COMPLETE, FAIL, FAIL, PRUNED, RUNNING, WAITING):
+            add(study, state)
+        add(study, FAIL, **{SURPLUS: True})
+        add(study, PRUNED, **{FAILURE: "no patch fits"})
+        add(study, COMPLETE, **{RETRY_OF: 2})
+        assert counts(study) == {"complete": 3, "pruned": 1, "failed": 1, "impossible": 1}
 
     @settings(deadline=None, max_examples=50)
     @given(wanted=st.integers(1, 5), order=st.randoms(use_true_random=False))

@@ -121,6 +121,16 @@ def test_after_its_last_epoch_a_training_is_not_stopped():
     assert trial.reports == {0: 0.1, 1: 0.1, 2: 0.1}
 
 
+def test_an_early_stop_is_no_further_epoch():
+    trial = Trial(stop_at=3)
+    tracker = TrialTracker(MemoryTracker(), trial, 9)
+    curve(tracker, [0.1, 0.3, 0.2])
+    kept = Metric("val/accuracy", 0.3, 3), Metric("train/loss", 0.7, 3)
+    tracker.log(*kept, Metric("epochs", 3.0))
+    assert trial.reports == {0: 0.1, 1: 0.3, 2: 0.2}
+    assert tracker.metrics["val/accuracy"] == 0.3
+
+
 def test_parts_are_kept_where_they_are_asked_for(tmp_path):
     parts, source = tmp_path / "parts", tmp_path / "source"
     parts.mkdir()

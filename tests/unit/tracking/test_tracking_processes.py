@@ -61,6 +61,23 @@ def test_a_process_number_used_again_is_another_process(client: MlflowClient) ->
     assert tracking.reconcile_stale_runs("never made") == []
 
 
+def test_a_run_that_another_process_has_in_work_stays_its(client: MlflowClient) -> None:
+    experiment = tracking.experiment_named(client, "shared")
+    elsewhere = {**process_tags(), "host": "another"}
+    shared = client.create_run(experiment, tags=elsewhere).info.run_id
+    tracking.run_again(shared)
+    tracking.stop_run(shared, KeyboardInterrupt())
+    run = client.get_run(shared)
+    assert (run.info.status, run.data.tags["host"]) == ("RUNNING", "another")
+    client.set_terminated(shared, "FAILED")
+    tracking.run_again(shared)
+    run = client.get_run(shared)
+    assert (run.info.status, run.data.tags["host"]) == ("RUNNING", process_tags()["host"])
+    tracking.stop_run(shared, KeyboardInterrupt())
+    run = client.get_run(shared)
+    assert (run.info.status, run.data.tags["error"]) == ("KILLED", "interrupted (Ctrl-C)")
+
+
 def test_end_resumed_closes_a_killed_run_and_leaves_an_ended_one(client: MlflowClient) -> None:
     killed = client.create_run("0").info.run_id
     with start() as ended:
