@@ -147,6 +147,8 @@ def search_space(
     space = _reduced(SearchSpace(target, tuple(own.values()), {**stays, **singles}))
     if not space.dimensions:
         raise ConfigError("something to search is required, but every setting is fixed")
+    for name in ranges:
+        _check_use(space, name)
     return _possible(space, set(ranges))
 
 
@@ -205,6 +207,25 @@ def _may_apply(one: Dimension, kept: Mapping[str, Dimension], fixed: Mapping[str
         if not values & set(allowed):
             return False
     return True
+
+
+def _check_use(space: SearchSpace, name: str) -> None:
+    """Raise ConfigError where the given range ``name`` would change no trial."""
+    whole = {one.name for one in space.dimensions} | set(space.fixed)
+    if name in whole:
+        return
+    own = {one.name: one for one in SPACES[space.target.stage]}
+    one = own.get(name)
+    decided = {other.setting for other in own.values() if name in other.when}
+    if one and not one.setting and not decided & whole:
+        return  # a number of layers that leaves one width
+    when = one.when if one else CONDITIONS.get(name, {})
+    rivals = sorted((decided | ({one.setting} if one else set())) & whole)
+    if rivals:
+        reason = f"{rivals[0]} is given as a whole"
+    else:
+        reason = "it needs " + " and ".join(f"{key} {' or '.join(v)}" for key, v in when.items())
+    raise ConfigError(f"no trial would use {name} of the space: {reason}; leave one of them out")
 
 
 def _all_values(decider: Dimension) -> Sequence[Any]:

@@ -277,6 +277,34 @@ def test_a_setting_cannot_stay_and_be_drawn():
         space_of("train_mlp", "width_1=8:16", hidden="512")
 
 
+@pytest.mark.parametrize(
+    ("given", "stays"),
+    [
+        ("layers=1:2; hidden=64|32,16", {}),
+        ("layers=1:2; hidden=64", {}),
+        ("layers=2", {"hidden": "64"}),
+    ],
+)
+def test_a_number_of_layers_does_not_go_with_whole_ones(given, stays):
+    with pytest.raises(ConfigError, match="no trial would use layers of the space: hidden is giv"):
+        space_of("train_mlp", given, **stays)
+
+
+def test_a_range_that_no_trial_would_use_is_refused():
+    with pytest.raises(ConfigError, match="no trial would use width_3 of the space: it needs lay"):
+        space_of("train_mlp", "layers=1:2; width_3=8:16")
+    with pytest.raises(ConfigError, match="no trial would use width_1 of the space: hidden is"):
+        space_of("train_mlp", "width_1=8:16; hidden=64|32,16")
+    with pytest.raises(ConfigError, match="no trial would use words of the space: it needs encod"):
+        space_of("handcrafted", "words=64:128", encoder="vlad")
+    with pytest.raises(ConfigError, match="no trial would use tf_idf of the space: it needs enco"):
+        space_of("handcrafted", "tf_idf=true|false; encoder=vlad")
+
+
+def test_one_layer_leaves_nothing_to_decide():
+    assert "layers" not in names(space_of("train_mlp", "layers=1; width_1=8:16"))
+
+
 def test_flags_are_checked():
     with pytest.raises(ConfigError, match="train_mlp has no parameter 'epohcs'"):
         space_of("train_mlp", epohcs="5")
