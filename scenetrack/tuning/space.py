@@ -133,7 +133,8 @@ def search_space(
         check_setting(target, name, text)
     own = {one.name: one for one in SPACES[target.stage]}
     ranges = parsed_ranges(given)
-    for name, values in ranges.items():
+    # Parts of a setting first, as a setting given as a whole takes its parts out.
+    for name, values in sorted(ranges.items(), key=lambda item: item[0] not in own):
         one = changed(target, own.get(name), name, values)
         if one.setting in stays:
             raise ConfigError(
@@ -222,10 +223,11 @@ def _check_use(space: SearchSpace, name: str) -> None:
     when = one.when if one else CONDITIONS.get(name, {})
     rivals = sorted((decided | ({one.setting} if one else set())) & whole)
     if rivals:
-        reason = f"{rivals[0]} is given as a whole"
+        reason = f"{rivals[0]} is given as a whole; leave one of them out"
     else:
-        reason = "it needs " + " and ".join(f"{key} {' or '.join(v)}" for key, v in when.items())
-    raise ConfigError(f"no trial would use {name} of the space: {reason}; leave one of them out")
+        needs = " and ".join(f"{key} {' or '.join(v)}" for key, v in when.items())
+        reason = f"it needs {needs}; leave it out, or let trials have that"
+    raise ConfigError(f"no trial would use {name} of the space: {reason}")
 
 
 def _all_values(decider: Dimension) -> Sequence[Any]:
