@@ -293,9 +293,9 @@ def test_a_number_of_layers_does_not_go_with_whole_ones(given, stays):
 def test_a_range_that_no_trial_would_use_is_refused():
     with pytest.raises(ConfigError, match="no trial would use width_3 of the space: it needs lay"):
         space_of("train_mlp", "layers=1:2; width_3=8:16")
-    for given in ("width_1=8:16; hidden=64|32,16", "hidden=64|32,16; width_1=8:16"):
+    for spelling in ("width_1=8:16; hidden=64|32,16", "hidden=64|32,16; width_1=8:16"):
         with pytest.raises(ConfigError, match="no trial would use width_1 of the space: hidden is"):
-            space_of("train_mlp", given)
+            space_of("train_mlp", spelling)
     with pytest.raises(ConfigError, match="no trial would use words of the space: it needs encod"):
         space_of("handcrafted", "words=64:128", encoder="vlad")
     with pytest.raises(ConfigError, match="no trial would use tf_idf of the space: it needs enco"):
