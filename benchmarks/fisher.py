@@ -26,8 +26,8 @@ from sklearn.mixture import GaussianMixture
 
 from scenetrack.encoders import FisherVector, SceneEncoder
 from scenetrack.graph import GraphBuilder
-from scenetrack.machine import available_cpus
 from scenetrack.runtime import OnnxModel
+from scenetrack.system.machine import available_cpus
 
 Floats = NDArray[np.float32]
 DTYPES = ("float32", "float64")

@@ -93,8 +93,8 @@ def command(folder: Path, paths: list[str]) -> float:
 def decoding(folder: Path, paths: list[str]) -> float:
     """Seconds to decode and resize all files, in as many threads as ``predict`` uses."""
     from scenetrack.data.ahead import read_ahead
-    from scenetrack.machine import available_cpus
     from scenetrack.runtime import OnnxModel
+    from scenetrack.system.machine import available_cpus
 
     size = int(OnnxModel(folder / "scene.onnx", device="cpu").metadata["image_size"])
     started = time.perf_counter()

@@ -21,8 +21,8 @@ from sklearn.cluster import KMeans
 
 from scenetrack.encoders import BagOfWords, SceneEncoder
 from scenetrack.graph import GraphBuilder
-from scenetrack.machine import available_cpus
 from scenetrack.runtime import OnnxModel
+from scenetrack.system.machine import available_cpus
 
 Floats = NDArray[np.float32]
 WORDS, SAMPLE = 512, 51_200

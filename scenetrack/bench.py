@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from scenetrack.errors import ScenetrackError
-from scenetrack.machine import available_cpus
+from scenetrack.system.machine import available_cpus
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from scenetrack.config import TrainingConfig, field_types
 from scenetrack.errors import ModelError
-from scenetrack.storage import cache_dir, replacing
+from scenetrack.system.files import cache_dir, replacing
 
 
 @dataclass(frozen=True)

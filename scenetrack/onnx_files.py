@@ -34,7 +34,7 @@ from onnx import (
 )
 
 from scenetrack.errors import ModelError
-from scenetrack.storage import printable
+from scenetrack.system.files import printable
 
 # Protobuf, which ONNX files are written in, goes no further; external data counts as well.
 MAX_MODEL_BYTES = 2 * 2**30

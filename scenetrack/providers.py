@@ -10,7 +10,7 @@ from contextlib import redirect_stdout
 from typing import Any, TypeAlias
 
 from scenetrack.onnx_files import ModelFile
-from scenetrack.storage import cache_dir
+from scenetrack.system.files import cache_dir
 
 logger = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ import numpy as np
 
 from scenetrack.config.base import DEVICES
 from scenetrack.errors import ModelError, ScenetrackError
-from scenetrack.machine import available_cpus, page_lock
 from scenetrack.onnx_files import IN_MEMORY, ModelFile, check_model_file, one_line
 from scenetrack.providers import CPU, Providers, provider_lists
-from scenetrack.storage import printable
+from scenetrack.system.files import printable
+from scenetrack.system.machine import available_cpus, page_lock
 
 logger = logging.getLogger(__name__)
 

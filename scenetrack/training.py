@@ -232,7 +232,7 @@ def _restore(
 
 def save_model(model: keras.Model, path: Path) -> None:
     """Write ``model`` as a ``.keras`` file without its optimiser, whole or not at all."""
-    from scenetrack.storage import replacing
+    from scenetrack.system.files import replacing
 
     with replacing(path) as temporary:
         model.save(temporary, include_optimizer=False)

@@ -29,7 +29,7 @@ from scenetrack.cache.entries import (
     write_entry,
 )
 from scenetrack.errors import InputError
-from scenetrack.storage import cache_dir, discard, lock, printable
+from scenetrack.system.files import cache_dir, discard, lock, printable
 
 __all__ = [
     "ARRAYS",

@@ -27,7 +27,7 @@ import numpy as np
 from filelock import Timeout
 
 from scenetrack import __version__
-from scenetrack.storage import lock, replacing
+from scenetrack.system.files import lock, replacing
 
 DATA = "data.npy"
 ABOUT = "entry.json"

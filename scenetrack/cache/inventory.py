@@ -11,7 +11,7 @@ from pathlib import Path
 from scenetrack.cache import SIZE_VARIABLE, Cache, StoredEntry, folder_size, format_size
 from scenetrack.cache.entries import describe_entry, remove_entry
 from scenetrack.errors import InputError
-from scenetrack.storage import cache_dir, discard, printable
+from scenetrack.system.files import cache_dir, discard, printable
 
 # What other rooms keep, by folder. Nothing else of the cache folder is looked at: a user may
 # have named one that holds other things too.

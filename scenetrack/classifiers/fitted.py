@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto
 
-from scenetrack.arrays import checked_arrays
 from scenetrack.config import KERNELS
 from scenetrack.errors import InputError
 from scenetrack.features import PREPARATIONS, Floats, Rows, checked_features, parts
@@ -24,6 +23,7 @@ from scenetrack.kernels import (
     kernel_matrix,
     places_above_zero,
 )
+from scenetrack.system.arrays import checked_arrays
 
 _SAVED = {
     "kernel": "text",

@@ -34,8 +34,8 @@ from scenetrack.config import (
 )
 from scenetrack.config.texts import EMPTY_LIST, build_config, flag_name, parse_value
 from scenetrack.errors import ConfigError, ScenetrackError, Terminated
-from scenetrack.interrupts import heard, listening
 from scenetrack.mlproject import POSITIONAL
+from scenetrack.system.interrupts import heard, listening
 
 __all__ = ["EXAMPLES", "build_config", "command_line", "main", "parse_value"]
 

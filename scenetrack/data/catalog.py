@@ -18,7 +18,7 @@ from scenetrack.data.folders import TEST, TRAIN, UNSPLIT, FolderListing, list_fo
 from scenetrack.data.images import ImageFacts, examine_images, unreadable
 from scenetrack.data.manifest import compare, read_manifest
 from scenetrack.errors import ConfigError, DataError
-from scenetrack.storage import cache_dir, printable, user_path
+from scenetrack.system.files import cache_dir, printable, user_path
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from scenetrack.data.manifest import ManifestEntry
 from scenetrack.errors import DataError
-from scenetrack.storage import lock, replacing
+from scenetrack.system.files import lock, replacing
 
 logger = logging.getLogger(__name__)
 

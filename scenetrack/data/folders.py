@@ -9,7 +9,7 @@ from pathlib import Path
 
 from scenetrack.data.images import IMAGE_SUFFIXES
 from scenetrack.errors import DataError
-from scenetrack.storage import printable
+from scenetrack.system.files import printable
 
 TRAIN, TEST = "train", "test"
 # The one part of a folder that has classes at its top and is yet to be split.

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from scenetrack.cache import ArraySpec, Cache
 from scenetrack.errors import DataError
-from scenetrack.storage import cache_dir, discard, printable, replacing
+from scenetrack.system.files import cache_dir, discard, printable, replacing
 
 logger = logging.getLogger(__name__)
 

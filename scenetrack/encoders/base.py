@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from scenetrack.encoders.checks import check_images
 from scenetrack.graph import GraphBuilder
-from scenetrack.machine import available_cpus
+from scenetrack.system.machine import available_cpus
 
 _Result = TypeVar("_Result")
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from scenetrack.arrays import checked_arrays
 from scenetrack.encoders.base import pool_images
 from scenetrack.encoders.cells import cells_of
 from scenetrack.encoders.checks import check_regions, check_width, checked_rows
@@ -23,6 +22,7 @@ from scenetrack.encoders.normalisation import (
 )
 from scenetrack.errors import InputError
 from scenetrack.graph import GraphBuilder
+from scenetrack.system.arrays import checked_arrays
 
 _POWER = 0.5
 

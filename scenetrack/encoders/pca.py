@@ -11,11 +11,11 @@ from onnx import TensorProto
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.decomposition import PCA
 
-from scenetrack.arrays import checked_arrays
 from scenetrack.encoders.checks import check_width, checked_rows
 from scenetrack.encoders.grid import grid_in_graph, steps_per_unit, to_grid
 from scenetrack.errors import InputError
 from scenetrack.graph import GraphBuilder
+from scenetrack.system.arrays import checked_arrays
 
 # A product of two rows is exact while the product of their lengths is below 2**52 grid steps. A
 # row of the components has length 1 and 2**23 steps; descriptors may be 8 times as long as those

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from scenetrack.arrays import checked_arrays
 from scenetrack.encoders.base import LocalEncoder, in_threads
 from scenetrack.encoders.codebook import byte_step
 from scenetrack.encoders.elementwise import (
@@ -26,6 +25,7 @@ from scenetrack.encoders.vlad import Vlad
 from scenetrack.encoders.words import BagOfWords
 from scenetrack.errors import InputError
 from scenetrack.graph import GraphBuilder
+from scenetrack.system.arrays import checked_arrays
 
 ENCODERS: Mapping[str, type[LocalEncoder]] = {
     kind.name: kind for kind in (BagOfWords, Vlad, FisherVector)

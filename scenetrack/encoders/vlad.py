@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from scenetrack.arrays import checked_arrays
 from scenetrack.encoders.base import pool_images
 from scenetrack.encoders.cells import Cells, cells_of, sums_by_group
 from scenetrack.encoders.checks import check_regions
@@ -24,6 +23,7 @@ from scenetrack.encoders.normalisation import (
 from scenetrack.encoders.words import BagOfWords
 from scenetrack.errors import InputError
 from scenetrack.graph import GraphBuilder
+from scenetrack.system.arrays import checked_arrays
 
 # A word has at most 2**24 steps, so the sum of 2**26 descriptors 8 times as long is still exact.
 _BITS = 24

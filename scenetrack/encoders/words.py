@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from scenetrack.arrays import checked_arrays
 from scenetrack.encoders.base import pool_images
 from scenetrack.encoders.checks import check_regions, check_width, checked_rows
 from scenetrack.encoders.codebook import LARGEST_WORD_STEP, Codebook, learn_words
 from scenetrack.encoders.soft import SoftAssignment, learn_sharpness
 from scenetrack.errors import InputError
 from scenetrack.graph import GraphBuilder
+from scenetrack.system.arrays import checked_arrays
 
 ASSIGNMENTS = ("hard", "soft")
 NORMALISATIONS = ("l1", "l2", "hellinger")

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from scenetrack.errors import ModelError
 from scenetrack.records import Table
-from scenetrack.storage import printable
+from scenetrack.system.files import printable
 
 PREDICTIONS = "predictions.csv"
 _COLUMNS = ("file", "label", "predicted", "score")

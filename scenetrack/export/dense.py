@@ -36,7 +36,7 @@ from scenetrack.export.steps import steps_to
 from scenetrack.export.verify import VerifyReport, verify_against_keras
 from scenetrack.graph import GraphBuilder
 from scenetrack.runtime import OnnxModel
-from scenetrack.storage import cache_dir, replacing
+from scenetrack.system.files import cache_dir, replacing
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from scenetrack.figures.evidence import evidence_map
 from scenetrack.predictions.classifier import Batch, Classifier
 from scenetrack.predictions.evidence import covering_grid, occlusion, spread
 from scenetrack.predictions.rows import Row
-from scenetrack.storage import printable, replacing
+from scenetrack.system.files import printable, replacing
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Self
 
 from scenetrack.errors import InputError, ScenetrackError
 from scenetrack.predictions.rows import Row, as_jsonl, from_json
-from scenetrack.storage import printable
+from scenetrack.system.files import printable
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from scenetrack.data.images import IMAGE_SUFFIXES
 from scenetrack.errors import ConfigError, InputError, ScenetrackError
 from scenetrack.predictions.journal import Journal
 from scenetrack.predictions.rows import Row, as_csv, as_jsonl, cells, columns
-from scenetrack.storage import ensure_writable, lock, printable, replacing, user_path
+from scenetrack.system.files import ensure_writable, lock, printable, replacing, user_path
 
 _FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
 _MODELS = frozenset({".keras", ".onnx"})

@@ -16,7 +16,7 @@ import numpy as np
 
 from scenetrack.data.images import IMAGE_SUFFIXES
 from scenetrack.errors import InputError
-from scenetrack.storage import printable
+from scenetrack.system.files import printable
 
 STDIN = "-"
 _IN_MEMORY = 2**24

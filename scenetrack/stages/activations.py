@@ -16,7 +16,7 @@ from scenetrack.models import PATCH_NETWORK
 from scenetrack.records import Artifact, Tracker
 from scenetrack.stages.network import take
 from scenetrack.stages.result import StageResult
-from scenetrack.storage import ensure_writable, replacing, user_path
+from scenetrack.system.files import ensure_writable, replacing, user_path
 
 if TYPE_CHECKING:
     import keras

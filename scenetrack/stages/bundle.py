@@ -27,7 +27,7 @@ from scenetrack.runtime import OnnxModel
 from scenetrack.stages.finished import FinishedMethod, find_method, open_pipeline
 from scenetrack.stages.inputs import check_device, dataset_of_run, onnx_target
 from scenetrack.stages.verdicts import file_names
-from scenetrack.storage import cache_dir, printable, replacing
+from scenetrack.system.files import cache_dir, printable, replacing
 from scenetrack.tracking import find_onnx, log_bundle, registered_onnx, resolve_model, run_file
 
 logger = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from scenetrack.evaluation import (
 )
 from scenetrack.figures import comparison
 from scenetrack.records import Table
-from scenetrack.storage import ensure_writable, printable, replacing, user_path
+from scenetrack.system.files import ensure_writable, printable, replacing, user_path
 from scenetrack.tracking import RunInfo, children, resolve_run, run_file
 
 logger = logging.getLogger(__name__)

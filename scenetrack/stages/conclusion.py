@@ -19,7 +19,7 @@ from scenetrack.records import Figure, Metric, Tag, Text
 from scenetrack.stages.refit import RefitElsewhere, refit
 from scenetrack.stages.result import StageResult
 from scenetrack.stages.trial import StageFunction
-from scenetrack.storage import cache_dir, lock
+from scenetrack.system.files import cache_dir, lock
 from scenetrack.tuning.space import SearchSpace
 from scenetrack.tuning.trials import counts, saved_seconds
 from scenetrack.tuning.worker import SETTINGS

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import numpy as np
 import onnx
 
-from scenetrack.arrays import read_arrays
 from scenetrack.classifiers import FittedClassifier
 from scenetrack.data.catalog import SceneDataset
 from scenetrack.encoders import SceneEncoder
@@ -22,7 +21,8 @@ from scenetrack.export.truncate import export_truncated
 from scenetrack.graph import GraphBuilder
 from scenetrack.onnx_files import read_model
 from scenetrack.pipeline import ScenePipeline
-from scenetrack.storage import printable
+from scenetrack.system.arrays import read_arrays
+from scenetrack.system.files import printable
 from scenetrack.tracking import RunInfo, children, resolve_onnx, resolve_run, run_file
 
 if TYPE_CHECKING:

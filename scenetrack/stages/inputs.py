@@ -17,7 +17,7 @@ from scenetrack.figures import montage
 from scenetrack.graph import GraphBuilder
 from scenetrack.records import DatasetInput, Figure, Table, Tag, Tracker
 from scenetrack.runtime import OnnxModel
-from scenetrack.storage import ensure_writable, printable, user_path
+from scenetrack.system.files import ensure_writable, printable, user_path
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from scenetrack.arrays import read_arrays
 from scenetrack.bundle import build_bundle
 from scenetrack.classifiers import FittedClassifier
 from scenetrack.encoders import SceneEncoder
@@ -19,6 +18,7 @@ from scenetrack.runtime import OnnxModel
 from scenetrack.stages.bundle import milliseconds
 from scenetrack.stages.finished import Arrays, exported
 from scenetrack.stages.methods import END_TO_END
+from scenetrack.system.arrays import read_arrays
 
 _Part = TypeVar("_Part")
 

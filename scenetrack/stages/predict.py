@@ -15,7 +15,6 @@ from tqdm import tqdm
 from scenetrack.config import PredictConfig
 from scenetrack.data.images import quiet_decoding
 from scenetrack.errors import DataError, InputError
-from scenetrack.machine import available_cpus
 from scenetrack.onnx_files import read_model
 from scenetrack.predictions.classifier import Classifier, model_digest
 from scenetrack.predictions.output import (
@@ -30,7 +29,8 @@ from scenetrack.predictions.paths import PathList, find_images
 from scenetrack.predictions.rows import make_rows
 from scenetrack.providers import CPU
 from scenetrack.runtime import OnnxModel
-from scenetrack.storage import ensure_writable, user_path
+from scenetrack.system.files import ensure_writable, user_path
+from scenetrack.system.machine import available_cpus
 
 if TYPE_CHECKING:
     from scenetrack.predictions.explain import Explainer

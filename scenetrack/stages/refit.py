@@ -16,10 +16,10 @@ from optuna.trial import FrozenTrial
 from scenetrack import tracking
 from scenetrack.config import BundleConfig, EvaluatedConfig, TuneConfig
 from scenetrack.errors import ScenetrackError
-from scenetrack.interrupts import heard, held
 from scenetrack.records import Param, Tag, metrics
 from scenetrack.stages.result import MLP
 from scenetrack.stages.trial import METHOD, StageFunction
+from scenetrack.system.interrupts import heard, held
 from scenetrack.tuning.settings import trial_config
 from scenetrack.tuning.space import SearchSpace
 from scenetrack.tuning.storage import SETTLE_S, is_journal

@@ -17,10 +17,10 @@ from scenetrack import tracking
 from scenetrack.checkpoints import Checkpoint
 from scenetrack.config import EvaluatedConfig, TuneConfig
 from scenetrack.errors import InputError
-from scenetrack.interrupts import held
 from scenetrack.records import Metric, Param, Tag, Tracker, metrics
 from scenetrack.stages.latency import latency_ms
 from scenetrack.stages.result import StageResult
+from scenetrack.system.interrupts import held
 from scenetrack.tuning.settings import trial_config
 from scenetrack.tuning.space import SearchSpace
 from scenetrack.tuning.trial import TrialTracker

@@ -20,13 +20,13 @@ from scenetrack.config.texts import build_config, parsed_pairs
 from scenetrack.config.tuning import HELD_OUT
 from scenetrack.errors import ConfigError, InputError, ScenetrackError
 from scenetrack.evaluation.comparison import aligned
-from scenetrack.interrupts import heard, held
-from scenetrack.machine import available_cpus
 from scenetrack.stages.conclusion import conclude
 from scenetrack.stages.result import StageResult
 from scenetrack.stages.trial import StageFunction, trial_runner
 from scenetrack.stages.workers import become_worker, run_processes
-from scenetrack.storage import cache_dir, lock
+from scenetrack.system.files import cache_dir, lock
+from scenetrack.system.interrupts import heard, held
+from scenetrack.system.machine import available_cpus
 from scenetrack.tuning.baseline import baseline
 from scenetrack.tuning.samplers import make_pruner
 from scenetrack.tuning.space import SearchSpace, search_space

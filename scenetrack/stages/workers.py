@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from typing import Any, TextIO
 
-from scenetrack import interrupts
+from scenetrack.system import interrupts
 
 logger = logging.getLogger(__name__)
 

@@ -27,8 +27,6 @@ from mlflow.tracking.context.registry import resolve_tags
 
 from scenetrack.config import StageConfig, format_value
 from scenetrack.errors import InputError, ModelError, ScenetrackError, Terminated
-from scenetrack.interrupts import heard, held
-from scenetrack.processes import process_identity, process_tags
 from scenetrack.records import (
     Artifact,
     DatasetInput,
@@ -41,6 +39,8 @@ from scenetrack.records import (
     Tag,
     Text,
 )
+from scenetrack.system.interrupts import heard, held
+from scenetrack.system.process_identity import process_identity, process_tags
 from scenetrack.tracking.lookup import PARENT_TAG
 from scenetrack.tracking.saving import log_model
 from scenetrack.tracking.settings import same_setting, settings_of

@@ -19,8 +19,8 @@ from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
 from sqlalchemy.exc import SQLAlchemyError
 
 from scenetrack.errors import InputError, ModelError, ScenetrackError, StoreError
-from scenetrack.interrupts import held
-from scenetrack.storage import ensure_writable, lock
+from scenetrack.system.files import ensure_writable, lock
+from scenetrack.system.interrupts import held
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from mlflow.exceptions import MlflowException
 
 from scenetrack.config import TuneConfig
 from scenetrack.errors import ModelError, ScenetrackError
-from scenetrack.processes import process_tags
 from scenetrack.records import Tag
+from scenetrack.system.process_identity import process_tags
 from scenetrack.tracking.runs import MlflowTracker, end_run, one_line, open_run
 from scenetrack.tracking.store import connect, get_run, one_line_errors
 

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from scenetrack.errors import InputError, ScenetrackError
-from scenetrack.storage import ensure_writable
+from scenetrack.system.files import ensure_writable
 from scenetrack.tuning.journal import LivingJournal
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import optuna
 
-from scenetrack.interrupts import held
 from scenetrack.records import Artifact, Figure, Metric, Model, Param, Record, Tag, Tracker
+from scenetrack.system.interrupts import held
 from scenetrack.tuning.trials import SAVED_S
 
 # The curve that tells a bad training, whatever stands before it.

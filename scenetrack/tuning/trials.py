@@ -14,7 +14,7 @@ from optuna import Study
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from scenetrack.processes import process_identity
+from scenetrack.system.process_identity import process_identity
 
 logger = logging.getLogger(__name__)
 

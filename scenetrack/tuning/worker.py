@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from scenetrack.config import TuneConfig
 from scenetrack.errors import ConfigError, ScenetrackError, StoreError
-from scenetrack.interrupts import heard, held
+from scenetrack.system.interrupts import heard, held
 from scenetrack.tuning.by_number import SamplerOfTrial
 from scenetrack.tuning.samplers import make_sampler
 from scenetrack.tuning.space import SearchSpace

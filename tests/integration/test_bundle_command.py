@@ -13,11 +13,11 @@ from shipped import bundled, check_against_the_run
 from workplace import CLASSES, Workplace
 
 from scenetrack import cli, tracking
-from scenetrack.arrays import read_arrays
 from scenetrack.errors import ModelError
 from scenetrack.runtime import OnnxModel
 from scenetrack.stages.bundle import bundle_of
 from scenetrack.stages.finished import find_method, open_pipeline
+from scenetrack.system.arrays import read_arrays
 
 
 def test_every_method_of_a_run_says_what_it_said_when_it_was_tested(

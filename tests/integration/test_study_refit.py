@@ -12,7 +12,7 @@ from mlflow import entities
 from workplace import Workplace
 
 from scenetrack import cli
-from scenetrack.processes import process_tags
+from scenetrack.system.process_identity import process_tags
 
 WORDS = ["--target", "handcrafted", "--trials", "1", "--storage", "sqlite:///studies.db"]
 SMALL = ["--image-size", "48", "--codebook-size", "8", "--pca", "8", "--folds", "2"]

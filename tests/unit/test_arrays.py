@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scenetrack import arrays
-from scenetrack.arrays import read_arrays
 from scenetrack.errors import ModelError
+from scenetrack.system import arrays
+from scenetrack.system.arrays import read_arrays
 
 VALUES = {
     "codebook": np.arange(6, dtype=np.float32).reshape(2, 3),

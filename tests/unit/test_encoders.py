@@ -11,10 +11,10 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import pairwise_distances_argmin
 from threadpoolctl import threadpool_limits
 
-from scenetrack.arrays import read_arrays
 from scenetrack.encoders import BagOfWords, DescriptorPca, SceneEncoder
 from scenetrack.encoders import codebook as codebook_module
 from scenetrack.errors import InputError
+from scenetrack.system.arrays import read_arrays
 
 
 def with_codebook(words):

@@ -12,10 +12,10 @@ from sklearn.base import clone
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
-from scenetrack.arrays import read_arrays
 from scenetrack.encoders.fisher import FisherVector
 from scenetrack.encoders.mixture import DiagonalMixture
 from scenetrack.errors import InputError
+from scenetrack.system.arrays import read_arrays
 
 
 def mixture_of(weights, means, variances, centre=None):

@@ -13,13 +13,13 @@ from contextlib import AbstractContextManager, ExitStack
 import pytest
 
 from scenetrack.errors import Terminated
-from scenetrack.interrupts import heard, held, listening
+from scenetrack.system.interrupts import heard, held, listening
 
 # The signal comes inside a callback of a weak reference, which swallows what is raised there.
 _BEGUN = """
 import signal, sys, time, weakref
 from scenetrack.errors import Terminated
-from scenetrack.interrupts import held, listening
+from scenetrack.system.interrupts import held, listening
 from scenetrack.stages.workers import become_worker
 
 class Thing:

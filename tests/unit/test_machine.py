@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from scenetrack import machine
-from scenetrack.machine import available_cpus, page_lock
+from scenetrack.system import machine
+from scenetrack.system.machine import available_cpus, page_lock
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from scenetrack.predictions import output as output_module
 from scenetrack.predictions.journal import Journal
 from scenetrack.predictions.output import Stream, format_of, journalled, output_file
 from scenetrack.predictions.rows import Row, as_csv, as_jsonl
-from scenetrack.storage import lock
+from scenetrack.system.files import lock
 
 SETTINGS = {"model": "abc", "top": 2}
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from small_pipelines import svm
 
-from scenetrack.arrays import checked_arrays
 from scenetrack.classifiers import FittedClassifier
 from scenetrack.config import KERNELS
 from scenetrack.encoders import BagOfWords, FisherVector, LocalEncoder, SceneEncoder, Vlad
 from scenetrack.errors import InputError
+from scenetrack.system.arrays import checked_arrays
 
 Arrays = dict[str, NDArray[Any]]
 

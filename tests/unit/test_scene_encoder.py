@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from scenetrack.arrays import read_arrays
 from scenetrack.encoders import BagOfWords, DescriptorPca, FisherVector, SceneEncoder, Vlad
 from scenetrack.encoders import base as base_module
 from scenetrack.errors import InputError
+from scenetrack.system.arrays import read_arrays
 
 GRID = np.array([[0.25, 0.25], [0.25, 0.75], [0.75, 0.25], [0.75, 0.75]], np.float32)
 LEARN = {

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scenetrack.errors import InputError
-from scenetrack.storage import cache_dir, discard, ensure_writable, printable, user_path
+from scenetrack.system.files import cache_dir, discard, ensure_writable, printable, user_path
 
 
 def test_cache_is_where_the_environment_says(

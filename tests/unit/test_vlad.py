@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from threadpoolctl import threadpool_limits
 
-from scenetrack.arrays import read_arrays
 from scenetrack.encoders.vlad import Vlad
 from scenetrack.encoders.words import BagOfWords
 from scenetrack.errors import InputError
+from scenetrack.system.arrays import read_arrays
 
 
 def with_codebook(words, **settings):

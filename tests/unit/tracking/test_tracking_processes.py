@@ -15,7 +15,7 @@ from tracked import start
 
 from scenetrack import tracking
 from scenetrack.config import TrainMlpConfig
-from scenetrack.processes import process_tags
+from scenetrack.system.process_identity import process_tags
 
 pytestmark = pytest.mark.usefixtures("client")
 

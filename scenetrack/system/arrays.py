@@ -18,7 +18,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from scenetrack.errors import InputError, ModelError
-from scenetrack.storage import printable
+from scenetrack.system.files import printable
 
 MOST_BYTES = 4 * 2**30
 # Its square is still a float32.
