@@ -130,8 +130,8 @@ def speed_table(seconds: Mapping[str, float], images: int, against: str) -> str:
 
 def gemm_rates(budget: float) -> dict[str, float]:
     """Floating-point operations a second of float32 matrix products: NumPy's, ONNX Runtime's."""
-    from scenetrack.graph import GraphBuilder
-    from scenetrack.runtime import OnnxModel
+    from scenetrack.graphs.builder import GraphBuilder
+    from scenetrack.graphs.runtime import OnnxModel
 
     rows, inner, columns = SHAPE
     rng = np.random.default_rng(0)

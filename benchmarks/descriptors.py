@@ -114,7 +114,7 @@ def keras_steps(task: dict[str, Any], images: np.ndarray) -> tuple[int, Iterator
 def onnx_steps(task: dict[str, Any], images: np.ndarray) -> tuple[int, Iterator[np.ndarray]]:
     """Images a step, and steps that give descriptors float32 [n, patches, D] by ONNX Runtime."""
     from scenetrack.data.patches import PatchGrid
-    from scenetrack.runtime import OnnxModel
+    from scenetrack.graphs.runtime import OnnxModel
 
     model = OnnxModel(Path(task["folder"]) / task["file"], device=task["device"])
     grid = PatchGrid(SIZE, PATCH, task["stride"])

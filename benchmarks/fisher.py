@@ -25,8 +25,8 @@ from skimage.feature import fisher_vector
 from sklearn.mixture import GaussianMixture
 
 from scenetrack.encoders import FisherVector, SceneEncoder
-from scenetrack.graph import GraphBuilder
-from scenetrack.runtime import OnnxModel
+from scenetrack.graphs.builder import GraphBuilder
+from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.system.machine import available_cpus
 
 Floats = NDArray[np.float32]

@@ -59,7 +59,7 @@ def run_task(task: dict[str, Any]) -> dict[str, list[float]]:
 
 def in_bundle(folder: Path, place: int) -> Callable[[np.ndarray], object]:
     """Images uint8 [1, H, W, 3] to probabilities, by the bundle."""
-    from scenetrack.runtime import OnnxModel
+    from scenetrack.graphs.runtime import OnnxModel
 
     model = OnnxModel(folder / f"{place}.onnx", device="cpu")
     return lambda image: model.run(images=image)

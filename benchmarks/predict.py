@@ -93,7 +93,7 @@ def command(folder: Path, paths: list[str]) -> float:
 def decoding(folder: Path, paths: list[str]) -> float:
     """Seconds to decode and resize all files, in as many threads as ``predict`` uses."""
     from scenetrack.data.ahead import read_ahead
-    from scenetrack.runtime import OnnxModel
+    from scenetrack.graphs.runtime import OnnxModel
     from scenetrack.system.machine import available_cpus
 
     size = int(OnnxModel(folder / "scene.onnx", device="cpu").metadata["image_size"])
@@ -107,7 +107,7 @@ def decoding(folder: Path, paths: list[str]) -> float:
 def inference(folder: Path, paths: list[str], part: str) -> float:
     """Seconds of a graph on all images, which are decoded before the clock starts."""
     from scenetrack.data.images import load_images
-    from scenetrack.runtime import OnnxModel
+    from scenetrack.graphs.runtime import OnnxModel
 
     bundle = OnnxModel(folder / "scene.onnx", device="cpu")
     size = int(bundle.metadata["image_size"])

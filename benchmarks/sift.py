@@ -19,7 +19,7 @@ import numpy as np
 from _machine import RESULTS, machine, real_images, table, times_by_turns
 from numpy.typing import NDArray
 
-from scenetrack.runtime import OnnxModel
+from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.sift import ORIENTATIONS, SiftGrid, sift_graph
 
 SIZE, SMOOTHING = 256, 1.52

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
 from scenetrack.encoders import BagOfWords, SceneEncoder
-from scenetrack.graph import GraphBuilder
-from scenetrack.runtime import OnnxModel
+from scenetrack.graphs.builder import GraphBuilder
+from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.system.machine import available_cpus
 
 Floats = NDArray[np.float32]

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from scenetrack.cache import ArraySpec, Cache
 from scenetrack.data.images import PIXELS_VERSION
-from scenetrack.runtime import OnnxModel
+from scenetrack.graphs.runtime import OnnxModel
 
 logger = logging.getLogger(__name__)
 

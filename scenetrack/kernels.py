@@ -12,7 +12,7 @@ import numpy as np
 from onnx import TensorProto
 
 from scenetrack.features import Floats, Rows, column_parts, parts
-from scenetrack.graph import GraphBuilder
+from scenetrack.graphs.builder import GraphBuilder
 
 # Its name and gamma.
 Kernel: TypeAlias = tuple[str, float]

@@ -15,7 +15,7 @@ from scenetrack.config import AGGREGATIONS
 from scenetrack.descriptors import aggregate
 from scenetrack.encoders import SceneEncoder
 from scenetrack.errors import ModelError
-from scenetrack.runtime import OnnxModel
+from scenetrack.graphs.runtime import OnnxModel
 
 # Enough to keep the processor busy; their descriptors and patches are what takes memory.
 BATCH_SIZE = 16

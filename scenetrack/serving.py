@@ -14,7 +14,7 @@ import numpy as np
 
 from scenetrack.data.images import decoding_problem, open_image, resized, upright_rgb
 from scenetrack.errors import DataError, ModelError
-from scenetrack.runtime import OnnxModel
+from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.system.files import printable
 
 _FORMATS = "JPEG, PNG, WebP or BMP"

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from scenetrack.errors import ConfigError
-from scenetrack.graph import GraphBuilder
+from scenetrack.graphs.builder import GraphBuilder
 
 BINS, ORIENTATIONS = 4, 8
 WIDTH = BINS * BINS * ORIENTATIONS

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from scenetrack.graph import GraphBuilder
+from scenetrack.graphs.builder import GraphBuilder
 
 CLASSES = ("red", "green", "blue")
 SIZE, PATCH, STRIDE = 24, 8, 4

@@ -13,10 +13,10 @@ from scenetrack.config import COLOURS
 from scenetrack.data.patches import PatchGrid
 from scenetrack.encoders import BagOfWords, DescriptorPca, LocalEncoder, SceneEncoder
 from scenetrack.export.scales import at_scales
-from scenetrack.graph import GraphBuilder
+from scenetrack.graphs.builder import GraphBuilder
+from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.kernels import HISTOGRAM_KERNELS
 from scenetrack.pipeline import ScenePipeline
-from scenetrack.runtime import OnnxModel
 from scenetrack.sift import SiftGrid, sift_graph
 
 CLASSES = ("coast", "forest", "street")

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from scenetrack.errors import ExportError, ModelError
 from scenetrack.export.resize import resize_in_graph
-from scenetrack.graph import OPSET, GraphBuilder, Shape
-from scenetrack.runtime import WORKSPACE, OnnxModel
+from scenetrack.graphs.builder import OPSET, GraphBuilder, Shape
+from scenetrack.graphs.runtime import WORKSPACE, OnnxModel
 
 if TYPE_CHECKING:  # the pipeline needs scikit-learn, whose import takes seconds
     from scenetrack.pipeline import ScenePipeline

@@ -13,7 +13,7 @@ from onnx import TensorProto
 from scenetrack.config import KERNELS
 from scenetrack.errors import InputError
 from scenetrack.features import PREPARATIONS, Floats, Rows, checked_features, parts
-from scenetrack.graph import GraphBuilder
+from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.kernels import (
     HISTOGRAM_KERNELS,
     change_in_graph,

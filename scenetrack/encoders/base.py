@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from scenetrack.encoders.checks import check_images
-from scenetrack.graph import GraphBuilder
+from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.system.machine import available_cpus
 
 _Result = TypeVar("_Result")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from scipy.sparse import csc_array
 
-from scenetrack.graph import GraphBuilder
+from scenetrack.graphs.builder import GraphBuilder
 
 
 @dataclass(frozen=True, eq=False)

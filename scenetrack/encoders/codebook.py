@@ -15,8 +15,8 @@ from threadpoolctl import threadpool_limits
 
 from scenetrack.encoders.grid import grid_in_graph, steps_per_unit, to_grid
 from scenetrack.errors import InputError
-from scenetrack.graph import GraphBuilder
-from scenetrack.runtime import OnnxModel
+from scenetrack.graphs.builder import GraphBuilder
+from scenetrack.graphs.runtime import OnnxModel
 
 logger = logging.getLogger(__name__)
 

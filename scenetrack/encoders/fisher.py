@@ -21,7 +21,7 @@ from scenetrack.encoders.normalisation import (
     unit_length_in_graph,
 )
 from scenetrack.errors import InputError
-from scenetrack.graph import GraphBuilder
+from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.system.arrays import checked_arrays
 
 _POWER = 0.5

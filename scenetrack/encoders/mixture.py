@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from scenetrack.encoders.cells import Cells, sums_by_group
 from scenetrack.encoders.words import BagOfWords
-from scenetrack.graph import GraphBuilder
+from scenetrack.graphs.builder import GraphBuilder
 
 logger = logging.getLogger(__name__)
 

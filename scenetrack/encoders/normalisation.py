@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from scenetrack.graph import GraphBuilder
+from scenetrack.graphs.builder import GraphBuilder
 
 # Zeros stay zeros: what is divided by it is 0.
 _TINY = float(np.finfo(np.float64).tiny)

@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from scenetrack.encoders.checks import check_width, checked_rows
 from scenetrack.encoders.grid import grid_in_graph, steps_per_unit, to_grid
 from scenetrack.errors import InputError
-from scenetrack.graph import GraphBuilder
+from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.system.arrays import checked_arrays
 
 # A product of two rows is exact while the product of their lengths is below 2**52 grid steps. A

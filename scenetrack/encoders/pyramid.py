@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from scenetrack.encoders.base import LocalEncoder, in_threads
 from scenetrack.encoders.checks import check_images
 from scenetrack.errors import InputError
-from scenetrack.graph import GraphBuilder
+from scenetrack.graphs.builder import GraphBuilder
 
 
 def parse_level(level: str) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from scenetrack.encoders.pyramid import SpatialPyramid
 from scenetrack.encoders.vlad import Vlad
 from scenetrack.encoders.words import BagOfWords
 from scenetrack.errors import InputError
-from scenetrack.graph import GraphBuilder
+from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.system.arrays import checked_arrays
 
 ENCODERS: Mapping[str, type[LocalEncoder]] = {

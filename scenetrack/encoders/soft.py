@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenetrack.encoders.codebook import Codebook
-from scenetrack.graph import GraphBuilder
+from scenetrack.graphs.builder import GraphBuilder
 
 # The best number of neighbours in the paper's figure 4, on data sets like ours.
 _NEIGHBOURS = 5

@@ -22,7 +22,7 @@ from scenetrack.encoders.normalisation import (
 )
 from scenetrack.encoders.words import BagOfWords
 from scenetrack.errors import InputError
-from scenetrack.graph import GraphBuilder
+from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.system.arrays import checked_arrays
 
 # A word has at most 2**24 steps, so the sum of 2**26 descriptors 8 times as long is still exact.

@@ -15,7 +15,7 @@ from scenetrack.encoders.checks import check_regions, check_width, checked_rows
 from scenetrack.encoders.codebook import LARGEST_WORD_STEP, Codebook, learn_words
 from scenetrack.encoders.soft import SoftAssignment, learn_sharpness
 from scenetrack.errors import InputError
-from scenetrack.graph import GraphBuilder
+from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.system.arrays import checked_arrays
 
 ASSIGNMENTS = ("hard", "soft")

@@ -34,8 +34,8 @@ from scenetrack.export.pixels import BatchedPatches, GridSource, SpaceToDepth, S
 from scenetrack.export.precision import with_precision
 from scenetrack.export.steps import steps_to
 from scenetrack.export.verify import VerifyReport, verify_against_keras
-from scenetrack.graph import GraphBuilder
-from scenetrack.runtime import OnnxModel
+from scenetrack.graphs.builder import GraphBuilder
+from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.system.files import cache_dir, replacing
 
 logger = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ from scenetrack.export.keras_layers import (
 )
 from scenetrack.export.pixels import PixelSource
 from scenetrack.export.steps import Step, is_network, steps_to, uses
-from scenetrack.graph import GraphBuilder
+from scenetrack.graphs.builder import GraphBuilder
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from scenetrack.export.steps import Step
-from scenetrack.graph import GraphBuilder
+from scenetrack.graphs.builder import GraphBuilder
 
 Tensors: TypeAlias = Sequence[str]
 Converter: TypeAlias = Callable[[GraphBuilder, Step, Tensors], str | None]

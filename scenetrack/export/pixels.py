@@ -19,7 +19,7 @@ from functools import cached_property
 import numpy as np
 from onnx import TensorProto
 
-from scenetrack.graph import GraphBuilder
+from scenetrack.graphs.builder import GraphBuilder
 
 CHANNELS = 3
 

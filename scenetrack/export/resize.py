@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
-from scenetrack.graph import GraphBuilder
+from scenetrack.graphs.builder import GraphBuilder
 
 # Pillow's fixed point: weights are multiples of 2**-22, sums are rounded to whole grey levels.
 _PRECISION_BITS = 22

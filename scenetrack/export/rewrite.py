@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from scenetrack.graph import check_model
+from scenetrack.graphs.builder import check_model
 
 # Operators that only move values about; what moves is their first input.
 MOVES = frozenset(

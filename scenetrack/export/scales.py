@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from scenetrack.data.patches import PatchGrid
 from scenetrack.export.resize import resize_in_graph
-from scenetrack.graph import GraphBuilder
+from scenetrack.graphs.builder import GraphBuilder
 
 
 def at_scales(

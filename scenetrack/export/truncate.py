@@ -24,7 +24,7 @@ from scenetrack.export.pixels import WholeImages
 from scenetrack.export.precision import with_precision
 from scenetrack.export.steps import layer_tensors, producer
 from scenetrack.export.verify import verify_against_keras, verify_precision
-from scenetrack.graph import IR_VERSION, OPSET, GraphBuilder, check_model
+from scenetrack.graphs.builder import IR_VERSION, OPSET, GraphBuilder, check_model
 from scenetrack.system.files import ensure_writable, replacing
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from scenetrack.errors import ExportError
-from scenetrack.runtime import OnnxModel
+from scenetrack.graphs.runtime import OnnxModel
 
 BATCH_SIZES = (1, 7)
 

@@ -10,7 +10,7 @@ from keras import ops
 from sklearn.decomposition import PCA
 
 if TYPE_CHECKING:
-    from scenetrack.graph import GraphBuilder
+    from scenetrack.graphs.builder import GraphBuilder
 
 
 @keras.saving.register_keras_serializable("scenetrack")

@@ -16,7 +16,7 @@ import numpy as np
 from scenetrack.data.ahead import read_ahead
 from scenetrack.data.patches import PatchGrid
 from scenetrack.errors import ConfigError, ModelError
-from scenetrack.runtime import OnnxModel
+from scenetrack.graphs.runtime import OnnxModel
 
 _NEEDED = frozenset({"probabilities", "label", "scores"})
 # Side in pixels; a bundle that asks for more would take the machine's memory.

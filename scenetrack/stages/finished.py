@@ -18,8 +18,8 @@ from scenetrack.data.catalog import SceneDataset
 from scenetrack.encoders import SceneEncoder
 from scenetrack.errors import ConfigError, InputError, ModelError
 from scenetrack.export.truncate import export_truncated
-from scenetrack.graph import GraphBuilder
-from scenetrack.onnx_files import read_model
+from scenetrack.graphs.builder import GraphBuilder
+from scenetrack.graphs.files import read_model
 from scenetrack.pipeline import ScenePipeline
 from scenetrack.system.arrays import read_arrays
 from scenetrack.system.files import printable

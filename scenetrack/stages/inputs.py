@@ -14,9 +14,9 @@ from scenetrack.data.catalog import SceneDataset, Split, load_dataset, stratifie
 from scenetrack.data.images import load_images
 from scenetrack.errors import ConfigError, InputError
 from scenetrack.figures import montage
-from scenetrack.graph import GraphBuilder
+from scenetrack.graphs.builder import GraphBuilder
+from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.records import DatasetInput, Figure, Table, Tag, Tracker
-from scenetrack.runtime import OnnxModel
 from scenetrack.system.files import ensure_writable, printable, user_path
 
 logger = logging.getLogger(__name__)

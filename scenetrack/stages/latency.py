@@ -12,9 +12,9 @@ import numpy as np
 from scenetrack.bundle import build_bundle
 from scenetrack.classifiers import FittedClassifier
 from scenetrack.encoders import SceneEncoder
-from scenetrack.onnx_files import read_model
+from scenetrack.graphs.files import read_model
+from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.pipeline import ScenePipeline
-from scenetrack.runtime import OnnxModel
 from scenetrack.stages.bundle import milliseconds
 from scenetrack.stages.finished import Arrays, exported
 from scenetrack.stages.methods import END_TO_END

@@ -15,9 +15,9 @@ from scenetrack.classifiers import FittedClassifier
 from scenetrack.config import LayerSvmConfig
 from scenetrack.errors import ConfigError
 from scenetrack.export.truncate import joined_output
+from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.kernels import HISTOGRAM_KERNELS
 from scenetrack.records import Metric, Tracker
-from scenetrack.runtime import OnnxModel
 from scenetrack.stages.inputs import SceneImages
 from scenetrack.stages.methods import Comparison, Features
 from scenetrack.stages.network import choose_network, export_descriptor

@@ -19,9 +19,10 @@ from scenetrack.errors import ModelError
 from scenetrack.export.dense import Dense
 from scenetrack.export.scales import at_scales
 from scenetrack.export.truncate import export_truncated, find_layers, joined_output
+from scenetrack.graphs.digest import model_digest
+from scenetrack.graphs.files import read_model
+from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.models import PATCH_NETWORK, build_model
-from scenetrack.onnx_digest import model_digest
-from scenetrack.onnx_files import read_model
 from scenetrack.records import (
     Metric,
     Model,
@@ -32,7 +33,6 @@ from scenetrack.records import (
     Tracker,
     metrics,
 )
-from scenetrack.runtime import OnnxModel
 from scenetrack.stages.inputs import SceneImages, check_device, open_images
 from scenetrack.stages.methods import check_cross_validation
 from scenetrack.training import load_model

@@ -15,7 +15,9 @@ from tqdm import tqdm
 from scenetrack.config import PredictConfig
 from scenetrack.data.images import quiet_decoding
 from scenetrack.errors import DataError, InputError
-from scenetrack.onnx_files import read_model
+from scenetrack.graphs.files import read_model
+from scenetrack.graphs.providers import CPU
+from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.predictions.classifier import Classifier, model_digest
 from scenetrack.predictions.output import (
     Output,
@@ -27,8 +29,6 @@ from scenetrack.predictions.output import (
 )
 from scenetrack.predictions.paths import PathList, find_images
 from scenetrack.predictions.rows import make_rows
-from scenetrack.providers import CPU
-from scenetrack.runtime import OnnxModel
 from scenetrack.system.files import ensure_writable, user_path
 from scenetrack.system.machine import available_cpus
 

@@ -52,7 +52,7 @@ ROOMS = (
     "cli",
     "__main__",
 )
-ONLY_IMPORTER = {"mlflow": "tracking", "onnxruntime": "runtime.py"}
+ONLY_IMPORTER = {"mlflow": "tracking", "onnxruntime": "graphs"}
 EXECUTE_ON_LOAD = {"pickle", "cloudpickle", "joblib", "dill", "marshal", "shelve"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -90,7 +90,7 @@ def own_imports(file: Path) -> set[str]:
     names = {module_name(other) for other in FILES}
     found = set()
     for name in imported(used_at_run_time(ast.parse(file.read_text(encoding="utf-8")))):
-        # ``from scenetrack.graph import GraphBuilder`` names an attribute of the module.
+        # ``from scenetrack.graphs.builder import GraphBuilder`` names an attribute of the module.
         candidates = [name, name.rpartition(".")[0]]
         found.update(next(([c] for c in candidates if c in names), []))
     return found - {"scenetrack"}

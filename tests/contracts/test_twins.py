@@ -20,8 +20,8 @@ from scenetrack.encoders import (
     SceneEncoder,
     Vlad,
 )
-from scenetrack.graph import GraphBuilder
-from scenetrack.runtime import OnnxModel
+from scenetrack.graphs.builder import GraphBuilder
+from scenetrack.graphs.runtime import OnnxModel
 
 counts = pytest.mark.parametrize("count", [1, 7])
 

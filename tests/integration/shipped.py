@@ -12,7 +12,7 @@ from workplace import CLASSES, PER_CLASS
 
 from scenetrack import cli, tracking
 from scenetrack.data.images import decode_image
-from scenetrack.runtime import OnnxModel
+from scenetrack.graphs.runtime import OnnxModel
 
 
 def bundled(*words: str) -> OnnxModel:

@@ -19,8 +19,8 @@ from scenetrack.config import KERNELS
 from scenetrack.data.catalog import Split, load_dataset
 from scenetrack.data.images import load_images
 from scenetrack.encoders import SceneEncoder
+from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.pipeline import ScenePipeline
-from scenetrack.runtime import OnnxModel
 
 REAL_SIZE = 64
 RUN = """

@@ -14,7 +14,7 @@ from workplace import CLASSES, Workplace
 
 from scenetrack import cli, tracking
 from scenetrack.errors import ModelError
-from scenetrack.runtime import OnnxModel
+from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.stages.bundle import bundle_of
 from scenetrack.stages.finished import find_method, open_pipeline
 from scenetrack.system.arrays import read_arrays

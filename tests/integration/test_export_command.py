@@ -17,7 +17,7 @@ from scenetrack import cli, tracking
 from scenetrack.data.images import load_images
 from scenetrack.data.patches import PatchGrid
 from scenetrack.export.verify import relative_error, row_cosines
-from scenetrack.runtime import OnnxModel
+from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.training import load_model
 
 

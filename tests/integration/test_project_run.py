@@ -16,7 +16,7 @@ from workplace import CLASSES, PER_CLASS, TINY_PATCHES, Workplace
 from scenetrack import tracking
 from scenetrack.config import PatchBowConfig
 from scenetrack.data.catalog import load_dataset
-from scenetrack.runtime import OnnxModel
+from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.training import load_model
 
 METHODS = {"end to end", "bag of words linear svm", "bag of words rbf svm"}

@@ -19,8 +19,8 @@ from google.protobuf.message import Message
 from onnx import TensorProto, helper
 
 from scenetrack.errors import ModelError
-from scenetrack.graph import GraphBuilder
-from scenetrack.runtime import OnnxModel
+from scenetrack.graphs.builder import GraphBuilder
+from scenetrack.graphs.runtime import OnnxModel
 
 NUMBERS = (0, 1, -1, 2, 3, 7, 255, 2**20, 2**31 - 1, -(2**31), 2**31, 2**40, 2**63 - 1, -(2**63))
 OPERATORS = ["EPContext", *sorted({schema.name for schema in onnx.defs.get_all_schemas()})]

@@ -25,9 +25,9 @@ from small_pipelines import (
 from scenetrack.bundle import build_bundle, verify_bundle, with_evidence
 from scenetrack.config import AGGREGATIONS, KERNELS
 from scenetrack.errors import ExportError, ModelError
-from scenetrack.graph import IR_VERSION, OPSET
+from scenetrack.graphs.builder import IR_VERSION, OPSET
+from scenetrack.graphs.runtime import WORKSPACE, OnnxModel
 from scenetrack.pipeline import ScenePipeline
-from scenetrack.runtime import WORKSPACE, OnnxModel
 
 kernels = pytest.mark.parametrize("kernel", ["", *KERNELS])
 

@@ -25,8 +25,8 @@ from scenetrack.config import AGGREGATIONS
 from scenetrack.encoders import BagOfWords, FisherVector, LocalEncoder, Vlad
 from scenetrack.errors import ModelError
 from scenetrack.export.scales import positions
+from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.pipeline import ScenePipeline
-from scenetrack.runtime import OnnxModel
 
 NETWORKS = {
     "sizes": lambda: (sizes_network(), positions(SIZES)),

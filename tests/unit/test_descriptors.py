@@ -16,8 +16,8 @@ from scenetrack.data.patches import PatchGrid
 from scenetrack.descriptors import Descriptor, LocalDescriptors, aggregate
 from scenetrack.export.dense import Dense
 from scenetrack.export.truncate import export_truncated
+from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.models import build_model
-from scenetrack.runtime import OnnxModel
 
 
 @pytest.fixture(scope="module")

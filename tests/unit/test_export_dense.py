@@ -21,9 +21,9 @@ from scenetrack.export.pixels import GridSource
 from scenetrack.export.steps import layer_tensors
 from scenetrack.export.truncate import export_truncated, find_layer
 from scenetrack.export.verify import relative_error, row_cosines
-from scenetrack.graph import GraphBuilder
+from scenetrack.graphs.builder import GraphBuilder
+from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.models import build_model
-from scenetrack.runtime import OnnxModel
 
 CLOSE = 3e-6
 SIDE = 6

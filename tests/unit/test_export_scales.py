@@ -12,9 +12,9 @@ from scenetrack.data.patches import PatchGrid
 from scenetrack.export.dense import build_dense
 from scenetrack.export.scales import at_scales, positions
 from scenetrack.export.truncate import joined_output
+from scenetrack.graphs.digest import model_digest
+from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.models import build_model
-from scenetrack.onnx_digest import model_digest
-from scenetrack.runtime import OnnxModel
 
 GRIDS = [PatchGrid(size, 6, 3) for size in (24, 18, 9)]
 

@@ -8,7 +8,7 @@ from onnx.reference import ReferenceEvaluator
 
 import scenetrack
 from scenetrack.errors import ExportError
-from scenetrack.graph import GraphBuilder
+from scenetrack.graphs.builder import GraphBuilder
 
 
 def affine_graph() -> GraphBuilder:

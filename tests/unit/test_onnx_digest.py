@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto
 
 from scenetrack.errors import ModelError
-from scenetrack.graph import GraphBuilder
-from scenetrack.onnx_digest import model_digest
+from scenetrack.graphs.builder import GraphBuilder
+from scenetrack.graphs.digest import model_digest
 
 
 def small_model(weight: float = 2.0) -> onnx.ModelProto:

@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from scenetrack import onnx_files
 from scenetrack.errors import ModelError
-from scenetrack.graph import GraphBuilder
-from scenetrack.onnx_files import check_model_file, one_line, read_model
-from scenetrack.runtime import OnnxModel
+from scenetrack.graphs import files as onnx_files
+from scenetrack.graphs.builder import GraphBuilder
+from scenetrack.graphs.files import check_model_file, one_line, read_model
+from scenetrack.graphs.runtime import OnnxModel
 
 WEIGHTS = np.arange(12, dtype=np.float32).reshape(4, 3)
 INPUT = np.ones((2, 4), np.float32)

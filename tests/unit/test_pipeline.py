@@ -9,7 +9,7 @@ import pytest
 from small_pipelines import CLASSES, SIZE, image_pipeline, patch_pipeline, scenes, whole_network
 
 from scenetrack.errors import ModelError
-from scenetrack.graph import GraphBuilder
+from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.pipeline import ScenePipeline
 
 

@@ -15,8 +15,8 @@ from scenetrack.export.half import halve_columns
 from scenetrack.export.precision import with_precision
 from scenetrack.export.quantise import quantise_columns
 from scenetrack.export.rewrite import without_gemm
-from scenetrack.graph import GraphBuilder
-from scenetrack.runtime import OnnxModel
+from scenetrack.graphs.builder import GraphBuilder
+from scenetrack.graphs.runtime import OnnxModel
 
 SIDE = 8
 PIXELS = 3 * SIDE**2

@@ -17,10 +17,10 @@ from PIL import Image
 
 from scenetrack import cli
 from scenetrack.errors import ModelError
+from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.predictions.classifier import Classifier
 from scenetrack.predictions.journal import Journal
 from scenetrack.predictions.rows import Row
-from scenetrack.runtime import OnnxModel
 
 COLOURS = {"r.png": (200, 0, 0), "g.png": (9, 99, 50), "b.png": (1, 2, 250)}
 LABELS = {"r.png": "red", "g.png": "green", "b.png": "blue"}

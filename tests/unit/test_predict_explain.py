@@ -19,13 +19,13 @@ from scenetrack.data.patches import PatchGrid
 from scenetrack.errors import ModelError
 from scenetrack.figures import style
 from scenetrack.figures.evidence import evidence_map
-from scenetrack.onnx_files import read_model
+from scenetrack.graphs.files import read_model
+from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.predictions.classifier import Classifier
 from scenetrack.predictions.evidence import covering_grid, occlusion, spread
 from scenetrack.predictions.explain import Explainer, PictureNames
 from scenetrack.predictions.rows import make_rows
 from scenetrack.records import Figure
-from scenetrack.runtime import OnnxModel
 
 
 def red_share(images: np.ndarray) -> np.ndarray:

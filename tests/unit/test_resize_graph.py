@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from scenetrack.export.resize import resize_in_graph
-from scenetrack.graph import GraphBuilder
-from scenetrack.runtime import OnnxModel
+from scenetrack.graphs.builder import GraphBuilder
+from scenetrack.graphs.runtime import OnnxModel
 
 
 @cache

@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from scenetrack import providers, runtime
 from scenetrack.errors import ModelError, ScenetrackError
-from scenetrack.graph import GraphBuilder
-from scenetrack.onnx_files import ModelFile
-from scenetrack.providers import CPU, CUDA, TENSORRT, TENSORRT_SWITCH
-from scenetrack.runtime import OnnxModel
+from scenetrack.graphs import providers, runtime
+from scenetrack.graphs.builder import GraphBuilder
+from scenetrack.graphs.files import ModelFile
+from scenetrack.graphs.providers import CPU, CUDA, TENSORRT, TENSORRT_SWITCH
+from scenetrack.graphs.runtime import OnnxModel
 
 
 def sums_model(metadata: dict[str, str] | None = None) -> bytes:

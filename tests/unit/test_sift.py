@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 
 from scenetrack.data.demo import draw_scene
 from scenetrack.errors import ConfigError
-from scenetrack.runtime import OnnxModel
+from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.sift import STEPS_PER_UNIT, SiftGrid, sift_graph
 
 Bytes = NDArray[np.uint8]

@@ -22,7 +22,7 @@ from tracked import picture, scoring_server, start
 from scenetrack import tracking
 from scenetrack.data.images import load_images
 from scenetrack.errors import DataError, ModelError
-from scenetrack.runtime import OnnxModel
+from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.serving import SceneClassifier
 
 RED, BLUE = picture((250, 10, 20)), picture((5, 5, 200), "JPEG")

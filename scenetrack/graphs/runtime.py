@@ -16,8 +16,8 @@ import numpy as np
 
 from scenetrack.config.base import DEVICES
 from scenetrack.errors import ModelError, ScenetrackError
-from scenetrack.onnx_files import IN_MEMORY, ModelFile, check_model_file, one_line
-from scenetrack.providers import CPU, Providers, provider_lists
+from scenetrack.graphs.files import IN_MEMORY, ModelFile, check_model_file, one_line
+from scenetrack.graphs.providers import CPU, Providers, provider_lists
 from scenetrack.system.files import printable
 from scenetrack.system.machine import available_cpus, page_lock
 

@@ -9,7 +9,7 @@ import os
 from contextlib import redirect_stdout
 from typing import Any, TypeAlias
 
-from scenetrack.onnx_files import ModelFile
+from scenetrack.graphs.files import ModelFile
 from scenetrack.system.files import cache_dir
 
 logger = logging.getLogger(__name__)
