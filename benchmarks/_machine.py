@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scenetrack.bench import processor_name
 from scenetrack.data.catalog import load_dataset
 from scenetrack.data.images import load_images
+from scenetrack.networks.vgg16_benchmark import processor_name
 
 RESULTS = Path(__file__).parent / "results"
 SHAPE = (2048, 4096, 2048)  # of the matrix product that stands for the machine's peak

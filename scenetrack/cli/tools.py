@@ -174,10 +174,10 @@ def _bench_group() -> click.Group:
 
 def _bench_vgg16(batch: int, device: str, repeats: int | None) -> None:
     prepare_process()
-    from scenetrack import stages
-    from scenetrack.bench import bench_vgg16
+    from scenetrack.networks.keras_import import import_keras
+    from scenetrack.networks.vgg16_benchmark import bench_vgg16
 
-    stages.import_keras()
+    import_keras()
     click.echo(bench_vgg16(batch, device, repeats))
 
 

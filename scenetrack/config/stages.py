@@ -26,6 +26,7 @@ AUGMENTATIONS = ("flip", "shift", "zoom", "brightness")
 AGGREGATIONS = ("mean", "max", "vote")
 SAMPLINGS = ("random", "grid")
 
+PATCH_NETWORK = "patch_mlp"  # the network that takes patches of an image
 MOST_WEIGHTS = 500_000_000  # 6 GB while training with adamw
 
 
@@ -50,7 +51,13 @@ class EvaluatedConfig(DataConfig):
 
 @dataclass(frozen=True)
 class TrainingConfig(EvaluatedConfig):
-    """A stage that trains a network."""
+    """A stage that trains a network.
+
+    Attributes:
+        network: its name in ``networks.registry``.
+    """
+
+    network: ClassVar[str]
 
     preset: str = param("", "Named settings that replace the defaults: course, best or tuned.")
     resume: str = param("", "Run id of a killed training to go on with from its last epoch.")
@@ -114,6 +121,7 @@ class TrainMlpConfig(TrainingConfig):
     """Task 1: an MLP on whole images made small."""
 
     stage: ClassVar[str] = "train_mlp"
+    network: ClassVar[str] = "mlp"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "course": {
             "image_size": 32,
@@ -187,6 +195,7 @@ class PatchBowConfig(DeviceConfig, EncodingConfig, TrainingConfig):
     """Task 5: patch MLP, its patch descriptors encoded, and SVMs."""
 
     stage: ClassVar[str] = "patch_bow"
+    network: ClassVar[str] = PATCH_NETWORK
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "course": {
             "image_size": 256,

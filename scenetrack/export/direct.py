@@ -148,9 +148,9 @@ class _Conversion:
         own = type(layer).__module__
         if is_identity(layer):
             return pixels
-        if name == "ContrastNormalization" and own == "scenetrack.models.layers":
+        if name == "ContrastNormalization" and own == "scenetrack.networks.layers":
             return dataclasses.replace(pixels, contrast=layer.offset) if _is_raw(pixels) else None
-        if name == "Whitening" and own == "scenetrack.models.layers" and pixels.flat:
+        if name == "Whitening" and own == "scenetrack.networks.layers" and pixels.flat:
             projection = np.asarray(layer.projection, np.float64)
             return self._product(
                 pixels, projection, -np.asarray(layer.center, np.float64) @ projection

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import logging
-import os
-import sys
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from typing import Any
 
 from scenetrack.cache import chosen_bound
-from scenetrack.checkpoints import Checkpoint
 from scenetrack.config import (
     ActivationsConfig,
     DataConfig,
@@ -24,6 +19,8 @@ from scenetrack.config import (
     format_value,
 )
 from scenetrack.errors import ConfigError
+from scenetrack.networks.checkpoints import Checkpoint
+from scenetrack.networks.keras_import import import_keras
 from scenetrack.records import Tag, Tracker
 from scenetrack.stages.result import StageResult
 
@@ -128,29 +125,6 @@ def stage_function(stage: str) -> Callable[[Any, Tracker], StageResult]:
     return function
 
 
-def import_keras() -> None:
-    """Import Keras and TensorFlow without the messages that their libraries write on the way.
-
-    For notebooks, before any other part of the package that needs Keras.
-    """
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _silent_native_stderr():
-        importlib.import_module("keras")
-    logger = logging.getLogger("tensorflow")
-    if _is_worth_saying not in logger.filters:
-        logger.addFilter(_is_worth_saying)
-
-
-def _is_worth_saying(record: logging.LogRecord) -> bool:
-    """Whether a message of TensorFlow's is no advice to whoever writes its loops.
-
-    It takes the functions of several networks in one process for one that is traced again and
-    again, because it tells them apart by addresses, which are used again too.
-    """
-    return "triggered tf.function retracing" not in record.getMessage()
-
-
 def run_name(config: StageConfig) -> str:
     """The stage and its main settings, as the MLflow UI lists it."""
     settings = config.as_params()
@@ -180,17 +154,3 @@ def resumed_config(config: TrainingConfig, given: Collection[str] = ()) -> Train
                 f"run {config.resume}. Received: {format_value(value)}; leave it out"
             )
     return dataclasses.replace(saved, resume=config.resume)
-
-
-@contextmanager
-def _silent_native_stderr() -> Iterator[None]:
-    """TensorFlow's libraries write to file descriptor 2 on import, whatever its log level says."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

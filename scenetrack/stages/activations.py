@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scenetrack.config import ActivationsConfig
+from scenetrack.config import PATCH_NETWORK, ActivationsConfig
 from scenetrack.data.images import load_images
 from scenetrack.data.patches import PatchGrid
 from scenetrack.errors import InputError
 from scenetrack.export.truncate import find_layer, layer_names
 from scenetrack.figures import activations as draw_activations
-from scenetrack.models import PATCH_NETWORK
 from scenetrack.records import Artifact, Tracker
 from scenetrack.stages.network import take
 from scenetrack.stages.result import StageResult

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scenetrack.config import ExportConfig
+from scenetrack.config import PATCH_NETWORK, ExportConfig
 from scenetrack.data.images import load_images
 from scenetrack.descriptors import aggregate
 from scenetrack.errors import ConfigError, InputError, ModelError
 from scenetrack.export.dense import Dense
 from scenetrack.export.truncate import ExportReport, export_truncated, find_layer
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.models import PATCH_NETWORK
 from scenetrack.stages.activations import layer_table
 from scenetrack.stages.inputs import check_device, dataset_of_run, onnx_target
 from scenetrack.stages.network import descriptor_metadata, take

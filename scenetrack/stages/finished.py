@@ -246,11 +246,11 @@ def _network_alone(
     found: FinishedMethod, dataset: SceneDataset | None, device: str
 ) -> ScenePipeline:
     """A Keras network of whole images, exported now."""
-    from scenetrack.stages import import_keras
+    from scenetrack.networks.keras_import import import_keras
 
     import_keras()
+    from scenetrack.config import PATCH_NETWORK
     from scenetrack.data.images import load_images
-    from scenetrack.models import PATCH_NETWORK
     from scenetrack.stages.network import take
 
     network = take(found.model, "")

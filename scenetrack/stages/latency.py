@@ -64,7 +64,7 @@ def _part(path: Path, read: Callable[[Arrays], _Part]) -> _Part | None:
 
 
 def _of_keras(path: Path) -> ScenePipeline:
-    from scenetrack.training import load_model
+    from scenetrack.networks.training import load_model
 
     network = load_model(path)
     return ScenePipeline(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scenetrack import __version__
-from scenetrack.config import LayerSvmConfig, PatchBowConfig
+from scenetrack.config import PATCH_NETWORK, LayerSvmConfig, PatchBowConfig
 from scenetrack.data.patches import PatchGrid
 from scenetrack.errors import ModelError
 from scenetrack.export.dense import Dense
@@ -22,7 +22,8 @@ from scenetrack.export.truncate import export_truncated, find_layers, joined_out
 from scenetrack.graphs.digest import model_digest
 from scenetrack.graphs.files import read_model
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.models import PATCH_NETWORK, build_model
+from scenetrack.networks.registry import build_network
+from scenetrack.networks.training import load_model
 from scenetrack.records import (
     Metric,
     Model,
@@ -35,7 +36,6 @@ from scenetrack.records import (
 )
 from scenetrack.stages.inputs import SceneImages, check_device, open_images
 from scenetrack.stages.methods import check_cross_validation
-from scenetrack.training import load_model
 
 if TYPE_CHECKING:
     import keras
@@ -104,13 +104,13 @@ def choose_network(
     """
     check_device(config)
     taken = take(config.model, config.experiment) if config.model else None
-    planned = taken or build_model(config, classes=2)
+    planned = taken or build_network(config, classes=2)
     check_fits(planned, size_parameter, getattr(config, size_parameter))
     layers = find_layers(planned, config.layer)
     images = open_images(config, tracker, config.image_size, config.validation)
     check_cross_validation(images.dataset)
     classes = len(images.dataset.class_names)
-    network = taken or build_model(config, classes)
+    network = taken or build_network(config, classes)
     check_classes(network, classes)
     return ChosenNetwork(network, taken is None, layers, images)
 

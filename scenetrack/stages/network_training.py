@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scenetrack.cache import Cache
-from scenetrack.checkpoints import Checkpoint
 from scenetrack.config import TrainingConfig
 from scenetrack.errors import ModelError
 from scenetrack.figures import LayerRow, learning_curves, topology
+from scenetrack.networks.checkpoints import Checkpoint
+from scenetrack.networks.training import Batches, TrainResult, fit, load_model, save_model
 from scenetrack.records import Metric, Model, Param, Tag, TensorSpec, Text, Tracker, metrics
 from scenetrack.stages.inputs import SceneImages
 from scenetrack.stages.reuse import (
@@ -24,7 +25,6 @@ from scenetrack.stages.reuse import (
     keep_network,
     network_key,
 )
-from scenetrack.training import Batches, TrainResult, fit, load_model, save_model
 
 if TYPE_CHECKING:
     import keras

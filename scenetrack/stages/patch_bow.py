@@ -17,7 +17,7 @@ from scenetrack.errors import ConfigError
 from scenetrack.export.dense import Dense
 from scenetrack.export.scales import positions
 from scenetrack.export.truncate import joined_output
-from scenetrack.models import learn_whitening, whitening_samples
+from scenetrack.networks.patch_mlp import learn_whitening, whitening_samples
 from scenetrack.records import Tracker
 from scenetrack.stages.encoding import (
     DescribedSplits,

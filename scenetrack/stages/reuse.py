@@ -26,7 +26,7 @@ from scenetrack.encoders import SceneEncoder
 from scenetrack.stages.inputs import SceneImages
 
 if TYPE_CHECKING:
-    from scenetrack.training import TrainResult
+    from scenetrack.networks.training import TrainResult
 
 NETWORKS, ENCODERS = "networks", "encoders"
 
@@ -88,7 +88,7 @@ def network_key(name: str, images: SceneImages, config: TrainingConfig) -> dict[
 def find_network(key: Mapping[str, str]) -> KeptNetwork | None:
     """The network that was trained so before, if it is kept."""
     # Encoders alone need no Keras.
-    from scenetrack.training import TrainResult
+    from scenetrack.networks.training import TrainResult
 
     found = open_archive(NETWORKS, key)
     if found is None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from scenetrack.config import TrainMlpConfig
 from scenetrack.data.augment import ImageBatches
-from scenetrack.models import build_model
+from scenetrack.networks.registry import build_network
 from scenetrack.records import Tag, Tracker, metrics
 from scenetrack.stages.inputs import SceneImages, open_images
 from scenetrack.stages.network_training import TrainingData, train
@@ -30,7 +30,7 @@ def train_mlp(config: TrainMlpConfig, tracker: Tracker) -> StageResult:
     tracker.log(Tag("descriptor", "none"), Tag("encoder", "none"), Tag("classifier", "network"))
     images = open_images(config, tracker, config.image_size, config.validation)
     dataset = images.dataset
-    network = build_model(config, len(dataset.class_names))
+    network = build_network(config, len(dataset.class_names))
     with tempfile.TemporaryDirectory() as folder:
         train_on_images(network, images, config, tracker, Path(folder))
     held_out = images.held_out

@@ -14,9 +14,9 @@ from typing import Any, TypeAlias
 import optuna
 
 from scenetrack import tracking
-from scenetrack.checkpoints import Checkpoint
 from scenetrack.config import EvaluatedConfig, TuneConfig
 from scenetrack.errors import InputError
+from scenetrack.networks.checkpoints import Checkpoint
 from scenetrack.records import Metric, Param, Tag, Tracker, metrics
 from scenetrack.stages.latency import latency_ms
 from scenetrack.stages.result import StageResult

@@ -13,7 +13,7 @@ from workplace import TINY_MLP, TINY_PATCHES, Workplace, finished, flags
 
 from scenetrack import cli, tracking
 from scenetrack.data.images import load_images
-from scenetrack.training import load_model
+from scenetrack.networks.training import load_model
 
 SVM_WORDS = ["--kernels", "linear,rbf", "--folds", "2"]
 

@@ -18,7 +18,7 @@ from scenetrack.data.images import load_images
 from scenetrack.data.patches import PatchGrid
 from scenetrack.export.verify import relative_error, row_cosines
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.training import load_model
+from scenetrack.networks.training import load_model
 
 
 def export(capsys: pytest.CaptureFixture[str], *words: str) -> str:

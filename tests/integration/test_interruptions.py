@@ -13,8 +13,8 @@ from mlflow import entities
 from workplace import TINY_MLP, TINY_PATCHES, Workplace, finished
 
 from scenetrack import cli
-from scenetrack.checkpoints import Checkpoint
 from scenetrack.config import TrainMlpConfig
+from scenetrack.networks.checkpoints import Checkpoint
 
 SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGKILL": -9}
 FINAL = ("test/accuracy", "test/accuracy_low", "test/accuracy_high", "test/macro_f1")

@@ -17,7 +17,7 @@ from scenetrack import tracking
 from scenetrack.config import PatchBowConfig
 from scenetrack.data.catalog import load_dataset
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.training import load_model
+from scenetrack.networks.training import load_model
 
 METHODS = {"end to end", "bag of words linear svm", "bag of words rbf svm"}
 TEST_METRICS = {"test/accuracy", "test/accuracy_low", "test/accuracy_high", "test/macro_f1"}

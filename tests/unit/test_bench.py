@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from scenetrack import bench
-from scenetrack.bench import Timing, format_table, median_ms, passes
 from scenetrack.cli import main
 from scenetrack.errors import ScenetrackError
+from scenetrack.networks import vgg16_benchmark as bench
+from scenetrack.networks.vgg16_benchmark import Timing, format_table, median_ms, passes
 
 
 def test_passes_give_logits_and_the_gradients_to_all_weights() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scenetrack.checkpoints import Checkpoint
 from scenetrack.config import LayerSvmConfig, PatchBowConfig, TrainMlpConfig
 from scenetrack.errors import ModelError
+from scenetrack.networks.checkpoints import Checkpoint
 
 HISTORY = {"train/loss": [1.5, 0.1 + 0.2], "val/loss": [float("inf"), 1e-300]}
 

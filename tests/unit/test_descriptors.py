@@ -17,13 +17,13 @@ from scenetrack.descriptors import Descriptor, LocalDescriptors, aggregate
 from scenetrack.export.dense import Dense
 from scenetrack.export.truncate import export_truncated
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.models import build_model
+from scenetrack.networks.registry import build_network
 
 
 @pytest.fixture(scope="module")
 def network() -> keras.Model:
     config = PatchBowConfig(image_size=16, patch_size=6, whitening=10, hidden=(9, 5), epochs=1)
-    model = build_model(config, 3)
+    model = build_network(config, 3)
     patches = np.random.default_rng(0).integers(0, 256, (400, 6, 6, 3), np.uint8)
     before = keras.Model(model.inputs, model.get_layer("pixels").output)
     model.get_layer("whitening").adapt(before.predict(patches, verbose=0))

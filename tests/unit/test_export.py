@@ -16,7 +16,7 @@ from scenetrack.export import truncate, verify
 from scenetrack.export.truncate import ExportReport, export_truncated, find_layer, layer_names
 from scenetrack.export.verify import relative_error, verify_against_keras
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.models.layers import ContrastNormalization, Whitening
+from scenetrack.networks.layers import ContrastNormalization, Whitening
 
 L = keras.layers
 SHAPE = (6, 5, 3)

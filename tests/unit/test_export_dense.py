@@ -23,7 +23,7 @@ from scenetrack.export.truncate import export_truncated, find_layer
 from scenetrack.export.verify import relative_error, row_cosines
 from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.models import build_model
+from scenetrack.networks.registry import build_network
 
 CLOSE = 3e-6
 SIDE = 6
@@ -36,7 +36,7 @@ def pixels(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
 def patch_network(**settings_: Any) -> Any:
     given_ = {"whitening": 10, "hidden": (9, 5), **settings_}
     config = PatchBowConfig(image_size=16, patch_size=SIDE, **given_)
-    model = build_model(config, 3)
+    model = build_network(config, 3)
     generator = np.random.default_rng(5)
     for variable in model.variables:
         if "seed" in variable.path:

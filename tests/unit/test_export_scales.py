@@ -14,7 +14,7 @@ from scenetrack.export.scales import at_scales, positions
 from scenetrack.export.truncate import joined_output
 from scenetrack.graphs.digest import model_digest
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.models import build_model
+from scenetrack.networks.registry import build_network
 
 GRIDS = [PatchGrid(size, 6, 3) for size in (24, 18, 9)]
 
@@ -23,7 +23,7 @@ GRIDS = [PatchGrid(size, 6, 3) for size in (24, 18, 9)]
 def network() -> keras.Model:
     keras.utils.set_random_seed(0)
     settings = {"image_size": 24, "patch_size": 6, "whitening": 0, "mean_colour": False}
-    return build_model(PatchBowConfig(hidden=(200, 100), **settings), 3)
+    return build_network(PatchBowConfig(hidden=(200, 100), **settings), 3)
 
 
 def dense_graph(network: keras.Model, form: str):  # type: ignore[no-untyped-def]

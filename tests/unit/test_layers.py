@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from scenetrack.models.layers import ContrastNormalization, Whitening
-from scenetrack.training import load_model, save_model
+from scenetrack.networks.layers import ContrastNormalization, Whitening
+from scenetrack.networks.training import load_model, save_model
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 
 from scenetrack.config import PatchBowConfig
-from scenetrack.models import build_model, learn_whitening
+from scenetrack.networks.patch_mlp import learn_whitening
+from scenetrack.networks.registry import build_network
 
 PATCHES = np.random.default_rng(0).integers(0, 256, (400, 4, 4, 3), np.uint8)
 
@@ -18,7 +19,7 @@ def settings(whitening: int) -> PatchBowConfig:
 
 
 def test_whitened_patches_are_centred_and_uncorrelated() -> None:
-    network = build_model(settings(5), classes=2)
+    network = build_network(settings(5), classes=2)
     learn_whitening(network, PATCHES)
     part = keras.Model(network.inputs, network.get_layer("whitening").output)
     values = part.predict(PATCHES, verbose=0)
@@ -28,7 +29,7 @@ def test_whitened_patches_are_centred_and_uncorrelated() -> None:
 
 
 def test_a_network_without_whitening_stays_as_it_is() -> None:
-    network = build_model(settings(0), classes=2)
+    network = build_network(settings(0), classes=2)
     before = network.get_weights()
     learn_whitening(network, PATCHES)
     for old, new in zip(before, network.get_weights(), strict=True):

@@ -15,7 +15,7 @@ from scenetrack.config import (
     TrainingConfig,
     TrainMlpConfig,
 )
-from scenetrack.models import build_model
+from scenetrack.networks.registry import build_network
 
 
 def names(model: keras.Model) -> list[str]:
@@ -36,7 +36,7 @@ def patches(**changed: object) -> PatchBowConfig:
 
 
 def test_mlp_layers_and_parameters_by_hand() -> None:
-    model = build_model(mlp(batch_norm=False, dropout=0.2), 5)
+    model = build_network(mlp(batch_norm=False, dropout=0.2), 5)
     hidden = [f"{kind}_{k}" for k in (1, 2) for kind in ("dense", "hidden", "dropout")]
     assert names(model) == ["images", "rescaling", "pixels", *hidden, "logits", "probabilities"]
     expected = (8 * 8 * 3 * 6 + 6) + (6 * 4 + 4) + (4 * 5 + 5)
@@ -46,7 +46,7 @@ def test_mlp_layers_and_parameters_by_hand() -> None:
 
 
 def test_batch_norm_takes_the_place_of_the_bias() -> None:
-    model = build_model(mlp(dropout=0.0), 5)
+    model = build_network(mlp(dropout=0.0), 5)
     assert names(model)[3:6] == ["dense_1", "batch_norm_1", "hidden_1"]
     assert not any("dropout" in name for name in names(model))
     assert not model.get_layer("dense_1").use_bias
@@ -54,7 +54,7 @@ def test_batch_norm_takes_the_place_of_the_bias() -> None:
 
 
 def test_patch_network_with_everything() -> None:
-    model = build_model(patches(), 8)
+    model = build_network(patches(), 8)
     assert model.get_layer("contrast").offset == 10.0
     assert model.get_layer("whitening").output.shape == (None, 10)
     assert model.get_layer("descriptor").output.shape == (None, 13)
@@ -63,7 +63,7 @@ def test_patch_network_with_everything() -> None:
 
 def test_patch_network_with_nothing() -> None:
     bare = patches(contrast_offset=0.0, whitening=0, mean_colour=False, dropout=0.0)
-    found = names(build_model(bare, 8))
+    found = names(build_network(bare, 8))
     assert not {"contrast", "whitening", "mean_colour", "descriptor"} & set(found)
     assert found[:3] == ["images", "rescaling", "pixels"]
 
@@ -76,7 +76,7 @@ def test_each_kind_of_patch_input_can_be_built(
     contrast: float, whitening: int, colour: bool
 ) -> None:
     config = patches(contrast_offset=contrast, whitening=whitening, mean_colour=colour)
-    model = build_model(config, 8)
+    model = build_network(config, 8)
     width = (whitening or 108) + 3 * colour
     assert model.get_layer("dense_1").kernel.shape == (width, 7)
     assert model.predict(images(6), verbose=0).shape == (3, 8)
@@ -84,7 +84,7 @@ def test_each_kind_of_patch_input_can_be_built(
 
 @pytest.mark.parametrize("config", [mlp(), patches(), LayerSvmConfig(hidden=(5,), image_size=8)])
 def test_uint8_in_probabilities_out(config: TrainingConfig) -> None:
-    model = build_model(config, 4)
+    model = build_network(config, 4)
     assert model.inputs[0].dtype == "uint8"
     result = model.predict(images(model.input_shape[1]), verbose=0)
     assert result.dtype == np.float32
@@ -96,19 +96,19 @@ def test_uint8_in_probabilities_out(config: TrainingConfig) -> None:
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_activation_is_known_to_keras(activation: str) -> None:
-    model = build_model(mlp(activation=activation, hidden=(6,)), 4)
+    model = build_network(mlp(activation=activation, hidden=(6,)), 4)
     assert model.get_layer("hidden_1").activation is keras.activations.get(activation)
 
 
 def test_weights_follow_the_seed_alone() -> None:
-    first = build_model(mlp(seed=3), 4).get_weights()
+    first = build_network(mlp(seed=3), 4).get_weights()
     keras.utils.set_random_seed(99)
-    again = build_model(mlp(seed=3, epochs=7, dropout=0.1), 4).get_weights()
-    other = build_model(mlp(seed=4), 4).get_weights()
+    again = build_network(mlp(seed=3, epochs=7, dropout=0.1), 4).get_weights()
+    other = build_network(mlp(seed=4), 4).get_weights()
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
 
 
 def test_untold_kind_of_config() -> None:
     with pytest.raises(TypeError, match="no network is known for TrainingConfig"):
-        build_model(TrainingConfig(), 4)
+        build_network(TrainingConfig(), 4)

@@ -19,7 +19,7 @@ from scenetrack.cache.archives import open_archive, store_archive
 from scenetrack.config import HandcraftedConfig, LayerSvmConfig, PatchBowConfig, TrainMlpConfig
 from scenetrack.data.augment import ImageBatches
 from scenetrack.data.catalog import SceneDataset, Split
-from scenetrack.models import build_model
+from scenetrack.networks.registry import build_network
 from scenetrack.records import MemoryTracker, Metric, Record, Tag
 from scenetrack.stages import network_training
 from scenetrack.stages.inputs import SceneImages
@@ -138,7 +138,7 @@ def trained(
     images: SceneImages, folder: Path, tracker: MemoryTracker, config: TrainMlpConfig = TINY
 ) -> keras.Model:
     """The network after ``train``."""
-    model = build_model(config, 2)
+    model = build_network(config, 2)
     labels = images.dataset.train.labels
     batches = ImageBatches(images.train, labels, images.fitted, ("flip",), 8, config.seed)
     held_out = images.held_out
@@ -196,7 +196,7 @@ def test_a_training_waits_for_the_same_one_elsewhere(
     try:
         with (
             caplog.at_level(logging.INFO, "scenetrack"),
-            Cache().made_once(NETWORKS, network_key(build_model(TINY, 2).name, images, TINY)),
+            Cache().made_once(NETWORKS, network_key(build_network(TINY, 2).name, images, TINY)),
         ):
             thread.start()
             assert waiting.wait(20)

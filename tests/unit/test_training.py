@@ -10,12 +10,12 @@ import keras
 import numpy as np
 import pytest
 
-from scenetrack.checkpoints import Checkpoint
 from scenetrack.config import TrainMlpConfig
 from scenetrack.data.augment import ImageBatches
 from scenetrack.errors import ModelError, ScenetrackError
-from scenetrack.models import build_model
-from scenetrack.training import TrainResult, fit, learning_rate, load_model, save_model
+from scenetrack.networks.checkpoints import Checkpoint
+from scenetrack.networks.registry import build_network
+from scenetrack.networks.training import TrainResult, fit, learning_rate, load_model, save_model
 
 CLASSES = 3
 
@@ -58,7 +58,7 @@ def batches(settings: TrainMlpConfig) -> ImageBatches:
 def train(
     settings: TrainMlpConfig, checkpoint: Checkpoint | None = None, kill_after: int = 10**6
 ) -> Training:
-    model = build_model(settings, CLASSES)
+    model = build_network(settings, CLASSES)
     seen: list[tuple[int, dict[str, float]]] = []
 
     def on_epoch(epoch: int, figures: Mapping[str, float]) -> None:
@@ -85,7 +85,7 @@ def test_a_training_that_diverges_stops_at_once(monkeypatch: pytest.MonkeyPatch)
     seen: list[int] = []
     with pytest.raises(ScenetrackError, match=r"diverged in epoch \d+ .*learning_rate below 10"):
         fit(
-            build_model(settings, CLASSES),
+            build_network(settings, CLASSES),
             batches(settings),
             None,
             settings,
@@ -141,7 +141,7 @@ class TestFigures:
     def test_training_is_the_mean_over_samples_too(self) -> None:
         # With a rate near 0 and no dropout nothing moves: each batch has the first weights.
         still = config(epochs=1, learning_rate=1e-8, dropout=0.0, batch_norm=False, augmentation=())
-        untrained = build_model(still, CLASSES)
+        untrained = build_network(still, CLASSES)
         images, labels = samples(30, 0)
         chances = np.asarray(untrained.predict(images, verbose=0), np.float64)
         expected = -np.log(chances[np.arange(30), labels]).mean()
@@ -171,7 +171,7 @@ class TestFigures:
 
     def test_without_validation(self) -> None:
         settings = config(epochs=1, validation=0)
-        result = fit(build_model(settings, CLASSES), batches(settings), None, settings)
+        result = fit(build_network(settings, CLASSES), batches(settings), None, settings)
         assert set(result.history) == {"train/loss", "train/accuracy"}
 
 
@@ -220,7 +220,7 @@ class TestResume:
             train(config(), checkpoint, kill_after=2)
         saved = checkpoint.load()
         assert saved is not None
-        first = build_model(config(), CLASSES)
+        first = build_network(config(), CLASSES)
         places = [k for k, v in enumerate(first.variables) if "seed_generator" in v.path]
         assert places
         for place in places:

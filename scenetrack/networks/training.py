@@ -13,9 +13,9 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from scenetrack.checkpoints import Checkpoint
 from scenetrack.config import TrainingConfig
 from scenetrack.errors import ModelError, ScenetrackError
+from scenetrack.networks.checkpoints import Checkpoint
 
 OnEpoch = Callable[[int, Mapping[str, float]], None]
 
@@ -244,7 +244,7 @@ def load_model(path: Path) -> keras.Model:
     Raises:
         ModelError: the file cannot be read as a Keras model.
     """
-    import scenetrack.models.layers  # noqa: F401  (registers the package's layers)
+    import scenetrack.networks.layers  # noqa: F401  (registers the package's layers)
 
     if not zipfile.is_zipfile(path):
         raise ModelError(f"a .keras file saved by Keras 3 is required, but {path} is none")

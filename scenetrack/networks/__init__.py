@@ -1,0 +1,1 @@
+"""Keras networks: how each is built, trained, saved and read."""

@@ -1,0 +1,30 @@
+"""The networks by the name that a config gives: a new one is a file and a line here.
+
+Each takes uint8 RGB and ends in the layers ``logits`` and ``probabilities``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from scenetrack.config import TrainingConfig
+from scenetrack.networks.mlp import mlp
+from scenetrack.networks.patch_mlp import patch_mlp
+
+NETWORKS: Mapping[str, Callable[[Any, int], keras.Model]] = {
+    "mlp": mlp,
+    "patch_mlp": patch_mlp,
+}
+
+
+def build_network(config: TrainingConfig, classes: int) -> keras.Model:
+    """The untrained network that ``config.network`` names, for ``classes`` classes.
+
+    Its weights depend on ``config.seed`` alone. The input ``images`` is uint8 [N, S, S, 3]; the
+    output is float32 [N, classes], probabilities that sum to one.
+    """
+    keras.utils.set_random_seed(config.seed)
+    return NETWORKS[config.network](config, classes)
