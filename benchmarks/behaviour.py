@@ -30,7 +30,8 @@ from typing import Any
 _TINY_MLP = ["--hidden", "32,16", "--epochs", "3", "--image-size", "16"]
 _TINY_PATCHES = [
     "--image-size", "48", "--patch-size", "8", "--stride", "8", "--hidden", "32", "--epochs", "2",
-    "--whitening", "32", "--pca", "16", "--codebook-size", "16", "--patches-per-image", "10",
+    "--whitening", "32", "--form", "conv", "--pca", "16", "--codebook-size", "16",
+    "--patches-per-image", "10",
 ]  # fmt: skip
 _TINY_SIFT = ["--image-size", "64", "--bin-sizes", "4,6", "--pca", "16", "--codebook-size", "16"]
 
@@ -83,12 +84,17 @@ def main() -> int:
     record.add_argument("output", type=Path)
     record.add_argument("--package", type=Path, default=Path(__file__).resolve().parent.parent)
     record.add_argument("--quick", action="store_true", help="leave the longest command out")
+    record.add_argument("--folder", type=Path, help="work in this folder, and leave it there")
     compare = actions.add_parser("compare")
     compare.add_argument("before", type=Path)
     compare.add_argument("after", type=Path)
     given = parser.parse_args()
     if given.action == "record":
-        found = recorded(given.package, _QUICK_LEAVES_OUT if given.quick else ())
+        left_out = _QUICK_LEAVES_OUT if given.quick else ()
+        with tempfile.TemporaryDirectory() as name:
+            folder = (given.folder or Path(name)).resolve()
+            folder.mkdir(parents=True, exist_ok=True)
+            found = recorded(given.package, folder, left_out)
         given.output.write_text(json.dumps(found, indent=1, sort_keys=True))
         return 0
     before, after = (json.loads(path.read_text()) for path in (given.before, given.after))
@@ -97,38 +103,36 @@ def main() -> int:
     return 1 if differences else 0
 
 
-def recorded(package: Path, left_out: Sequence[str] = ()) -> dict[str, Any]:
+def recorded(package: Path, folder: Path, left_out: Sequence[str] = ()) -> dict[str, Any]:
     """What each command printed, logged and wrote, by its name."""
     found: dict[str, Any] = {}
     ids: dict[str, str] = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(package),
-            "SCENETRACK_CACHE": str(folder / "cache"),
-            "PYTHONHASHSEED": "0",
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(package.resolve()),
+        "SCENETRACK_CACHE": str(folder / "cache"),
+        "PYTHONHASHSEED": "0",
+    }
+    for command, words in COMMANDS.items():
+        if command in left_out:
+            continue
+        print(command, flush=True)
+        known = _runs(folder)
+        places = {**ids, **_demo_images(folder)}
+        filled = [places.get(word[1:-1], word) if word[:1] == "{" else word for word in words]
+        done = subprocess.run(
+            [sys.executable, "-m", "scenetrack", *filled],
+            cwd=folder, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        new = [run for run in _runs(folder) if run not in known]
+        ids[command] = next((run for run in new if not _parent(folder, run)), "")
+        found[command] = {
+            "exit code": done.returncode,
+            "output": _masked(done.stdout, folder),
+            "messages": _messages(done.stderr, folder),
+            "runs": [_run(folder, run) for run in new],
         }
-        for command, words in COMMANDS.items():
-            if command in left_out:
-                continue
-            print(command, flush=True)
-            known = _runs(folder)
-            places = {**ids, **_demo_images(folder)}
-            filled = [places.get(word[1:-1], word) if word[:1] == "{" else word for word in words]
-            done = subprocess.run(
-                [sys.executable, "-m", "scenetrack", *filled],
-                cwd=folder, env=environment, capture_output=True, text=True, check=False,
-            )  # fmt: skip
-            new = [run for run in _runs(folder) if run not in known]
-            ids[command] = next((run for run in new if not _parent(folder, run)), "")
-            found[command] = {
-                "exit code": done.returncode,
-                "output": _masked(done.stdout, folder),
-                "messages": _messages(done.stderr, folder),
-                "runs": [_run(folder, run) for run in new],
-            }
-        found["files"] = _files(folder)
+    found["files"] = _files(folder)
     return found
 
 
