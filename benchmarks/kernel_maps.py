@@ -57,7 +57,8 @@ def features_of(task: dict[str, Any]) -> tuple[Histograms, Histograms]:
 def run_task(task: dict[str, Any]) -> dict[str, Any]:
     """Fit one kernel in one way: seconds, memory besides the features, and the accuracy."""
     from scenetrack import classifiers
-    from scenetrack.classifiers import maps, search
+    from scenetrack.classifiers import grid_search as search
+    from scenetrack.classifiers import kernel_maps as maps
 
     train, test = features_of(task)
     few = {"C_GRID": (1.0,), "GAMMA_FACTORS": (1.0,)} if task["one_setting"] else {}
@@ -106,7 +107,7 @@ def accuracies(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def growth(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One setting of the rbf kernel for more and more drawn images, both ways by turns."""
-    from scenetrack.classifiers.maps import LANDMARKS as OURS
+    from scenetrack.classifiers.kernel_maps import LANDMARKS as OURS
 
     found = []
     for count in args.counts:

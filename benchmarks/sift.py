@@ -19,8 +19,8 @@ import numpy as np
 from _machine import RESULTS, machine, real_images, table, times_by_turns
 from numpy.typing import NDArray
 
+from scenetrack.descriptors.sift import ORIENTATIONS, SiftGrid, sift_graph
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.sift import ORIENTATIONS, SiftGrid, sift_graph
 
 SIZE, SMOOTHING = 256, 1.52
 GRIDS = {"step 6, bins of 4, 6, 8 and 10 px": (6, (4, 6, 8, 10)), "step 4, bins of 8 px": (4, (8,))}

@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from scenetrack.calibration import softmax
 from scenetrack.classifiers import FittedClassifier
 from scenetrack.config import AGGREGATIONS
-from scenetrack.descriptors import aggregate
+from scenetrack.descriptors.aggregation import aggregate
 from scenetrack.encoders import SceneEncoder
 from scenetrack.errors import ModelError
+from scenetrack.evaluation.temperature_scaling import softmax
 from scenetrack.graphs.runtime import OnnxModel
 
 # Enough to keep the processor busy; their descriptors and patches are what takes memory.

@@ -5,31 +5,14 @@ Every kernel ends in the same few arrays: scores = K(x, support) @ dual.T + inte
 pickles and scored with NumPy alone, and a new kernel adds one function.
 """
 
-from __future__ import annotations
-
-import dataclasses
-import logging
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-from scenetrack.classifiers.fitted import FittedClassifier, checked_for
-from scenetrack.classifiers.fitting import Fitting
-from scenetrack.classifiers.maps import MAPPED_FROM
-from scenetrack.classifiers.search import (
-    C_GRID,
-    GAMMA_FACTORS,
-    FoldFeatures,
-    Search,
-    best_setting,
-    held_out_fold,
-    stratified_folds,
-    usable_folds,
+from scenetrack.classifiers.classifier import FittedClassifier
+from scenetrack.classifiers.cross_validation import (
+    HELD_OUT_IMAGES,
+    fit_by_cross_validation,
+    out_of_fold_scores,
+    refit,
 )
-from scenetrack.config import KERNELS
-from scenetrack.errors import InputError
-from scenetrack.features import PREPARATIONS
-from scenetrack.kernels import HISTOGRAM_KERNELS
+from scenetrack.classifiers.grid_search import C_GRID, GAMMA_FACTORS, FoldFeatures
 
 __all__ = [
     "C_GRID",
@@ -38,132 +21,6 @@ __all__ = [
     "FittedClassifier",
     "FoldFeatures",
     "fit_by_cross_validation",
+    "out_of_fold_scores",
     "refit",
 ]
-
-logger = logging.getLogger(__name__)
-
-HELD_OUT_IMAGES = "held-out images"  # a cv_scope
-
-
-def fit_by_cross_validation(
-    features: ArrayLike,
-    labels: ArrayLike,
-    kernel: str,
-    *,
-    preparation: str,
-    folds: int,
-    seed: int,
-    fold_features: FoldFeatures | None = None,
-    held_out: NDArray[np.int64] | None = None,
-) -> FittedClassifier:
-    """Choose C and gamma by stratified cross-validation, then fit on all of ``features``.
-
-    Chi2 and intersection compare features as they are; ``preparation`` says what linear and rbf
-    need: ``square_root`` for histograms of sum 1, ``standardise`` for plain descriptors, in each
-    fold by its own training part, ``none`` for what is already normalised. Of equally accurate
-    settings the smallest C wins, then the smallest gamma. From ``maps.MAPPED_FROM`` images on, the
-    kernel is approximated by an explicit map.
-
-    Args:
-        features: [N, D], finite; not negative where they are square-rooted or the kernel is chi2
-            or intersection. Float32 is not copied.
-        labels: [N] integers.
-        kernel: one of ``config.KERNELS``.
-        preparation: one of ``features.PREPARATIONS``.
-        folds: number of folds, made smaller where a class has fewer images.
-        seed: draws the folds, and the landmarks of an explicit map.
-        fold_features: from the indices int64 [n] of a fold's training images to the features
-            [N, D'] of all images, by transformers fitted on those n alone. Asked once for each
-            fold, one after the other; the same labels, folds and seed give the same indices for
-            every kernel. None: ``features`` in all folds, so that what their transformers learnt
-            from the images held out counts as known.
-        held_out: int64 [H], one fold instead of ``folds``: settings are fitted on the other images
-            and judged on these. For features of a network that has learnt the others by heart:
-            among those every setting looks right. None: folds of all images.
-
-    Raises:
-        InputError: an unknown kernel or preparation, features or labels that do not fit, fewer
-            than two classes, or a class with one image.
-    """
-    preparation = _needed_preparation(kernel, preparation)
-    values = checked_for(kernel, preparation, features)
-    classes, targets = _checked_labels(labels, len(values))
-    if held_out is None:
-        splits = stratified_folds(targets, usable_folds(targets, classes, folds), seed)
-    else:
-        splits = [held_out_fold(targets, held_out)]
-    explicit_map = len(values) >= MAPPED_FROM
-    fitting = Fitting.of(values, targets, kernel, preparation, explicit_map, seed)
-    if explicit_map:
-        logger.info(
-            "%d images are many: the %s kernel is approximated by %d landmarks",
-            len(values),
-            kernel,
-            len(fitting.references),
-        )
-    tried = Search(fitting, fold_features).settings(splits)
-    best_c, gamma = best_setting(tried.table)
-    return FittedClassifier(
-        kernel=kernel,
-        gamma=gamma,
-        preparation=preparation,
-        **fitting.machines(best_c, gamma),
-        classes=classes,
-        C=best_c,
-        cv_table=tried.table,
-        seed=seed,
-        explicit_map=explicit_map,
-        cv_scope=_cv_scope(fold_features, held_out),
-        fold_scores=None if held_out is not None else tried.scores(best_c, gamma),
-    )
-
-
-def refit(classifier: FittedClassifier, features: ArrayLike, labels: ArrayLike) -> FittedClassifier:
-    """A classifier with the kernel and settings of ``classifier``, fitted on other images.
-
-    Args:
-        classifier: its kernel, C, gamma and preparation are kept, and whether the kernel is
-            approximated.
-        features: [N, D], as at fit.
-        labels: [N] integers.
-
-    Raises:
-        InputError: features or labels that do not fit, or fewer than two classes.
-    """
-    preparation, kernel = classifier.preparation, classifier.kernel
-    values = checked_for(kernel, preparation, features)
-    classes, targets = _checked_labels(labels, len(values))
-    fitting = Fitting.of(
-        values, targets, kernel, preparation, classifier.explicit_map, classifier.seed
-    )
-    learnt = fitting.machines(classifier.C, classifier.gamma)
-    return dataclasses.replace(classifier, **learnt, classes=classes, fold_scores=None)
-
-
-def _cv_scope(fold_features: FoldFeatures | None, held_out: NDArray[np.int64] | None) -> str:
-    if held_out is not None:
-        return HELD_OUT_IMAGES
-    return "classifier only" if fold_features is None else "descriptor encoder inside the folds"
-
-
-def _needed_preparation(kernel: str, preparation: str) -> str:
-    """``preparation``, or none where the kernel compares histograms as they are."""
-    if kernel not in KERNELS:
-        raise InputError(f"kernel must be one of: {', '.join(KERNELS)}. Received: {kernel!r}")
-    if preparation not in PREPARATIONS:
-        raise InputError(
-            f"preparation must be one of: {', '.join(PREPARATIONS)}. Received: {preparation!r}"
-        )
-    return "none" if kernel in HISTOGRAM_KERNELS else preparation
-
-
-def _checked_labels(labels: ArrayLike, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The classes in ascending order, and each label's place among them."""
-    given = np.asarray(labels)
-    if given.shape != (count,):
-        raise InputError(f"{count} features need {count} labels. Received: shape {given.shape}")
-    classes, targets = np.unique(given.astype(np.int64), return_inverse=True)
-    if len(classes) < 2:
-        raise InputError(f"a classifier needs at least two classes. Received: {len(classes)}")
-    return classes, targets

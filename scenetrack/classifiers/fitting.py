@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from scenetrack.classifiers.machines import Singles, kernel_machines, mapped_machines
-from scenetrack.classifiers.maps import as_landmarks, draw_landmarks, mapped, whitening
-from scenetrack.features import Floats, Rows, column_parts
-from scenetrack.kernels import compare, kernel_matrix
+from scenetrack.classifiers.feature_rows import Floats, Rows, column_parts
+from scenetrack.classifiers.kernel_maps import as_landmarks, draw_landmarks, mapped, whitening
+from scenetrack.classifiers.kernels import compare, kernel_matrix
+from scenetrack.classifiers.svm import Singles, kernel_machines, mapped_machines
 
 
 class Learnt(TypedDict):

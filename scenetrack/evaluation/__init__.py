@@ -1,5 +1,6 @@
 """What predictions are worth: accuracy with its interval, per class, and method against method."""
 
+from scenetrack.evaluation.calibration import Reliability, reliability
 from scenetrack.evaluation.comparison import (
     Pair,
     compared_pairs,
@@ -10,9 +11,8 @@ from scenetrack.evaluation.comparison import (
     pairs_table,
     pairs_text,
 )
-from scenetrack.evaluation.judgement import ClassScores, Evaluation, evaluate
+from scenetrack.evaluation.metrics import ClassScores, Evaluation, evaluate
 from scenetrack.evaluation.predictions import PREDICTIONS, Predictions, read_predictions
-from scenetrack.evaluation.reliability import Reliability, reliability
 from scenetrack.evaluation.significance import McNemarResult, holm, mcnemar, wilson_interval
 
 __all__ = [

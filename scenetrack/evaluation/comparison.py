@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from scenetrack.errors import ScenetrackError
-from scenetrack.evaluation.judgement import Evaluation
+from scenetrack.evaluation.metrics import Evaluation
 from scenetrack.evaluation.significance import McNemarResult, holm, mcnemar
 from scenetrack.figures import comparison
 from scenetrack.records import Record, Table

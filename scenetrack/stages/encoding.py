@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scenetrack.cache import Cache
 from scenetrack.cache.entries import entry_name
 from scenetrack.config import EncodingConfig, HandcraftedConfig, PatchBowConfig
-from scenetrack.descriptors import Descriptor, LocalDescriptors, aggregate
+from scenetrack.descriptors.aggregation import aggregate
+from scenetrack.descriptors.extraction import Descriptor, LocalDescriptors
 from scenetrack.encoders import BagOfWords, FisherVector, SceneEncoder, Vlad
 from scenetrack.encoders.base import LocalEncoder
 from scenetrack.errors import ConfigError

@@ -12,7 +12,7 @@ import numpy as np
 
 from scenetrack.config import PATCH_NETWORK, ExportConfig
 from scenetrack.data.images import load_images
-from scenetrack.descriptors import aggregate
+from scenetrack.descriptors.aggregation import aggregate
 from scenetrack.errors import ConfigError, InputError, ModelError
 from scenetrack.export.dense import Dense
 from scenetrack.export.truncate import ExportReport, export_truncated, find_layer

@@ -11,11 +11,11 @@ import onnx
 
 from scenetrack import __version__
 from scenetrack.config import HandcraftedConfig
-from scenetrack.descriptors import Descriptor
+from scenetrack.descriptors.extraction import Descriptor
+from scenetrack.descriptors.sift import SiftGrid, sift_graph
 from scenetrack.graphs.digest import model_digest
 from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.records import Model, Tag, TensorSpec, Tracker
-from scenetrack.sift import SiftGrid, sift_graph
 from scenetrack.stages.encoding import EncodingMethods, check_pca, describe
 from scenetrack.stages.inputs import check_device, open_images
 from scenetrack.stages.methods import Comparison, check_cross_validation

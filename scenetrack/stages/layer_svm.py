@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scenetrack.classifiers import FittedClassifier
+from scenetrack.classifiers.kernels import HISTOGRAM_KERNELS
 from scenetrack.config import LayerSvmConfig
 from scenetrack.errors import ConfigError
 from scenetrack.export.truncate import joined_output
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.kernels import HISTOGRAM_KERNELS
 from scenetrack.records import Metric, Tracker
 from scenetrack.stages.inputs import SceneImages
 from scenetrack.stages.methods import Comparison, Features

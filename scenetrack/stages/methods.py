@@ -11,18 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
-from scenetrack.calibration import fit_temperature, out_of_fold_scores
 from scenetrack.classifiers import (
     HELD_OUT_IMAGES,
     FittedClassifier,
     FoldFeatures,
     fit_by_cross_validation,
+    out_of_fold_scores,
     refit,
 )
+from scenetrack.classifiers.folds import usable_folds
 from scenetrack.config import HandcraftedConfig, LayerSvmConfig, PatchBowConfig
 from scenetrack.data.catalog import SceneDataset
-from scenetrack.errors import DataError
 from scenetrack.evaluation import Evaluation, comparison_records, comparison_text
+from scenetrack.evaluation.temperature_scaling import fit_temperature
 from scenetrack.records import Artifact, Metric, Param, Record, Table, Tag, Tracker, metrics
 from scenetrack.stages.inputs import SceneImages, dataset_inputs
 from scenetrack.stages.result import StageResult, choice_text, chosen_method, untested
@@ -175,17 +176,8 @@ class Comparison:
     @cached_property
     def folds(self) -> int:
         """How many there are: fewer, which is said once, where a class has fewer images."""
-        dataset, asked = self.images.dataset, self.config.folds
-        counts = np.bincount(dataset.train.labels, minlength=len(dataset.class_names))
-        smallest = int(counts.argmin())
-        if counts[smallest] < asked:
-            logger.warning(
-                "%d folds instead of %d: class %s has no more training images",
-                counts[smallest],
-                asked,
-                dataset.class_names[smallest],
-            )
-        return min(asked, int(counts[smallest]))
+        dataset = self.images.dataset
+        return usable_folds(dataset.train.labels, dataset.class_names, self.config.folds)
 
     def _given_temperature(self, method: str) -> float | None:
         if isinstance(self.config, HandcraftedConfig):  # out-of-fold scores are there for it
@@ -254,11 +246,5 @@ def _settings_table(classifier: FittedClassifier) -> Table:
 
 
 def check_cross_validation(dataset: SceneDataset) -> None:
-    """Raise DataError where an SVM's settings could not be cross-validated inside train."""
-    for label, name in enumerate(dataset.class_names):
-        count = int(np.sum(dataset.train.labels == label))
-        if count < 2:
-            raise DataError(
-                "cross-validation needs at least 2 training images of every class. Received: "
-                f"{count} of {name}; add images or remove the class"
-            )
+    """Raise InputError where an SVM's settings could not be cross-validated inside train."""
+    usable_folds(dataset.train.labels, dataset.class_names, folds=2)

@@ -12,7 +12,7 @@ import numpy as np
 from scenetrack.config import PatchBowConfig
 from scenetrack.data.images import load_images
 from scenetrack.data.patches import PatchBatches, sample_patches
-from scenetrack.descriptors import Descriptor
+from scenetrack.descriptors.extraction import Descriptor
 from scenetrack.errors import ConfigError
 from scenetrack.export.dense import Dense
 from scenetrack.export.scales import positions

@@ -7,11 +7,11 @@ import logging
 import numpy as np
 from PIL import Image
 
-from scenetrack.calibration import fit_temperature, log_loss, softmax
 from scenetrack.data.catalog import SceneDataset
 from scenetrack.data.images import decode_image, resized
 from scenetrack.errors import DataError
 from scenetrack.evaluation import Evaluation, evaluate
+from scenetrack.evaluation.temperature_scaling import fit_temperature, log_loss, softmax
 from scenetrack.figures import mistakes
 from scenetrack.records import Figure, Record
 

@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from scenetrack.sift import SiftGrid
+from scenetrack.descriptors.sift import SiftGrid
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 

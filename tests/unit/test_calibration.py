@@ -8,15 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_pipelines import svm
 
-from scenetrack.calibration import (
+from scenetrack.classifiers import out_of_fold_scores, refit
+from scenetrack.evaluation.temperature_scaling import (
     COLDEST,
     HOTTEST,
     fit_temperature,
     log_loss,
-    out_of_fold_scores,
     softmax,
 )
-from scenetrack.classifiers import refit
 
 
 def drawn(count: int, temperature: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -14,20 +14,21 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from scenetrack import classifiers, kernels
-from scenetrack import features as feature_rows
-from scenetrack.calibration import out_of_fold_scores
+from scenetrack import classifiers
 from scenetrack.classifiers import (
     FittedClassifier,
+    feature_rows,
     fit_by_cross_validation,
+    kernels,
+    out_of_fold_scores,
     refit,
 )
-from scenetrack.classifiers.machines import kernel_machines
-from scenetrack.classifiers.search import best_setting
+from scenetrack.classifiers.feature_rows import PREPARATIONS, Rows
+from scenetrack.classifiers.grid_search import best_setting
+from scenetrack.classifiers.kernels import compare, kernel_matrix
+from scenetrack.classifiers.svm import kernel_machines
 from scenetrack.config import KERNELS
 from scenetrack.errors import InputError
-from scenetrack.features import PREPARATIONS, Rows
-from scenetrack.kernels import compare, kernel_matrix
 
 
 def histograms_of_classes(per_class, classes=3, words=12, seed=0):

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scenetrack import descriptors
 from scenetrack.config import AGGREGATIONS, PatchBowConfig
 from scenetrack.data.patches import PatchGrid
-from scenetrack.descriptors import Descriptor, LocalDescriptors, aggregate
+from scenetrack.descriptors import extraction as descriptors
+from scenetrack.descriptors.aggregation import aggregate
+from scenetrack.descriptors.extraction import Descriptor, LocalDescriptors
 from scenetrack.export.dense import Dense
 from scenetrack.export.truncate import export_truncated
 from scenetrack.graphs.runtime import OnnxModel

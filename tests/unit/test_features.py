@@ -7,9 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scenetrack import features
+from scenetrack.classifiers import feature_rows as features
+from scenetrack.classifiers.feature_rows import (
+    PREPARATIONS,
+    Rows,
+    checked_features,
+    column_parts,
+    parts,
+)
 from scenetrack.errors import InputError
-from scenetrack.features import PREPARATIONS, Rows, checked_features, column_parts, parts
 
 ALL = slice(None)
 

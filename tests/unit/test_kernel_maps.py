@@ -10,13 +10,18 @@ import pytest
 from small_pipelines import svm
 
 from scenetrack import classifiers
-from scenetrack.calibration import out_of_fold_scores
-from scenetrack.classifiers import FittedClassifier, fit_by_cross_validation, maps, refit
-from scenetrack.classifiers.machines import mapped_machines
-from scenetrack.classifiers.maps import as_landmarks, draw_landmarks, mapped, whitening
+from scenetrack.classifiers import (
+    FittedClassifier,
+    fit_by_cross_validation,
+    out_of_fold_scores,
+    refit,
+)
+from scenetrack.classifiers import kernel_maps as maps
+from scenetrack.classifiers.feature_rows import Rows
+from scenetrack.classifiers.kernel_maps import as_landmarks, draw_landmarks, mapped, whitening
+from scenetrack.classifiers.kernels import compare, kernel_matrix
+from scenetrack.classifiers.svm import mapped_machines
 from scenetrack.config import KERNELS
-from scenetrack.features import Rows
-from scenetrack.kernels import compare, kernel_matrix
 
 MANY, FEW_LANDMARKS = 120, 40
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from sklearn.svm import LinearSVC
 
-from scenetrack.classifiers.machines import kernel_machines, mapped_machines
+from scenetrack.classifiers.svm import kernel_machines, mapped_machines
 
 
 def blobs(count: int, width: int, classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

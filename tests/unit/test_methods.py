@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scenetrack.calibration import fit_temperature, log_loss, out_of_fold_scores, softmax
-from scenetrack.classifiers import refit
+from scenetrack.classifiers import out_of_fold_scores, refit
 from scenetrack.config import LayerSvmConfig
 from scenetrack.data.catalog import SceneDataset, Split
+from scenetrack.evaluation.temperature_scaling import fit_temperature, log_loss, softmax
 from scenetrack.records import MemoryTracker, Param
 from scenetrack.stages.inputs import SceneImages
 from scenetrack.stages.methods import END_TO_END, Comparison, Features

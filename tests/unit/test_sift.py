@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from scenetrack.data.demo import draw_scene
+from scenetrack.descriptors.sift import STEPS_PER_UNIT, SiftGrid, sift_graph
 from scenetrack.errors import ConfigError
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.sift import STEPS_PER_UNIT, SiftGrid, sift_graph
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float64]

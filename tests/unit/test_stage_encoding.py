@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scenetrack import descriptors
 from scenetrack.classifiers import FoldFeatures
 from scenetrack.config import HandcraftedConfig
-from scenetrack.descriptors import LocalDescriptors
+from scenetrack.descriptors import extraction as descriptors
+from scenetrack.descriptors.extraction import LocalDescriptors
 from scenetrack.encoders import BagOfWords, FisherVector, SceneEncoder, Vlad
 from scenetrack.errors import ConfigError
 from scenetrack.records import Artifact, MemoryTracker

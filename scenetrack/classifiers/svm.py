@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn import config_context
 from sklearn.svm import SVC
 
-from scenetrack.features import Floats
+from scenetrack.classifiers.feature_rows import Floats
 
 Singles: TypeAlias = NDArray[np.float32]
 

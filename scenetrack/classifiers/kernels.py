@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 from onnx import TensorProto
 
-from scenetrack.features import Floats, Rows, column_parts, parts
+from scenetrack.classifiers.feature_rows import Floats, Rows, column_parts, parts
 from scenetrack.graphs.builder import GraphBuilder
 
 # Its name and gamma.

@@ -10,11 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto
 
-from scenetrack.config import KERNELS
-from scenetrack.errors import InputError
-from scenetrack.features import PREPARATIONS, Floats, Rows, checked_features, parts
-from scenetrack.graphs.builder import GraphBuilder
-from scenetrack.kernels import (
+from scenetrack.classifiers.feature_rows import PREPARATIONS, Floats, Rows, checked_features, parts
+from scenetrack.classifiers.kernels import (
     HISTOGRAM_KERNELS,
     change_in_graph,
     compare,
@@ -23,6 +20,9 @@ from scenetrack.kernels import (
     kernel_matrix,
     places_above_zero,
 )
+from scenetrack.config import KERNELS
+from scenetrack.errors import InputError
+from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.system.arrays import checked_arrays
 
 _SAVED = {

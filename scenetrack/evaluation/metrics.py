@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from scenetrack.errors import DataError, ScenetrackError
+from scenetrack.evaluation.calibration import Reliability, reliability
 from scenetrack.evaluation.predictions import Predictions, prediction_table
-from scenetrack.evaluation.reliability import Reliability, reliability
 from scenetrack.evaluation.significance import wilson_interval
 from scenetrack.figures import confusion_matrix, reliability_diagram
 from scenetrack.records import Record, Table, metrics

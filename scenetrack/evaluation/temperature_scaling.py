@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedKFold
-
-from scenetrack.classifiers import FittedClassifier, refit
 
 # Outside them probabilities are all equal, or all 0 and 1, for scores of any use.
 COLDEST, HOTTEST = 1e-3, 1e3
@@ -53,32 +50,3 @@ def fit_temperature(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> f
         colder_is_likelier = own > expected.sum() + expected.mean()
         low, high = (low, middle) if colder_is_likelier else (middle, high)
     return float(np.exp((low + high) / 2))
-
-
-def out_of_fold_scores(
-    classifier: FittedClassifier,
-    features: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    folds: int,
-    *,
-    seed: int,
-) -> NDArray[np.float64]:
-    """Scores of every image by a classifier of the same settings that was not fitted on it.
-
-    Args:
-        classifier: its kernel, C and gamma are kept.
-        features: [N, D], as it was fitted on.
-        labels: int64 [N], at least two images of every class.
-        folds: number of parts, made smaller where a class has fewer images.
-        seed: draws the folds.
-
-    Returns:
-        float64 [N, n_classes].
-    """
-    folds = min(folds, int(np.unique(labels, return_counts=True)[1].min()))
-    scores = np.empty((len(labels), len(classifier.classes)))
-    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    for fitted, held_out in splitter.split(scores, labels):
-        part = refit(classifier, features[fitted], labels[fitted])
-        scores[held_out] = part.predict_scores(features[held_out])
-    return scores

@@ -13,9 +13,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from scenetrack.classifiers.machines import Singles
-from scenetrack.features import Floats, Rows, parts
-from scenetrack.kernels import kernel_matrix
+from scenetrack.classifiers.feature_rows import Floats, Rows, parts
+from scenetrack.classifiers.kernels import kernel_matrix
+from scenetrack.classifiers.svm import Singles
 
 # From this many images on, kernels are approximated. The matrix of one image less has 0.8 GB.
 MAPPED_FROM = 10_000

@@ -1,9 +1,7 @@
-"""C and gamma by cross-validation inside train, with what is fitted inside the folds."""
+"""Grid search of C and gamma: every setting judged on the images that each fold holds out."""
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,25 +9,21 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
-from scenetrack.classifiers.fitted import checked_for
+from scenetrack.classifiers.classifier import checked_for
+from scenetrack.classifiers.feature_rows import Floats, Rows
 from scenetrack.classifiers.fitting import Fitting
-from scenetrack.classifiers.machines import kernel_machines, mapped_machines
-from scenetrack.classifiers.maps import as_landmarks, mapped, whitening
+from scenetrack.classifiers.folds import Fold
+from scenetrack.classifiers.kernel_maps import as_landmarks, mapped, whitening
+from scenetrack.classifiers.kernels import compare, kernel_matrix
+from scenetrack.classifiers.svm import kernel_machines, mapped_machines
 from scenetrack.errors import InputError
-from scenetrack.features import Floats, Rows
-from scenetrack.kernels import compare, kernel_matrix
-
-logger = logging.getLogger(__name__)
+from scenetrack.system.machine import available_cpus
 
 # From the indices of a fold's training images to the features [N, D] of all of them, by
 # transformers that were fitted on those alone.
 FoldFeatures: TypeAlias = Callable[[NDArray[np.int64]], ArrayLike]
-
-# The training images of a fold and those held out, int64 indices.
-Fold: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 # An image compared with itself gives about 1 in every kernel, so one grid serves all. On the real
 # split nearly every dual coefficient is at its bound below this grid, and hardly any above it.
@@ -113,7 +107,7 @@ class Search:
             return 1
         # Matrices of float64, or of float64 and float32 at once.
         fold_bytes = (12 if self.fitting.explicit_map else 16) * self.fitting.compared.size
-        return max(1, min(folds, os.cpu_count() or 1, _FOLDS_BYTES // fold_bytes))
+        return max(1, min(folds, available_cpus(), _FOLDS_BYTES // fold_bytes))
 
     def _judged(
         self, train: NDArray[np.int64], held: NDArray[np.int64], gammas: Sequence[float]
@@ -206,48 +200,3 @@ def _gamma_grid(between: Floats, kernel: str) -> tuple[float, ...]:
         return (0.0,)
     unit = float(between.sum()) / (len(between) * (len(between) - 1))
     return tuple(factor / (unit or 1.0) for factor in GAMMA_FACTORS)
-
-
-def stratified_folds(targets: NDArray[np.int64], folds: int, seed: int) -> list[Fold]:
-    """Folds with the classes ``targets`` int64 [N] in equal parts."""
-    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    return list(splitter.split(np.zeros(len(targets)), targets))
-
-
-def held_out_fold(targets: NDArray[np.int64], held_out: NDArray[np.int64]) -> Fold:
-    """``held_out`` int64 [H] against all other images.
-
-    Raises:
-        InputError: the other images lack a class.
-    """
-    rest = np.setdiff1d(np.arange(len(targets)), held_out)
-    missing = np.setdiff1d(targets, targets[rest])
-    if len(missing):
-        raise InputError(
-            "images besides the held-out ones must show every class. Received: none of class "
-            f"number {missing[0]}; hold out fewer images"
-        )
-    return rest, held_out
-
-
-def usable_folds(targets: NDArray[np.int64], classes: NDArray[np.int64], folds: int) -> int:
-    """``folds``, or fewer where a class has fewer images.
-
-    Raises:
-        InputError: a class has one image alone.
-    """
-    counts = np.bincount(targets)
-    smallest = int(counts.min())
-    if smallest < 2:
-        raise InputError(
-            "cross-validation needs at least 2 training images of every class. Received: 1 of "
-            f"class {classes[int(np.argmin(counts))]}; add images or leave the class out"
-        )
-    if smallest < folds:
-        logger.warning(
-            "%d folds instead of %d: class %d has no more training images",
-            smallest,
-            folds,
-            classes[int(np.argmin(counts))],
-        )
-    return min(folds, smallest)
