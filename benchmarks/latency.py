@@ -25,9 +25,9 @@ def prepare(folder: Path, run_id: str, quick: bool) -> list[str]:
     """Write a bundle of every method and an image into ``folder``; the methods' names."""
     import onnx
 
-    from scenetrack.bundle import build_bundle
     from scenetrack.data.catalog import load_dataset
     from scenetrack.data.images import decode_image, load_images
+    from scenetrack.delivery.bundle import build_bundle
     from scenetrack.stages.finished import find_method, open_pipeline
     from scenetrack.tracking import children
 

@@ -12,12 +12,12 @@ from scenetrack.classifiers import FittedClassifier, refit
 from scenetrack.classifiers.kernels import HISTOGRAM_KERNELS
 from scenetrack.config import COLOURS
 from scenetrack.data.patches import PatchGrid
+from scenetrack.delivery.pipeline import ScenePipeline
 from scenetrack.descriptors.sift import SiftGrid, sift_graph
 from scenetrack.encoders import BagOfWords, DescriptorPca, LocalEncoder, SceneEncoder
 from scenetrack.export.scales import at_scales
 from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.pipeline import ScenePipeline
 
 CLASSES = ("coast", "forest", "street")
 SIZE, PATCH, STRIDE, WIDTH = 24, 8, 4, 6

@@ -16,14 +16,14 @@ import onnx
 from PIL import Image
 
 from scenetrack import __version__
-from scenetrack.bundle import BundleReport, build_bundle, verify_bundle
 from scenetrack.config import BundleConfig
 from scenetrack.data.catalog import SceneDataset
 from scenetrack.data.images import load_images
+from scenetrack.delivery.bundle import BundleReport, build_bundle, verify_bundle
+from scenetrack.delivery.pipeline import ScenePipeline
 from scenetrack.errors import DataError, ExportError, InputError, ModelError
 from scenetrack.evaluation import PREDICTIONS, read_predictions
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.pipeline import ScenePipeline
 from scenetrack.stages.finished import FinishedMethod, find_method, open_pipeline
 from scenetrack.stages.inputs import check_device, dataset_of_run, onnx_target
 from scenetrack.stages.verdicts import file_names

@@ -15,12 +15,12 @@ import onnx
 
 from scenetrack.classifiers import FittedClassifier
 from scenetrack.data.catalog import SceneDataset
+from scenetrack.delivery.pipeline import ScenePipeline
 from scenetrack.encoders import SceneEncoder
 from scenetrack.errors import ConfigError, InputError, ModelError
 from scenetrack.export.truncate import export_truncated
 from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.graphs.files import read_model
-from scenetrack.pipeline import ScenePipeline
 from scenetrack.system.arrays import read_arrays
 from scenetrack.system.files import printable
 from scenetrack.tracking import RunInfo, children, resolve_onnx, resolve_run, run_file

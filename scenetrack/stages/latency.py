@@ -9,12 +9,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from scenetrack.bundle import build_bundle
 from scenetrack.classifiers import FittedClassifier
+from scenetrack.delivery.bundle import build_bundle
+from scenetrack.delivery.pipeline import ScenePipeline
 from scenetrack.encoders import SceneEncoder
 from scenetrack.graphs.files import read_model
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.pipeline import ScenePipeline
 from scenetrack.stages.bundle import milliseconds
 from scenetrack.stages.finished import Arrays, exported
 from scenetrack.stages.methods import END_TO_END

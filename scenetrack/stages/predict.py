@@ -14,12 +14,8 @@ from tqdm import tqdm
 
 from scenetrack.config import PredictConfig
 from scenetrack.data.images import quiet_decoding
-from scenetrack.errors import DataError, InputError
-from scenetrack.graphs.files import read_model
-from scenetrack.graphs.providers import CPU
-from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.predictions.classifier import Classifier, model_digest
-from scenetrack.predictions.output import (
+from scenetrack.delivery.file_classifier import Classifier, model_digest
+from scenetrack.delivery.output import (
     Output,
     Stream,
     format_of,
@@ -27,13 +23,17 @@ from scenetrack.predictions.output import (
     journalled,
     output_file,
 )
-from scenetrack.predictions.paths import PathList, find_images
-from scenetrack.predictions.rows import make_rows
+from scenetrack.delivery.paths import PathList, find_images
+from scenetrack.delivery.rows import make_rows
+from scenetrack.errors import DataError, InputError
+from scenetrack.graphs.files import read_model
+from scenetrack.graphs.providers import CPU
+from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.system.files import ensure_writable, user_path
 from scenetrack.system.machine import available_cpus
 
 if TYPE_CHECKING:
-    from scenetrack.predictions.explain import Explainer
+    from scenetrack.delivery.explanation_pictures import Explainer
 
 _MEGABYTE = 2**20
 
@@ -104,7 +104,7 @@ def _open(config: PredictConfig, file: Path) -> Classifier:
 def _with_evidence(file: Path) -> Path | bytes:
     """The bundle with its evidence as an output, where it has any."""
     # What makes bundles takes its time to import, and only pictures need it.
-    from scenetrack.bundle import with_evidence
+    from scenetrack.delivery.bundle import with_evidence
 
     model = read_model(file)
     about = {item.key: item.value for item in model.metadata_props}
@@ -153,6 +153,6 @@ def _explainer(
     if not config.explain:
         return None
     # Matplotlib takes half a second to import.
-    from scenetrack.predictions.explain import Explainer
+    from scenetrack.delivery.explanation_pictures import Explainer
 
     return Explainer(user_path(config.explain), classifier, earlier)

@@ -10,8 +10,8 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
+from scenetrack.delivery.inference import SceneClassifier
 from scenetrack.errors import DataError
-from scenetrack.serving import SceneClassifier
 
 
 class UnreadableImage(MlflowException):

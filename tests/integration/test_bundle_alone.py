@@ -14,13 +14,13 @@ import onnx
 import pytest
 from small_pipelines import dense_network, patch_pipeline, scene_encoder, scenes, svm
 
-from scenetrack.bundle import build_bundle, verify_bundle
 from scenetrack.config import KERNELS
 from scenetrack.data.catalog import Split, load_dataset
 from scenetrack.data.images import load_images
+from scenetrack.delivery.bundle import build_bundle, verify_bundle
+from scenetrack.delivery.pipeline import ScenePipeline
 from scenetrack.encoders import SceneEncoder
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.pipeline import ScenePipeline
 
 REAL_SIZE = 64
 RUN = """

@@ -10,8 +10,8 @@ from shipped import bundled, check_against_the_run
 from workplace import PER_CLASS, TINY_PATCHES, Workplace, flags
 
 from scenetrack import cli, tracking
+from scenetrack.delivery.rows import from_json
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.predictions.rows import from_json
 
 TWO_SIZES = {
     **TINY_PATCHES,

@@ -16,7 +16,7 @@ from fake_bundle import fake_bundle, paint
 from pyarrow import parquet
 from workplace import Workplace, finished
 
-from scenetrack.predictions.rows import from_json
+from scenetrack.delivery.rows import from_json
 
 MANY = 2001
 SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGKILL": -9}

@@ -22,12 +22,12 @@ from small_pipelines import (
     scenes,
 )
 
-from scenetrack.bundle import build_bundle, verify_bundle, with_evidence
 from scenetrack.config import AGGREGATIONS, KERNELS
+from scenetrack.delivery.bundle import build_bundle, verify_bundle, with_evidence
+from scenetrack.delivery.pipeline import ScenePipeline
 from scenetrack.errors import ExportError, ModelError
 from scenetrack.graphs.builder import IR_VERSION, OPSET
 from scenetrack.graphs.runtime import WORKSPACE, OnnxModel
-from scenetrack.pipeline import ScenePipeline
 
 kernels = pytest.mark.parametrize("kernel", ["", *KERNELS])
 
@@ -252,9 +252,8 @@ class TestEvidence:
 
 def test_explaining_needs_no_scikit_learn() -> None:
     """``predict --explain`` of a bundle starts in a moment."""
-    code = (
-        "import sys, scenetrack.bundle; assert not {'sklearn', 'scipy', 'keras'} & set(sys.modules)"
-    )
+    heavy = "{'sklearn', 'scipy', 'keras'}"
+    code = f"import sys, scenetrack.delivery.bundle; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 

@@ -20,13 +20,13 @@ from small_pipelines import (
     sizes_network,
 )
 
-from scenetrack.bundle import build_bundle, verify_bundle, with_evidence
 from scenetrack.config import AGGREGATIONS
+from scenetrack.delivery.bundle import build_bundle, verify_bundle, with_evidence
+from scenetrack.delivery.pipeline import ScenePipeline
 from scenetrack.encoders import BagOfWords, FisherVector, LocalEncoder, Vlad
 from scenetrack.errors import ModelError
 from scenetrack.export.scales import positions
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.pipeline import ScenePipeline
 
 NETWORKS = {
     "sizes": lambda: (sizes_network(), positions(SIZES)),

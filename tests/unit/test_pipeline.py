@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from small_pipelines import CLASSES, SIZE, image_pipeline, patch_pipeline, scenes, whole_network
 
+from scenetrack.delivery.pipeline import ScenePipeline
 from scenetrack.errors import ModelError
 from scenetrack.graphs.builder import GraphBuilder
-from scenetrack.pipeline import ScenePipeline
 
 
 @pytest.mark.parametrize("kernel", ["", "chi2"])

@@ -16,11 +16,11 @@ from fake_bundle import CLASSES, fake_bundle, paint, probabilities
 from PIL import Image
 
 from scenetrack import cli
+from scenetrack.delivery.file_classifier import Classifier
+from scenetrack.delivery.output_journal import Journal
+from scenetrack.delivery.rows import Row
 from scenetrack.errors import ModelError
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.predictions.classifier import Classifier
-from scenetrack.predictions.journal import Journal
-from scenetrack.predictions.rows import Row
 
 COLOURS = {"r.png": (200, 0, 0), "g.png": (9, 99, 50), "b.png": (1, 2, 250)}
 LABELS = {"r.png": "red", "g.png": "green", "b.png": "blue"}
@@ -183,7 +183,7 @@ def test_other_rows_are_begun_anew(
 
     words = ["predict", "fake.onnx", "photos", "-o", "rows.csv"]
     with monkeypatch.context() as patch:
-        patch.setattr("scenetrack.predictions.output._write", interrupted)
+        patch.setattr("scenetrack.delivery.output._write", interrupted)
         assert cli.main(words) == 130
     if change == "model":
         fake_bundle(Path("fake.onnx"), method="another")

@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
-from scenetrack.bundle import with_evidence
 from scenetrack.data.patches import PatchGrid
+from scenetrack.delivery.bundle import with_evidence
+from scenetrack.delivery.explanation import covering_grid, occlusion, spread
+from scenetrack.delivery.explanation_pictures import Explainer, PictureNames
+from scenetrack.delivery.file_classifier import Classifier
+from scenetrack.delivery.rows import make_rows
 from scenetrack.errors import ModelError
 from scenetrack.figures import style
 from scenetrack.figures.evidence import evidence_map
 from scenetrack.graphs.files import read_model
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.predictions.classifier import Classifier
-from scenetrack.predictions.evidence import covering_grid, occlusion, spread
-from scenetrack.predictions.explain import Explainer, PictureNames
-from scenetrack.predictions.rows import make_rows
 from scenetrack.records import Figure
 
 
@@ -198,7 +198,7 @@ def test_pictures_of_a_bundle(
         drawn.append((values, label, probability))
         return evidence_map(image, values, label, probability, "", name="x.png")
 
-    monkeypatch.setattr("scenetrack.predictions.explain.evidence_map", record)
+    monkeypatch.setattr("scenetrack.delivery.explanation_pictures.evidence_map", record)
     bundle = fake_bundle(tmp_path / "b.onnx", evidence=evidence)
     source = with_evidence(read_model(bundle)).SerializeToString() if evidence else bundle
     folder = tmp_path / "maps"

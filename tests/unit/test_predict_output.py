@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
+from scenetrack.delivery import output as output_module
+from scenetrack.delivery.output import Stream, format_of, journalled, output_file
+from scenetrack.delivery.output_journal import Journal
+from scenetrack.delivery.rows import Row, as_csv, as_jsonl
 from scenetrack.errors import ConfigError, InputError, ScenetrackError
-from scenetrack.predictions import output as output_module
-from scenetrack.predictions.journal import Journal
-from scenetrack.predictions.output import Stream, format_of, journalled, output_file
-from scenetrack.predictions.rows import Row, as_csv, as_jsonl
 from scenetrack.system.files import lock
 
 SETTINGS = {"model": "abc", "top": 2}

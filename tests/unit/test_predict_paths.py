@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scenetrack.delivery import paths as paths_module
+from scenetrack.delivery.paths import PathList, find_images
 from scenetrack.errors import InputError
-from scenetrack.predictions import paths as paths_module
-from scenetrack.predictions.paths import PathList, find_images
 
 TREE = ("b/2.jpg", "b/10.JPG", "b/c/1.png", "b/.hidden.jpg", "b/.git/x.jpg", "a.webp", "notes.txt")
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scenetrack.predictions.rows import (
+from scenetrack.delivery.rows import (
     Row,
     as_csv,
     as_jsonl,

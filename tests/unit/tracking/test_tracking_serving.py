@@ -21,9 +21,9 @@ from tracked import picture, scoring_server, start
 
 from scenetrack import tracking
 from scenetrack.data.images import load_images
+from scenetrack.delivery.inference import SceneClassifier
 from scenetrack.errors import DataError, ModelError
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.serving import SceneClassifier
 
 RED, BLUE = picture((250, 10, 20)), picture((5, 5, 200), "JPEG")
 METADATA = {"kind": "bundle", "classes": json.dumps(CLASSES)}

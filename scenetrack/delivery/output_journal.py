@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
+from scenetrack.delivery.rows import Row, as_jsonl, from_json
 from scenetrack.errors import InputError, ScenetrackError
-from scenetrack.predictions.rows import Row, as_jsonl, from_json
 from scenetrack.system.files import printable
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from typing import IO, Any, Protocol
 from filelock import Timeout
 
 from scenetrack.data.images import IMAGE_SUFFIXES
+from scenetrack.delivery.output_journal import Journal
+from scenetrack.delivery.rows import Row, as_csv, as_jsonl, cells, columns
 from scenetrack.errors import ConfigError, InputError, ScenetrackError
-from scenetrack.predictions.journal import Journal
-from scenetrack.predictions.rows import Row, as_csv, as_jsonl, cells, columns
 from scenetrack.system.files import ensure_writable, lock, printable, replacing, user_path
 
 _FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}

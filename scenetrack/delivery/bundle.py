@@ -18,7 +18,7 @@ from scenetrack.graphs.builder import OPSET, GraphBuilder, Shape
 from scenetrack.graphs.runtime import WORKSPACE, OnnxModel
 
 if TYPE_CHECKING:  # the pipeline needs scikit-learn, whose import takes seconds
-    from scenetrack.pipeline import ScenePipeline
+    from scenetrack.delivery.pipeline import ScenePipeline
 
 KIND, EVIDENCE = "bundle", "evidence"
 _EXPLAIN = "explain"

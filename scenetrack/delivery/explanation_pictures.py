@@ -12,11 +12,11 @@ from PIL import Image
 
 from scenetrack.data.images import decode_image
 from scenetrack.data.patches import PatchGrid
+from scenetrack.delivery.explanation import covering_grid, occlusion, spread
+from scenetrack.delivery.file_classifier import Batch, Classifier
+from scenetrack.delivery.rows import Row
 from scenetrack.errors import DataError, ModelError, ScenetrackError
 from scenetrack.figures.evidence import evidence_map
-from scenetrack.predictions.classifier import Batch, Classifier
-from scenetrack.predictions.evidence import covering_grid, occlusion, spread
-from scenetrack.predictions.rows import Row
 from scenetrack.system.files import printable, replacing
 
 logger = logging.getLogger(__name__)

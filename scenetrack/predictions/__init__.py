@@ -1,1 +1,0 @@
-"""What `scenetrack predict` is made of: which images, in what rows, written where, and why so."""
