@@ -16,7 +16,7 @@ from scenetrack.delivery.explanation import covering_grid, occlusion, spread
 from scenetrack.delivery.file_classifier import Batch, Classifier
 from scenetrack.delivery.rows import Row
 from scenetrack.errors import DataError, ModelError, ScenetrackError
-from scenetrack.figures.evidence import evidence_map
+from scenetrack.figures.saliency import evidence_map
 from scenetrack.system.files import printable, replacing
 
 logger = logging.getLogger(__name__)

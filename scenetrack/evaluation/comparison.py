@@ -11,7 +11,7 @@ import numpy as np
 from scenetrack.errors import ScenetrackError
 from scenetrack.evaluation.metrics import Evaluation
 from scenetrack.evaluation.significance import McNemarResult, holm, mcnemar
-from scenetrack.figures import comparison
+from scenetrack.figures import draw_method_comparison
 from scenetrack.records import Record, Table
 
 Evaluations = Mapping[str, Evaluation]
@@ -128,7 +128,7 @@ def comparison_records(
     """The comparison as tables for the tracker, all pairs among them, and as a figure, the last."""
     bars = [(name, one.accuracy, one.low, one.high) for name, one in _best_first(evaluations)]
     tables = [comparison_table(evaluations, against), pairs_table(evaluations)]
-    return [*tables, comparison(bars, title)]
+    return [*tables, draw_method_comparison(bars, title)]
 
 
 def aligned(cells: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:

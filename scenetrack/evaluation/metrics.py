@@ -13,7 +13,7 @@ from scenetrack.errors import DataError, ScenetrackError
 from scenetrack.evaluation.calibration import Reliability, reliability
 from scenetrack.evaluation.predictions import Predictions, prediction_table
 from scenetrack.evaluation.significance import wilson_interval
-from scenetrack.figures import confusion_matrix, reliability_diagram
+from scenetrack.figures import draw_confusion_matrix, draw_reliability_diagram
 from scenetrack.records import Record, Table, metrics
 
 # Of more classes than these a chart for each would bury the others in the UI.
@@ -109,10 +109,10 @@ class Evaluation:
         if self.reliability:
             counts = self.reliability.counts
             shares = self.reliability.confidence, self.reliability.accuracy
-            diagrams = [reliability_diagram(counts, *shares, self.reliability.ece, title)]
+            diagrams = [draw_reliability_diagram(counts, *shares, self.reliability.ece, title)]
         return [
             *metrics({**self.metrics(prefix), **self.recalls(prefix)}),
-            confusion_matrix(self.confusion, self.class_names, title),
+            draw_confusion_matrix(self.confusion, self.class_names, title),
             *diagrams,
             self._class_table(),
             prediction_table(self._said(files), self.scores),

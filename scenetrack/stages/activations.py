@@ -11,7 +11,7 @@ from scenetrack.data.images import load_images
 from scenetrack.data.patches import PatchGrid
 from scenetrack.errors import InputError
 from scenetrack.export.truncate import find_layer, layer_names
-from scenetrack.figures import activations as draw_activations
+from scenetrack.figures import draw_activation_maps
 from scenetrack.records import Artifact, Tracker
 from scenetrack.stages.network import take
 from scenetrack.stages.result import StageResult
@@ -45,7 +45,7 @@ def activations(config: ActivationsConfig, tracker: Tracker) -> StageResult:
     arrays, picture = folder / f"{stem}.npz", folder / f"{stem}.png"
     with replacing(arrays) as temporary:
         np.savez_compressed(temporary, values=values, image=pixels)
-    figure = draw_activations(values, layer, pixels, name=f"figures/{stem}.png")
+    figure = draw_activation_maps(values, layer, pixels, name=f"figures/{stem}.png")
     with replacing(picture) as temporary:
         temporary.write_bytes(figure.png)
     tracker.log(figure, Artifact(arrays))

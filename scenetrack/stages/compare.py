@@ -20,7 +20,7 @@ from scenetrack.evaluation import (
     pairs_text,
     read_predictions,
 )
-from scenetrack.figures import comparison
+from scenetrack.figures import draw_method_comparison
 from scenetrack.records import Table
 from scenetrack.system.files import ensure_writable, printable, replacing, user_path
 from scenetrack.tracking import RunInfo, children, resolve_run, run_file
@@ -181,7 +181,7 @@ def _write(evaluations: Mapping[str, Evaluation], folder: Path) -> None:
     for name, table in tables.items():
         _write_table(table, folder / name)
     with replacing(folder / "comparison.png") as temporary:
-        temporary.write_bytes(comparison(bars).png)
+        temporary.write_bytes(draw_method_comparison(bars).png)
     print(f"written to {printable(folder)}: {', '.join((*tables, 'comparison.png'))}")
 
 

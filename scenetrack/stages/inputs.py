@@ -13,7 +13,7 @@ from scenetrack.config import DataConfig, DeviceConfig, EvaluatedConfig
 from scenetrack.data.catalog import SceneDataset, Split, load_dataset, stratified_split
 from scenetrack.data.images import load_images
 from scenetrack.errors import ConfigError, InputError
-from scenetrack.figures import montage
+from scenetrack.figures import draw_montage
 from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.records import DatasetInput, Figure, Table, Tag, Tracker
@@ -161,4 +161,4 @@ def _samples(dataset: SceneDataset) -> Figure:
     images = load_images([dataset.train.paths[i] for i in chosen], 128)
     titles = [dataset.class_names[labels[i]] for i in chosen]
     title = f"{len(shown)} of {classes} classes" if len(shown) < classes else ""
-    return montage(images, titles, columns, title=title, name="figures/samples.png")
+    return draw_montage(images, titles, columns, title=title, name="figures/samples.png")

@@ -13,7 +13,7 @@ import numpy as np
 from scenetrack.cache import Cache
 from scenetrack.config import TrainingConfig
 from scenetrack.errors import ModelError
-from scenetrack.figures import LayerRow, learning_curves, topology
+from scenetrack.figures import LayerRow, draw_learning_curves, draw_topology
 from scenetrack.networks.checkpoints import Checkpoint
 from scenetrack.networks.training import Batches, TrainResult, fit, load_model, save_model
 from scenetrack.records import Metric, Model, Param, Tag, TensorSpec, Text, Tracker, metrics
@@ -80,7 +80,7 @@ def train(
         *kept,
         Metric("epochs", result.epochs),
         Metric("best_epoch", result.best_epoch + 1),
-        learning_curves(result.history, best_epoch=result.best_epoch),
+        draw_learning_curves(result.history, best_epoch=result.best_epoch),
         Metric("time/fit_s", result.seconds),
         keras_record(model, path),
     )
@@ -166,12 +166,12 @@ def _log_network(model: keras.Model, tracker: Tracker) -> None:
         Param("parameters", model.count_params()),
         Metric("parameters", model.count_params()),
         Text("model_summary.txt", "\n".join(lines)),
-        topology(layer_rows(model)),
+        draw_topology(layer_rows(model)),
     )
 
 
 def layer_rows(model: keras.Model) -> list[LayerRow]:
-    """What ``figures.topology`` draws of each layer of a functional model, sources first."""
+    """What ``figures.draw_topology`` draws of each layer of a functional model, sources first."""
     return [
         LayerRow(
             layer.name,

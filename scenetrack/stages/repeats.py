@@ -9,7 +9,7 @@ from typing import Any
 
 from scenetrack.config import DataConfig
 from scenetrack.evaluation.comparison import aligned
-from scenetrack.figures import seeds
+from scenetrack.figures import draw_seed_spread
 from scenetrack.records import Figure, Metric, Param, Table, Tracker
 from scenetrack.stages.result import StageResult
 
@@ -114,7 +114,7 @@ def _picture(results: Results, stage: str) -> Figure:
     every = [result.methods for result in results.values()]
     shared = [name for name in every[0] if all(name in methods for methods in every)]
     accuracies = {name: [one[name]["test/accuracy"] for one in every] for name in shared}
-    return seeds(accuracies, f"{stage}: what the seed changes")
+    return draw_seed_spread(accuracies, f"{stage}: what the seed changes")
 
 
 def _text(results: Results, spreads: Mapping[str, Mapping[str, Spread]]) -> str:

@@ -12,7 +12,7 @@ from scenetrack.data.images import decode_image, resized
 from scenetrack.errors import DataError
 from scenetrack.evaluation import Evaluation, evaluate
 from scenetrack.evaluation.temperature_scaling import fit_temperature, log_loss, softmax
-from scenetrack.figures import mistakes
+from scenetrack.figures import draw_mistakes
 from scenetrack.records import Figure, Record
 
 logger = logging.getLogger(__name__)
@@ -79,4 +79,4 @@ def _gallery(evaluation: Evaluation, dataset: SceneDataset, name: str) -> list[F
         logger.warning("no picture of the mistakes: %s", error)
         return []
     images = np.stack([resized(image, _MISTAKE_SIDE) for image in decoded])
-    return [mistakes(images, captions, name)]
+    return [draw_mistakes(images, captions, name)]

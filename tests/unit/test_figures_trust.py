@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
 from scenetrack import figures
-from scenetrack.figures import spread, style, trust
+from scenetrack.figures import calibration, mistakes, seed_spread, style
 from scenetrack.records import Figure
 
 ODD_NAMES = ("$\\nope{$", "森林", "नमस्ते", "w" * 200)
@@ -33,14 +33,15 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Canvas]:
         canvases.append(canvas)
         return style.to_png(canvas, name)
 
-    monkeypatch.setattr(trust, "to_png", keep)
+    monkeypatch.setattr(calibration, "to_png", keep)
+    monkeypatch.setattr(mistakes, "to_png", keep)
     return canvases
 
 
 def test_reliability_shows_bars_gaps_and_counts(drawn: list[Canvas]) -> None:
     counts = np.array([0, 3, 10, 40])
     confidence, accuracy = np.array([0, 0.4, 0.6, 0.9]), np.array([0, 0.3, 0.7, 0.9])
-    figure = figures.reliability_diagram(counts, confidence, accuracy, 0.0377, "SVM")
+    figure = figures.draw_reliability_diagram(counts, confidence, accuracy, 0.0377, "SVM")
     assert figure.name == "figures/reliability.png"
     above, below = drawn[0].axes
     assert above.get_title(loc="left") == "SVM: calibration error 0.038"
@@ -55,10 +56,10 @@ def test_reliability_shows_bars_gaps_and_counts(drawn: list[Canvas]) -> None:
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_names_of_any_script_are_drawn_as_they_are(drawn: list[Canvas], name: str) -> None:
     ones = np.ones(3)
-    assert pixels(figures.reliability_diagram(ones, ones, ones, 0.0, name)).std() > 0
+    assert pixels(figures.draw_reliability_diagram(ones, ones, ones, 0.0, name)).std() > 0
     image = np.zeros((1, 8, 8, 3), np.uint8)
-    assert pixels(figures.mistakes(image, [(name, name, 0.5)], name)).std() > 0
-    assert pixels(figures.seeds({name: [0.5, 0.6]}, name)).std() > 0
+    assert pixels(figures.draw_mistakes(image, [(name, name, 0.5)], name)).std() > 0
+    assert pixels(figures.draw_seed_spread({name: [0.5, 0.6]}, name)).std() > 0
     for canvas in drawn:
         for text in canvas.texts:
             assert text.get_window_extent().x1 <= canvas.bbox.x1 + 1
@@ -69,7 +70,7 @@ def test_each_mistake_has_its_image_and_caption(drawn: list[Canvas], count: int)
     images = np.zeros((count, 10, 20, 3), np.uint8)
     images[:] = np.array([(40 + 10 * k, 0, 200 - 10 * k) for k in range(count)])[:, None, None]
     captions = [(f"true {k}", f"said {k}", 1 - k / 100) for k in range(count)]
-    figure = figures.mistakes(images, captions, "SVM")
+    figure = figures.draw_mistakes(images, captions, "SVM")
     picture = pixels(figure)
     for k in range(count):
         assert share_of(picture, f"#{40 + 10 * k:02x}00{200 - 10 * k:02x}") > 0.005
@@ -81,7 +82,7 @@ def test_each_mistake_has_its_image_and_caption(drawn: list[Canvas], count: int)
 
 def test_captions_lie_between_the_images(drawn: list[Canvas]) -> None:
     images = np.zeros((6, 8, 8, 3), np.uint8)
-    figures.mistakes(images, [("true", "said", 0.9)] * 6, "SVM")
+    figures.draw_mistakes(images, [("true", "said", 0.9)] * 6, "SVM")
     first, fifth = (drawn[0].axes[k].get_window_extent() for k in (0, 4))
     being, said = (text.get_window_extent() for text in drawn[0].texts[8:10])
     assert first.y0 > being.y1 > being.y0 > said.y1 > said.y0 > fifth.y1
@@ -90,14 +91,14 @@ def test_captions_lie_between_the_images(drawn: list[Canvas]) -> None:
 def test_seeds_are_dots_around_their_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     canvases: list[Canvas] = []
     monkeypatch.setattr(
-        spread, "to_png", lambda canvas, name: canvases.append(canvas) or Figure(name, b"")
+        seed_spread, "to_png", lambda canvas, name: canvases.append(canvas) or Figure(name, b"")
     )
-    figures.seeds({"worse": [0.5, 0.5, 0.5], "better": [0.8, 0.84, 0.82]})
+    figures.draw_seed_spread({"worse": [0.5, 0.5, 0.5], "better": [0.8, 0.84, 0.82]})
     (axes,) = canvases[0].axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["better", "worse"]
     dots = [line.get_xdata() for line in axes.lines if line.get_marker() == "o"]
     assert [list(row) for row in dots] == [[0.8, 0.84, 0.82], [0.5, 0.5, 0.5]]
     assert [text.get_text() for text in axes.texts] == ["82.0% ± 2.0%", "50.0% ± 0.0%"]
-    figures.seeds({"same": [0.5, 0.5]})
+    figures.draw_seed_spread({"same": [0.5, 0.5]})
     low, high = canvases[1].axes[0].get_xlim()
     assert high - low == pytest.approx(0.04, abs=0.02)

@@ -22,7 +22,7 @@ from scenetrack.delivery.file_classifier import Classifier
 from scenetrack.delivery.rows import make_rows
 from scenetrack.errors import ModelError
 from scenetrack.figures import style
-from scenetrack.figures.evidence import evidence_map
+from scenetrack.figures.saliency import evidence_map
 from scenetrack.graphs.files import read_model
 from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.records import Figure
@@ -153,7 +153,7 @@ class TestPicture:
             titles.append(canvas.axes[0].get_title(loc="left"))
             return style.to_png(canvas, name)
 
-        monkeypatch.setattr("scenetrack.figures.evidence.to_png", keep)
+        monkeypatch.setattr("scenetrack.figures.saliency.to_png", keep)
         image = np.full((30, 30, 3), 255, np.uint8)
         short, long = (
             pixels(evidence_map(image, np.ones((3, 3)), label, 0.5, "unit", name="x.png").png)

@@ -11,17 +11,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import FancyBboxPatch
 
-from scenetrack.figures.style import (
-    BLUE,
-    DPI,
-    GREEN,
-    GREY,
-    ORANGE,
-    RED,
-    heading,
-    shortened,
-    to_png,
-)
+from scenetrack.figures.style import BLUE, DPI, GREEN, GREY, ORANGE, RED, heading, shortened, to_png
 from scenetrack.records import Figure
 
 # Kinds of layers by what they do, as drawn by topology().
@@ -51,7 +41,7 @@ class LayerRow(NamedTuple):
     sources: Sequence[str]
 
 
-def topology(
+def draw_topology(
     layers: Sequence[LayerRow],
     *,
     title: str = "",

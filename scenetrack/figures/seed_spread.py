@@ -15,7 +15,7 @@ _LONGEST_NAME = 32
 _NARROWEST = 0.04  # of the axis of accuracies, lest tiny differences look large
 
 
-def seeds(
+def draw_seed_spread(
     accuracies: Mapping[str, Sequence[float]], title: str = "", *, name: str = "figures/seeds.png"
 ) -> Figure:
     """Methods as rows of dots, one for each seed, with mean and standard deviation; best first.
