@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from skimage.feature import fisher_vector
 from sklearn.mixture import GaussianMixture
 
-from scenetrack.encoders import FisherVector, SceneEncoder
+from scenetrack.encoders import FisherVector, ImageEncoder
 from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.system.machine import available_cpus
@@ -62,7 +62,7 @@ def in_common(vector: NDArray[Any]) -> NDArray[Any]:
     return part / np.linalg.norm(part)
 
 
-def graph_of(scene: SceneEncoder) -> OnnxModel:
+def graph_of(scene: ImageEncoder) -> OnnxModel:
     """The twin, for any number of images."""
     builder = GraphBuilder("fisher")
     shape = [None, DESCRIPTORS, scene.encoder.mixture_.centre.size]
@@ -77,7 +77,7 @@ def part(sample: Floats, images: Floats, rounds: int) -> list[str]:
     started = time.perf_counter()
     encoder = FisherVector(COMPONENTS).fit(sample)
     fitted = time.perf_counter() - started
-    scene = SceneEncoder(encoder, ("1x1",), np.full((DESCRIPTORS, 2), 0.5, np.float32))
+    scene = ImageEncoder(encoder, ("1x1",), np.full((DESCRIPTORS, 2), 0.5, np.float32))
     twin = graph_of(scene)
     mixtures = {THEIRS.format(kind): scikit_mixture(encoder, kind) for kind in DTYPES}
 

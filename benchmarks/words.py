@@ -19,7 +19,7 @@ from _machine import RESULTS, machine, speed_table, times_by_turns
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
-from scenetrack.encoders import BagOfWords, SceneEncoder
+from scenetrack.encoders import BagOfWords, ImageEncoder
 from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.system.machine import available_cpus
@@ -46,10 +46,10 @@ def drawn(count: int, width: int, seed: int) -> Floats:
     return (centres[rng.integers(300, size=count)] + noise).astype(np.float32)
 
 
-def learnt(rows: Floats, count: int) -> SceneEncoder:
+def learnt(rows: Floats, count: int) -> ImageEncoder:
     """Words of a sample, for images with ``count`` descriptors."""
     places = np.full((count, 2), 0.5, np.float32)
-    return SceneEncoder.learn(
+    return ImageEncoder.learn(
         rows,
         np.full((len(rows), 2), 0.5, np.float32),
         BagOfWords(WORDS, iterations=10),
@@ -61,7 +61,7 @@ def learnt(rows: Floats, count: int) -> SceneEncoder:
     )
 
 
-def scikit_words(encoder: SceneEncoder, rows: Floats) -> KMeans:
+def scikit_words(encoder: ImageEncoder, rows: Floats) -> KMeans:
     """scikit-learn's own estimator with the same words."""
     words = encoder.encoder.to_arrays()["codebook"]
     kmeans = KMeans(WORDS, init=words, n_init=1, max_iter=1).fit(rows)
@@ -69,7 +69,7 @@ def scikit_words(encoder: SceneEncoder, rows: Floats) -> KMeans:
     return kmeans
 
 
-def graph_of(encoder: SceneEncoder, width: int) -> OnnxModel:
+def graph_of(encoder: ImageEncoder, width: int) -> OnnxModel:
     """The twin, for any number of images."""
     builder = GraphBuilder("words")
     name = builder.input("descriptors", np.float32, [None, len(encoder.positions), width])
@@ -78,7 +78,7 @@ def graph_of(encoder: SceneEncoder, width: int) -> OnnxModel:
     return OnnxModel(builder.build({}).SerializeToString(), device="cpu")
 
 
-def compared(encoder: SceneEncoder, kmeans: KMeans, images: Floats) -> str:
+def compared(encoder: ImageEncoder, kmeans: KMeans, images: Floats) -> str:
     """What the words of rounded descriptors have in common with scikit-learn's."""
     bow = encoder.encoder
     assert isinstance(bow, BagOfWords)

@@ -14,7 +14,7 @@ from scenetrack.config import COLOURS
 from scenetrack.data.patches import PatchGrid
 from scenetrack.delivery.pipeline import ScenePipeline
 from scenetrack.descriptors.sift import SiftGrid, sift_graph
-from scenetrack.encoders import BagOfWords, DescriptorPca, LocalEncoder, SceneEncoder
+from scenetrack.encoders import BagOfWords, DescriptorPca, ImageEncoder, LocalEncoder
 from scenetrack.export.scales import at_scales
 from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.graphs.runtime import OnnxModel
@@ -111,12 +111,12 @@ def centres(count: int) -> np.ndarray:
 
 def scene_encoder(
     descriptors: np.ndarray, count: int, words: int = 16, pca: int = 4
-) -> SceneEncoder:
+) -> ImageEncoder:
     """PCA (0: none) and words of ``descriptors`` float32 [N, D], for images with ``count``."""
     reduction = DescriptorPca(pca).fit(descriptors) if pca else None
     projected = reduction.transform(descriptors) if reduction else descriptors
     bow = BagOfWords(words, iterations=5).fit(projected)
-    return SceneEncoder(bow, ("1x1",), centres(count), reduction)
+    return ImageEncoder(bow, ("1x1",), centres(count), reduction)
 
 
 def sizes_network() -> onnx.ModelProto:
@@ -139,12 +139,12 @@ def encoded_pipeline(
     """An SVM on what ``encoder`` learnt of all descriptors of a few images.
 
     ``positions`` float32 [n, 2] are those of an image's descriptors; ``learn`` are further
-    arguments of ``SceneEncoder.learn``.
+    arguments of ``ImageEncoder.learn``.
     """
     images, labels = scenes(FITTED_IMAGES)
     local = OnnxModel(network.SerializeToString(), device="cpu").run(images=images)["descriptors"]
     settings = {"levels": ("1x1",), "pca": 0, "square_root": False, "position_weight": 0.0}
-    learnt = SceneEncoder.learn(
+    learnt = ImageEncoder.learn(
         local.reshape(-1, local.shape[-1]),
         np.tile(positions, (len(local), 1)),
         encoder,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scenetrack.classifiers import FittedClassifier
 from scenetrack.config import AGGREGATIONS
 from scenetrack.descriptors.aggregation import aggregate
-from scenetrack.encoders import SceneEncoder
+from scenetrack.encoders import ImageEncoder
 from scenetrack.errors import ModelError
 from scenetrack.evaluation.temperature_scaling import softmax
 from scenetrack.graphs.runtime import OnnxModel
@@ -47,7 +47,7 @@ class ScenePipeline:
     classes: tuple[str, ...]
     image_size: int
     aggregation: str = ""
-    encoder: SceneEncoder | None = None
+    encoder: ImageEncoder | None = None
     classifier: FittedClassifier | None = None
     temperature: float = 1.0
     device: str = "cpu"

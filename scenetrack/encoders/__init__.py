@@ -6,21 +6,21 @@ after another, so that no more descriptors than a batch's need to be in memory.
 
 from __future__ import annotations
 
+from scenetrack.encoders.bag_of_words import BagOfWords
 from scenetrack.encoders.base import LocalEncoder
-from scenetrack.encoders.fisher import FisherVector
+from scenetrack.encoders.fisher_vector import FisherVector
+from scenetrack.encoders.image_encoder import ENCODERS, ImageEncoder
 from scenetrack.encoders.pca import DescriptorPca
 from scenetrack.encoders.pyramid import SpatialPyramid
-from scenetrack.encoders.scene import ENCODERS, SceneEncoder
 from scenetrack.encoders.vlad import Vlad
-from scenetrack.encoders.words import BagOfWords
 
 __all__ = [
     "ENCODERS",
     "BagOfWords",
     "DescriptorPca",
     "FisherVector",
+    "ImageEncoder",
     "LocalEncoder",
-    "SceneEncoder",
     "SpatialPyramid",
     "Vlad",
 ]

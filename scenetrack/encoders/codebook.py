@@ -13,7 +13,7 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
-from scenetrack.encoders.grid import grid_in_graph, steps_per_unit, to_grid
+from scenetrack.encoders.fixed_point import grid_in_graph, steps_per_unit, to_grid
 from scenetrack.errors import InputError
 from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.graphs.runtime import OnnxModel

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.decomposition import PCA
 
 from scenetrack.encoders.checks import check_width, checked_rows
-from scenetrack.encoders.grid import grid_in_graph, steps_per_unit, to_grid
+from scenetrack.encoders.fixed_point import grid_in_graph, steps_per_unit, to_grid
 from scenetrack.errors import InputError
 from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.system.arrays import checked_arrays

@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from scenetrack.encoders.bag_of_words import BagOfWords
 from scenetrack.encoders.base import pool_images
-from scenetrack.encoders.cells import Cells, cells_of, sums_by_group
 from scenetrack.encoders.checks import check_regions
-from scenetrack.encoders.grid import grid_in_graph, steps_per_unit, to_grid
+from scenetrack.encoders.fixed_point import grid_in_graph, steps_per_unit, to_grid
 from scenetrack.encoders.normalisation import (
     signed_power,
     signed_power_in_graph,
     unit_length,
     unit_length_in_graph,
 )
-from scenetrack.encoders.words import BagOfWords
+from scenetrack.encoders.region_partition import Cells, cells_of, sums_by_group
 from scenetrack.errors import InputError
 from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.system.arrays import checked_arrays

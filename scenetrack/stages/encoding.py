@@ -17,7 +17,7 @@ from scenetrack.cache.entries import entry_name
 from scenetrack.config import EncodingConfig, HandcraftedConfig, PatchBowConfig
 from scenetrack.descriptors.aggregation import aggregate
 from scenetrack.descriptors.extraction import Descriptor, LocalDescriptors
-from scenetrack.encoders import BagOfWords, FisherVector, SceneEncoder, Vlad
+from scenetrack.encoders import BagOfWords, FisherVector, ImageEncoder, Vlad
 from scenetrack.encoders.base import LocalEncoder
 from scenetrack.errors import ConfigError
 from scenetrack.records import Artifact, Metric, Tracker
@@ -78,7 +78,7 @@ class EncodingMethods:
     config: HandcraftedConfig | PatchBowConfig
     splits: DescribedSplits
     tracker: Tracker
-    _of_folds: dict[bytes, SceneEncoder] = field(default_factory=dict, init=False, repr=False)
+    _of_folds: dict[bytes, ImageEncoder] = field(default_factory=dict, init=False, repr=False)
 
     def compare(self, comparison: Comparison, descriptor: str) -> None:
         """Learn the encoder from all training images and add a method for each kernel.
@@ -108,7 +108,7 @@ class EncodingMethods:
             name = f"{encoder.encoder.name} {kernel} svm"
             comparison.add_svm(name, classifier, features, seconds)
 
-    def _learnt(self, owners: NDArray[np.int64] | None = None) -> tuple[SceneEncoder, float]:
+    def _learnt(self, owners: NDArray[np.int64] | None = None) -> tuple[ImageEncoder, float]:
         """The encoder, learnt now or by an earlier run, and the seconds that learning took."""
         if not self.splits.digest:
             return self._timed(owners)
@@ -123,11 +123,11 @@ class EncodingMethods:
             keep_encoder(key, encoder, seconds)
         return encoder, seconds
 
-    def _timed(self, owners: NDArray[np.int64] | None) -> tuple[SceneEncoder, float]:
+    def _timed(self, owners: NDArray[np.int64] | None) -> tuple[ImageEncoder, float]:
         started = time.perf_counter()
         return self._learn(owners), time.perf_counter() - started
 
-    def _learn(self, owners: NDArray[np.int64] | None = None) -> SceneEncoder:
+    def _learn(self, owners: NDArray[np.int64] | None = None) -> ImageEncoder:
         """The encoder from a sample of the descriptors of ``owners``, or of all training images."""
         config, train = self.config, self.splits.train
         values, places = train.sample(sample_size(config), seed=config.seed, owners=owners)
@@ -137,7 +137,7 @@ class EncodingMethods:
             config.codebook_size,
             len(values),
         )
-        encoder = SceneEncoder.learn(
+        encoder = ImageEncoder.learn(
             values,
             self.splits.positions[places],
             build_encoder(config),
@@ -164,14 +164,14 @@ class EncodingMethods:
             self._of_folds[fold] = self._learnt(owners)[0]
         return encode(self._of_folds[fold], self.splits.train, "encoding for a fold")
 
-    def _log(self, encoder: SceneEncoder, seconds: float) -> None:
+    def _log(self, encoder: ImageEncoder, seconds: float) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "encoder.npz"
             np.savez(path, allow_pickle=False, **encoder.to_arrays())
             self.tracker.log(Metric("time/codebook_s", seconds), Artifact(path))
 
 
-def encode(encoder: SceneEncoder, split: LocalDescriptors, task: str) -> NDArray[np.float32]:
+def encode(encoder: ImageEncoder, split: LocalDescriptors, task: str) -> NDArray[np.float32]:
     """Features [N, W] of a split: only a few images' descriptors are in memory at a time."""
     return np.concatenate([encoder.encode(part.values) for _, part in split.batches(task)])
 

@@ -16,7 +16,7 @@ import onnx
 from scenetrack.classifiers import FittedClassifier
 from scenetrack.data.catalog import SceneDataset
 from scenetrack.delivery.pipeline import ScenePipeline
-from scenetrack.encoders import SceneEncoder
+from scenetrack.encoders import ImageEncoder
 from scenetrack.errors import ConfigError, InputError, ModelError
 from scenetrack.export.truncate import export_truncated
 from scenetrack.graphs.builder import GraphBuilder
@@ -130,7 +130,7 @@ def open_pipeline(
     encoder, classifier = None, None
     if run.tags.get("classifier") != "network":
         if run.tags.get("encoder", "none") != "none":
-            encoder = _saved(stage_run, "encoder.npz", SceneEncoder.from_arrays)
+            encoder = _saved(stage_run, "encoder.npz", ImageEncoder.from_arrays)
         classifier = _saved(run, "classifier.npz", FittedClassifier.from_arrays)
     pipeline = ScenePipeline(
         network=network,

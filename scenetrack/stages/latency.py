@@ -12,7 +12,7 @@ import numpy as np
 from scenetrack.classifiers import FittedClassifier
 from scenetrack.delivery.bundle import build_bundle
 from scenetrack.delivery.pipeline import ScenePipeline
-from scenetrack.encoders import SceneEncoder
+from scenetrack.encoders import ImageEncoder
 from scenetrack.graphs.files import read_model
 from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.stages.bundle import milliseconds
@@ -53,7 +53,7 @@ def _pipeline(parts: Path, method: str, aggregation: str) -> ScenePipeline:
         classes=tuple(json.loads(about["classes"])),
         image_size=int(about["image_size"]),
         aggregation=aggregation,
-        encoder=_part(parts / "encoder.npz", SceneEncoder.from_arrays) if encodes else None,
+        encoder=_part(parts / "encoder.npz", ImageEncoder.from_arrays) if encodes else None,
         classifier=_part(parts / method / "classifier.npz", FittedClassifier.from_arrays),
     )
 

@@ -22,7 +22,7 @@ from scenetrack import __version__
 from scenetrack.cache.archives import open_archive, store_archive
 from scenetrack.config import EncodingConfig, PatchBowConfig, StageConfig, TrainingConfig
 from scenetrack.data.images import PIXELS_VERSION
-from scenetrack.encoders import SceneEncoder
+from scenetrack.encoders import ImageEncoder
 from scenetrack.stages.inputs import SceneImages
 
 if TYPE_CHECKING:
@@ -141,16 +141,16 @@ def encoder_key(
     }
 
 
-def find_encoder(key: Mapping[str, str]) -> tuple[SceneEncoder, float] | None:
+def find_encoder(key: Mapping[str, str]) -> tuple[ImageEncoder, float] | None:
     """The encoder that was learnt so before, if it is kept, and the seconds that it took."""
     found = open_archive(ENCODERS, key)
     if found is None:
         return None
     seconds = float(found.pop(_SECONDS))
-    return SceneEncoder.from_arrays(found), seconds
+    return ImageEncoder.from_arrays(found), seconds
 
 
-def keep_encoder(key: Mapping[str, str], encoder: SceneEncoder, seconds: float) -> None:
+def keep_encoder(key: Mapping[str, str], encoder: ImageEncoder, seconds: float) -> None:
     """Keep an encoder, and the seconds that it took to learn, for later runs."""
     store_archive(ENCODERS, key, {**encoder.to_arrays(), _SECONDS: np.array(seconds)})
 

@@ -16,8 +16,8 @@ from scenetrack.encoders import (
     BagOfWords,
     DescriptorPca,
     FisherVector,
+    ImageEncoder,
     LocalEncoder,
-    SceneEncoder,
     Vlad,
 )
 from scenetrack.graphs.builder import GraphBuilder
@@ -43,11 +43,11 @@ def drawn(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def of_words(words: np.ndarray, count: int) -> SceneEncoder:
+def of_words(words: np.ndarray, count: int) -> ImageEncoder:
     """Hard words of images with ``count`` descriptors."""
     bow = BagOfWords(len(words))
     bow.codebook_ = np.asarray(words, np.float32)
-    return SceneEncoder(bow, ("1x1",), centres(count), None)
+    return ImageEncoder(bow, ("1x1",), centres(count), None)
 
 
 def transformed_in_graph(pca: DescriptorPca, rows: np.ndarray) -> np.ndarray:
@@ -55,7 +55,7 @@ def transformed_in_graph(pca: DescriptorPca, rows: np.ndarray) -> np.ndarray:
     return twin
 
 
-def encoded_in_graph(encoder: SceneEncoder, local: np.ndarray) -> list[np.ndarray]:
+def encoded_in_graph(encoder: ImageEncoder, local: np.ndarray) -> list[np.ndarray]:
     def add(builder: GraphBuilder, name: str) -> list[tuple[str, type, int]]:
         histograms, found = encoder.to_graph(builder, name)
         return [(histograms, np.float32, 2), (found, np.int64, 2)]
@@ -261,7 +261,7 @@ def test_scores_of_encodings_over_a_pyramid(encoder: LocalEncoder) -> None:
     local = drawn((60, 64, 9)) + 0.3 * drawn((60, 1, 9), seed=1)
     encoder.fit(local.reshape(-1, 9))
     grid = (np.stack(np.divmod(np.arange(64), 8), axis=1) + 0.5).astype(np.float32) / 8
-    scene = SceneEncoder(encoder, ("1x1", "2x2"), grid, DescriptorPca(7).fit(local.reshape(-1, 9)))
+    scene = ImageEncoder(encoder, ("1x1", "2x2"), grid, DescriptorPca(7).fit(local.reshape(-1, 9)))
     encoder.fit(scene.project(local).reshape(-1, 7))
     classifier = svm(scene.encode(local), np.arange(60) % 4, "linear", preparation="none")
 
@@ -312,7 +312,7 @@ def test_from_raw_descriptors_to_features(way: str, settings: str, dtype: type) 
     values = as_bytes((500, 9), 0).astype(dtype)
     places = np.random.default_rng(0).random((500, 2), np.float32)
     learn = {**LEARN, **SETTINGS[settings], "positions": centres(53)}
-    encoder = SceneEncoder.learn(values, places, WAYS[way](), **learn)
+    encoder = ImageEncoder.learn(values, places, WAYS[way](), **learn)
     encoder.learn_idf([as_bytes((6, 53, 9), 2)])
     local = as_bytes((4, 53, 9), 1).astype(dtype)
     expected = encoder.encode(local)

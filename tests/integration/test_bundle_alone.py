@@ -19,7 +19,7 @@ from scenetrack.data.catalog import Split, load_dataset
 from scenetrack.data.images import load_images
 from scenetrack.delivery.bundle import build_bundle, verify_bundle
 from scenetrack.delivery.pipeline import ScenePipeline
-from scenetrack.encoders import SceneEncoder
+from scenetrack.encoders import ImageEncoder
 from scenetrack.graphs.runtime import OnnxModel
 
 REAL_SIZE = 64
@@ -60,7 +60,7 @@ def test_a_fresh_environment_needs_numpy_and_onnx_runtime(tmp_path: Path) -> Non
         np.testing.assert_allclose(found["scores"], scores, atol=1e-5)
 
 
-def encoded(network: onnx.ModelProto, split: Split) -> tuple[SceneEncoder, np.ndarray]:
+def encoded(network: onnx.ModelProto, split: Split) -> tuple[ImageEncoder, np.ndarray]:
     """An encoder of a split's descriptors, and the histograms of its images."""
     images = load_images(split.paths, REAL_SIZE)
     session = OnnxModel(network.SerializeToString(), device="cpu")

@@ -78,7 +78,7 @@ def test_other_encoders_share_a_patch_network_its_descriptors_and_an_encoder(
     assert f"{TRAINED} {first.info.run_id}" in caplog.text
     assert "describing train: descriptors of 27 images found in the cache" in caplog.messages
     assert "vlad of 4 found in the cache" not in caplog.messages
-    monkeypatch.setattr("scenetrack.encoders.SceneEncoder.learn", None)
+    monkeypatch.setattr("scenetrack.encoders.ImageEncoder.learn", None)
     kernels = run(here, "patch_bow", "patches once", **settings, kernels="linear,rbf")
     assert "vlad of 4 found in the cache" in caplog.messages
     mine, others = figures(here, kernels), figures(here, other)

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from scenetrack.encoders.cells import cells_of, sums_by_group
 from scenetrack.encoders.normalisation import signed_power, unit_length
+from scenetrack.encoders.region_partition import cells_of, sums_by_group
 
 
 def test_cells_by_hand():

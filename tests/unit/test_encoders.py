@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import pairwise_distances_argmin
 from threadpoolctl import threadpool_limits
 
-from scenetrack.encoders import BagOfWords, DescriptorPca, SceneEncoder
+from scenetrack.encoders import BagOfWords, DescriptorPca, ImageEncoder
 from scenetrack.encoders import codebook as codebook_module
 from scenetrack.errors import InputError
 from scenetrack.system.arrays import read_arrays
@@ -198,9 +198,9 @@ def test_a_saved_encoder_gives_the_same_features(tmp_path, pca):
     reduction = DescriptorPca(pca).fit(descriptors) if pca else None
     projected = reduction.transform(descriptors) if reduction else descriptors
     bow = BagOfWords(8, iterations=3).fit(projected)
-    encoder = SceneEncoder(bow, ("1x1",), drawn_positions(10), reduction)
+    encoder = ImageEncoder(bow, ("1x1",), drawn_positions(10), reduction)
     np.savez(tmp_path / "encoder.npz", allow_pickle=False, **encoder.to_arrays())
-    loaded = SceneEncoder.from_arrays(read_arrays(tmp_path / "encoder.npz"))
+    loaded = ImageEncoder.from_arrays(read_arrays(tmp_path / "encoder.npz"))
     images = drawn(40, 6, seed=1).reshape(4, 10, 6)
     np.testing.assert_array_equal(loaded.encode(images), encoder.encode(images))
     assert loaded.levels == ("1x1",)
@@ -208,7 +208,7 @@ def test_a_saved_encoder_gives_the_same_features(tmp_path, pca):
 
 
 def saved(**changes):
-    arrays = SceneEncoder(with_codebook([[1, 0]]), ("1x1",), drawn_positions(4), None).to_arrays()
+    arrays = ImageEncoder(with_codebook([[1, 0]]), ("1x1",), drawn_positions(4), None).to_arrays()
     return {name: value for name, value in (arrays | changes).items() if value is not None}
 
 
@@ -232,7 +232,7 @@ def saved(**changes):
 )
 def test_an_incomplete_encoder_is_refused(changes, message):
     with pytest.raises(InputError, match=message):
-        SceneEncoder.from_arrays(saved(**changes))
+        ImageEncoder.from_arrays(saved(**changes))
 
 
 @settings(max_examples=30, deadline=None)

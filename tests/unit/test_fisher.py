@@ -12,8 +12,8 @@ from sklearn.base import clone
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
-from scenetrack.encoders.fisher import FisherVector
-from scenetrack.encoders.mixture import DiagonalMixture
+from scenetrack.encoders.fisher_vector import FisherVector
+from scenetrack.encoders.gaussian_mixture import DiagonalMixture
 from scenetrack.errors import InputError
 from scenetrack.system.arrays import read_arrays
 
@@ -115,7 +115,7 @@ def test_descriptors_of_a_plain_sky_cancel_no_digits():
 
 @pytest.mark.parametrize("far", [0.0, 3.0, np.inf])
 def test_float64_serves_any_component(monkeypatch, fitted, far):
-    monkeypatch.setattr("scenetrack.encoders.mixture._FAR", far)
+    monkeypatch.setattr("scenetrack.encoders.gaussian_mixture._FAR", far)
     encoder = encoder_of(DiagonalMixture(**fitted.to_arrays()))
     rows = clusters(70, seed=2)
     np.testing.assert_allclose(
@@ -171,7 +171,7 @@ def test_the_fit_goes_the_way_of_scikit_learn():
 
 def test_the_fit_stops_when_nothing_grows_and_says_when_it_had_to(caplog):
     rows = clusters(3000)
-    caplog.set_level(logging.INFO, "scenetrack.encoders.mixture")
+    caplog.set_level(logging.INFO, "scenetrack.encoders.gaussian_mixture")
     enough = DiagonalMixture.learn(rows, 4, seed=0, iterations=500)
     assert caplog.messages == []
     more = DiagonalMixture.learn(rows, 4, seed=0, iterations=1000)

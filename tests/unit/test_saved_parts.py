@@ -14,7 +14,7 @@ from small_pipelines import svm
 
 from scenetrack.classifiers import FittedClassifier
 from scenetrack.config import KERNELS
-from scenetrack.encoders import BagOfWords, FisherVector, LocalEncoder, SceneEncoder, Vlad
+from scenetrack.encoders import BagOfWords, FisherVector, ImageEncoder, LocalEncoder, Vlad
 from scenetrack.errors import InputError
 from scenetrack.system.arrays import checked_arrays
 
@@ -26,9 +26,9 @@ LOCAL = _RNG.gamma(1.0, 10.0, (IMAGES, PLACES, WIDTH)).astype(np.float32)
 POSITIONS = (_RNG.integers(0, 8, (PLACES, 2)) / 8).astype(np.float32)
 
 
-def learnt(encoder: LocalEncoder, pca: int, position_weight: float) -> SceneEncoder:
+def learnt(encoder: LocalEncoder, pca: int, position_weight: float) -> ImageEncoder:
     sample = np.concatenate([LOCAL.reshape(-1, WIDTH)] * 2)
-    return SceneEncoder.learn(
+    return ImageEncoder.learn(
         sample,
         np.tile(POSITIONS, (len(sample) // PLACES, 1)),
         encoder,
@@ -94,7 +94,7 @@ def changed(arrays: Arrays, name: str, change: str) -> Arrays:
 
 
 def encoded(arrays: Arrays) -> NDArray[Any]:
-    return SceneEncoder.from_arrays(arrays).encode(LOCAL)
+    return ImageEncoder.from_arrays(arrays).encode(LOCAL)
 
 
 def scored(arrays: Arrays) -> NDArray[Any]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scenetrack.encoders import BagOfWords, DescriptorPca, FisherVector, SceneEncoder, Vlad
+from scenetrack.encoders import BagOfWords, DescriptorPca, FisherVector, ImageEncoder, Vlad
 from scenetrack.encoders import base as base_module
 from scenetrack.errors import InputError
 from scenetrack.system.arrays import read_arrays
@@ -40,7 +40,7 @@ def plain(**changes):
     bow = BagOfWords(2)
     bow.codebook_ = np.array([[0, 0], [1, 1]], np.float32)
     settings = {"encoder": bow, "levels": ("1x1",), "positions": GRID, **changes}
-    return SceneEncoder(**settings)
+    return ImageEncoder(**settings)
 
 
 def test_roots_by_hand():
@@ -68,7 +68,7 @@ def test_places_are_appended_by_hand():
 
 def test_a_weight_of_one_makes_places_vary_as_descriptors_do():
     values, places = sample(20_000)
-    encoder = SceneEncoder.learn(values, places, Vlad(2), **{**LEARN, "position_weight": 1.0})
+    encoder = ImageEncoder.learn(values, places, Vlad(2), **{**LEARN, "position_weight": 1.0})
     projected = encoder.project(values, places).var(axis=0)
     assert projected[-2:].sum() == pytest.approx(projected[:-2].sum(), rel=0.05)
 
@@ -76,7 +76,7 @@ def test_a_weight_of_one_makes_places_vary_as_descriptors_do():
 def test_learning_is_doing_it_step_by_step():
     values, places = sample()
     settings = {**LEARN, "pca": 4, "square_root": True}
-    encoder = SceneEncoder.learn(values, places, FisherVector(3), **settings)
+    encoder = ImageEncoder.learn(values, places, FisherVector(3), **settings)
     shares = values / np.maximum(values.sum(axis=1, keepdims=True), 1e-300)
     rows = np.sqrt(shares).astype(np.float32)
     pca = DescriptorPca(4).fit(rows)
@@ -90,7 +90,7 @@ def test_learning_is_doing_it_step_by_step():
 def test_hard_words_are_learnt_in_bytes():
     """Rounding moves words and descriptors little: nearly all of them stay together."""
     values, places = sample()
-    encoder = SceneEncoder.learn(values, places, BagOfWords(8), **{**LEARN, "pca": 4})
+    encoder = ImageEncoder.learn(values, places, BagOfWords(8), **{**LEARN, "pca": 4})
     rows, words = encoder.project(values, places), encoder.encoder
     assert np.log2(words.step_) % 1 == 0
     assert 63 < np.abs(rows / words.step_).max() <= 128
@@ -105,10 +105,10 @@ def test_hard_words_are_learnt_in_bytes():
 def test_saved_loaded_and_in_batches(kind, tmp_path):
     values, places = sample()
     settings = {**LEARN, "levels": ("1x1", "2x1"), "pca": 4, "position_weight": 0.5}
-    encoder = SceneEncoder.learn(values, places, ENCODERS[kind](), **settings)
+    encoder = ImageEncoder.learn(values, places, ENCODERS[kind](), **settings)
     encoder.learn_idf([images(5, seed=3), images(2, seed=4)])
     np.savez(tmp_path / "encoder.npz", allow_pickle=False, **encoder.to_arrays())
-    loaded = SceneEncoder.from_arrays(read_arrays(tmp_path / "encoder.npz"))
+    loaded = ImageEncoder.from_arrays(read_arrays(tmp_path / "encoder.npz"))
     local = images(5)
     features = encoder.encode(local)
     assert features.shape == (5, encoder.pyramid.width)
@@ -122,7 +122,7 @@ def test_saved_loaded_and_in_batches(kind, tmp_path):
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_the_number_of_threads_changes_nothing(kind, monkeypatch):
     values, places = sample()
-    encoder = SceneEncoder.learn(values, places, ENCODERS[kind](), **LEARN)
+    encoder = ImageEncoder.learn(values, places, ENCODERS[kind](), **LEARN)
     encoder.learn_idf([images()])
     found = {}
     for count in (1, 3):
@@ -134,7 +134,7 @@ def test_the_number_of_threads_changes_nothing(kind, monkeypatch):
 def test_idf_is_learnt_from_the_words_of_images():
     bow = BagOfWords(2, tf_idf=True)
     bow.codebook_ = np.array([[0], [9]], np.float32)
-    encoder = SceneEncoder(bow, ("1x1",), GRID)
+    encoder = ImageEncoder(bow, ("1x1",), GRID)
     first = np.zeros((1, 4, 1), np.float32)
     second = np.array([[[0], [0], [0], [9]]], np.float32)
     encoder.learn_idf([first, second])
@@ -151,9 +151,9 @@ def test_idf_is_learnt_from_the_words_of_images():
     ],
 )
 def test_only_shares_of_hard_words_of_whole_images_explain(changes, levels):
-    assert SceneEncoder(BagOfWords(2), ("1x1",), GRID).explains
-    assert not SceneEncoder(BagOfWords(2, **changes), levels, GRID).explains
-    assert not SceneEncoder(Vlad(2), ("1x1",), GRID).explains
+    assert ImageEncoder(BagOfWords(2), ("1x1",), GRID).explains
+    assert not ImageEncoder(BagOfWords(2, **changes), levels, GRID).explains
+    assert not ImageEncoder(Vlad(2), ("1x1",), GRID).explains
 
 
 @pytest.mark.parametrize("shape", [(4, 2), (2, 3, 2), (0, 4, 2)])

@@ -15,7 +15,7 @@ from scenetrack.classifiers import FoldFeatures
 from scenetrack.config import HandcraftedConfig
 from scenetrack.descriptors import extraction as descriptors
 from scenetrack.descriptors.extraction import LocalDescriptors
-from scenetrack.encoders import BagOfWords, FisherVector, SceneEncoder, Vlad
+from scenetrack.encoders import BagOfWords, FisherVector, ImageEncoder, Vlad
 from scenetrack.errors import ConfigError
 from scenetrack.records import Artifact, MemoryTracker
 from scenetrack.stages import encoding
@@ -128,13 +128,13 @@ class TestFolds:
 
     def test_the_sample_of_a_fold_holds_no_marker(self, monkeypatch: pytest.MonkeyPatch) -> None:
         seen: list[np.ndarray] = []
-        learn = SceneEncoder.learn
+        learn = ImageEncoder.learn
 
-        def watch(values: np.ndarray, *arguments: Any, **options: Any) -> SceneEncoder:
+        def watch(values: np.ndarray, *arguments: Any, **options: Any) -> ImageEncoder:
             seen.append(values)
             return learn(values, *arguments, **options)
 
-        monkeypatch.setattr(SceneEncoder, "learn", watch)
+        monkeypatch.setattr(ImageEncoder, "learn", watch)
         plain = splits()
         of_a_fold(LEARNT["vlad"], replace(plain, train=marked(plain.train, HELD_OUT)))
         once, fold = seen
@@ -204,7 +204,7 @@ def test_batches_change_no_feature(at_once: int, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(descriptors, "PATCHES_AT_ONCE", at_once)
     train = local(TRAIN, 0)
     sample = train.values.reshape(-1, WIDTH)
-    encoder = SceneEncoder.learn(
+    encoder = ImageEncoder.learn(
         sample,
         np.tile(POSITIONS, (TRAIN, 1)),
         Vlad(3),

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from threadpoolctl import threadpool_limits
 
+from scenetrack.encoders.bag_of_words import BagOfWords
 from scenetrack.encoders.vlad import Vlad
-from scenetrack.encoders.words import BagOfWords
 from scenetrack.errors import InputError
 from scenetrack.system.arrays import read_arrays
 

@@ -8,7 +8,7 @@ from sklearn.cluster import KMeans
 
 from scenetrack.encoders import BagOfWords
 from scenetrack.encoders.codebook import Codebook
-from scenetrack.encoders.soft import SoftAssignment, learn_sharpness
+from scenetrack.encoders.soft_assignment import SoftAssignment, learn_sharpness
 from scenetrack.errors import InputError
 
 WHOLE = np.ones((1, 4), np.bool_)

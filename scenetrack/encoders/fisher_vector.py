@@ -11,15 +11,15 @@ from onnx import TensorProto
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from scenetrack.encoders.base import pool_images
-from scenetrack.encoders.cells import cells_of
 from scenetrack.encoders.checks import check_regions, check_width, checked_rows
-from scenetrack.encoders.mixture import DiagonalMixture
+from scenetrack.encoders.gaussian_mixture import DiagonalMixture
 from scenetrack.encoders.normalisation import (
     signed_power,
     signed_power_in_graph,
     unit_length,
     unit_length_in_graph,
 )
+from scenetrack.encoders.region_partition import cells_of
 from scenetrack.errors import InputError
 from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.system.arrays import checked_arrays

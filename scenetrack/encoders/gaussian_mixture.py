@@ -17,8 +17,8 @@ from numpy.typing import DTypeLike, NDArray
 from onnx import TensorProto
 from threadpoolctl import threadpool_limits
 
-from scenetrack.encoders.cells import Cells, sums_by_group
-from scenetrack.encoders.words import BagOfWords
+from scenetrack.encoders.bag_of_words import BagOfWords
+from scenetrack.encoders.region_partition import Cells, sums_by_group
 from scenetrack.graphs.builder import GraphBuilder
 
 logger = logging.getLogger(__name__)

@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from scenetrack.encoders.bag_of_words import BagOfWords
 from scenetrack.encoders.base import LocalEncoder, in_threads
 from scenetrack.encoders.codebook import byte_step
-from scenetrack.encoders.elementwise import (
-    place_values,
-    roots,
-    roots_in_graph,
+from scenetrack.encoders.fisher_vector import FisherVector
+from scenetrack.encoders.hellinger_and_position import (
+    hellinger_root,
+    hellinger_root_in_graph,
+    spatial_coordinates,
 )
-from scenetrack.encoders.fisher import FisherVector
 from scenetrack.encoders.pca import DescriptorPca
 from scenetrack.encoders.pyramid import SpatialPyramid
 from scenetrack.encoders.vlad import Vlad
-from scenetrack.encoders.words import BagOfWords
 from scenetrack.errors import InputError
 from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.system.arrays import checked_arrays
@@ -45,7 +45,7 @@ _POSITION_VARIANCE = 1 / 6
 
 
 @dataclass(frozen=True)
-class SceneEncoder:
+class ImageEncoder:
     """What turns an image's descriptors into one vector, as it was learnt.
 
     Attributes:
@@ -105,7 +105,7 @@ class SceneEncoder:
         plain = cls(encoder, tuple(levels), positions, None, square_root)
         if pca:
             plain = replace(
-                plain, pca=DescriptorPca(pca).fit(roots(values) if square_root else values)
+                plain, pca=DescriptorPca(pca).fit(hellinger_root(values) if square_root else values)
             )
         rows = plain._project_parts(values, places)
         scale = 0.0
@@ -113,7 +113,7 @@ class SceneEncoder:
             # Descriptors that are all equal have no unit of their own.
             spread = float(rows.var(axis=0, dtype=np.float64).sum()) or 1.0
             scale = position_weight * np.sqrt(spread / _POSITION_VARIANCE)
-            rows = np.hstack([rows, place_values(places, scale)])
+            rows = np.hstack([rows, spatial_coordinates(places, scale)])
         encoder.fit(rows)
         if isinstance(encoder, BagOfWords) and encoder.assignment == "hard":
             encoder.round_words(byte_step(rows))
@@ -178,10 +178,10 @@ class SceneEncoder:
         Raises:
             InputError: another D or n than at fit, or negative values that have no root.
         """
-        rows = roots(descriptors) if self.square_root else np.asarray(descriptors)
+        rows = hellinger_root(descriptors) if self.square_root else np.asarray(descriptors)
         rows = np.asarray(rows, np.float32) if self.pca is None else self.pca.transform(rows)
         if self.position_scale:
-            offsets = place_values(
+            offsets = spatial_coordinates(
                 self.positions if places is None else places, self.position_scale
             )
             rows = np.concatenate([rows, np.broadcast_to(offsets, (*rows.shape[:-1], 2))], axis=-1)
@@ -233,11 +233,11 @@ class SceneEncoder:
     def _project_in_graph(self, builder: GraphBuilder, rows: str) -> str:
         """The twin of ``project`` for one image, float32 [n, D]."""
         if self.square_root:
-            rows = roots_in_graph(builder, rows)
+            rows = hellinger_root_in_graph(builder, rows)
         if self.pca is not None:
             rows = self.pca.to_graph(builder, rows)
         if self.position_scale:
-            offsets = place_values(self.positions, self.position_scale)
+            offsets = spatial_coordinates(self.positions, self.position_scale)
             rows = builder.node("Concat", rows, builder.constant("places", offsets), axis=1)
         return rows
 

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from scenetrack.encoders.base import pool_images
 from scenetrack.encoders.checks import check_regions, check_width, checked_rows
 from scenetrack.encoders.codebook import LARGEST_WORD_STEP, Codebook, learn_words
-from scenetrack.encoders.soft import SoftAssignment, learn_sharpness
+from scenetrack.encoders.soft_assignment import SoftAssignment, learn_sharpness
 from scenetrack.errors import InputError
 from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.system.arrays import checked_arrays

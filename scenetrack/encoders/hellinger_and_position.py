@@ -14,7 +14,7 @@ from scenetrack.graphs.builder import GraphBuilder
 _TINY = float(np.finfo(np.float64).tiny)
 
 
-def roots(values: NDArray[Any]) -> NDArray[np.float32]:
+def hellinger_root(values: NDArray[Any]) -> NDArray[np.float32]:
     """Square roots of the shares of values [..., D]; zeros where all are 0."""
     # Roots of float32 are rounded in more than one way; those of float64 agree after rounding.
     rows = np.asarray(values, np.float64)
@@ -27,16 +27,16 @@ def roots(values: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray(np.sqrt(rows / totals), np.float32)
 
 
-def roots_in_graph(builder: GraphBuilder, rows: str) -> str:
-    """The twin of ``roots`` for float32 [n, D]."""
+def hellinger_root_in_graph(builder: GraphBuilder, rows: str) -> str:
+    """The twin of ``hellinger_root`` for float32 [n, D]."""
     with builder.scope("roots"):
         values = builder.node("Cast", rows, name="float64", to=TensorProto.DOUBLE)
         total = builder.node("ReduceSum", values, builder.constant("axis", np.array([1])))
         least = builder.node("Max", total, builder.constant("tiny", np.array(_TINY)))
-        roots = builder.node("Sqrt", builder.node("Div", values, least))
-        return builder.node("Cast", roots, to=TensorProto.FLOAT)
+        result = builder.node("Sqrt", builder.node("Div", values, least))
+        return builder.node("Cast", result, to=TensorProto.FLOAT)
 
 
-def place_values(places: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
+def spatial_coordinates(places: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
     """What places [..., 2] in [0, 1] append to a descriptor: their way from the middle."""
     return ((np.asarray(places, np.float64) - 0.5) * scale).astype(np.float32)
