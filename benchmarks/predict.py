@@ -92,7 +92,7 @@ def command(folder: Path, paths: list[str]) -> float:
 
 def decoding(folder: Path, paths: list[str]) -> float:
     """Seconds to decode and resize all files, in as many threads as ``predict`` uses."""
-    from scenetrack.data.ahead import read_ahead
+    from scenetrack.data.prefetch import read_ahead
     from scenetrack.graphs.runtime import OnnxModel
     from scenetrack.system.machine import available_cpus
 

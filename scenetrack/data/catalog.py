@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scenetrack.data.demo import demo_folder
+from scenetrack.data.demo.scenes import demo_folder
 from scenetrack.data.download import MIT8_URL, download_split
 from scenetrack.data.folders import TEST, TRAIN, UNSPLIT, FolderListing, list_folder
 from scenetrack.data.images import ImageFacts, examine_images, unreadable

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from scenetrack.data.ahead import read_ahead
 from scenetrack.data.patches import PatchGrid
+from scenetrack.data.prefetch import read_ahead
 from scenetrack.errors import ConfigError, ModelError
 from scenetrack.graphs.runtime import OnnxModel
 

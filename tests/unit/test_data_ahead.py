@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scenetrack.data import ahead as ahead_module
-from scenetrack.data.ahead import read_ahead
+from scenetrack.data import prefetch as ahead_module
 from scenetrack.data.images import load_images, quiet_decoding
+from scenetrack.data.prefetch import read_ahead
 
 MEGABYTE = 2**20
 

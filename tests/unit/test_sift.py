@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from scenetrack.data.demo import draw_scene
+from scenetrack.data.demo.scenes import draw_scene
 from scenetrack.descriptors.sift import STEPS_PER_UNIT, SiftGrid, sift_graph
 from scenetrack.errors import ConfigError
 from scenetrack.graphs.runtime import OnnxModel

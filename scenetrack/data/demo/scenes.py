@@ -11,9 +11,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from scenetrack.data.canvas import Canvas
-from scenetrack.data.nature import draw_coast, draw_forest, draw_mountain, draw_open_country
-from scenetrack.data.town import draw_highway, draw_inside_city, draw_street, draw_tallbuilding
+from scenetrack.data.demo.built import (
+    draw_highway,
+    draw_inside_city,
+    draw_street,
+    draw_tallbuilding,
+)
+from scenetrack.data.demo.canvas import Canvas
+from scenetrack.data.demo.natural import draw_coast, draw_forest, draw_mountain, draw_open_country
 from scenetrack.system.files import cache_dir, discard, lock, replacing
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scenetrack.data.canvas import Canvas, Colour, Point, mix, shade
+from scenetrack.data.demo.canvas import Canvas, Colour, Point, mix, shade
 
 GRASS: tuple[Colour, ...] = ((96, 138, 58), (140, 150, 70), (178, 160, 84), (72, 108, 60))
 LEAVES: tuple[Colour, ...] = ((58, 98, 40), (86, 116, 44), (150, 106, 44), (96, 96, 84))

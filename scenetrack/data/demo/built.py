@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from scenetrack.data.canvas import Canvas, Colour, Point, Quad, mix, shade
-from scenetrack.data.nature import GRASS, LEAVES, SAND, far_land, foliage
+from scenetrack.data.demo.canvas import Canvas, Colour, Point, Quad, mix, shade
+from scenetrack.data.demo.natural import GRASS, LEAVES, SAND, far_land, foliage
 
 WALL: tuple[Colour, ...] = (
     (176, 122, 92),

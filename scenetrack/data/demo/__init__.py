@@ -1,0 +1,1 @@
+"""The demo data set: scenes of eight classes, drawn by a program."""
