@@ -9,7 +9,7 @@ import dataclasses
 import json
 
 from scenetrack.config import ENTRY_POINTS, EntryPointConfig, field_types, format_value
-from scenetrack.config.texts import flag_name
+from scenetrack.config.parsing import flag_name
 
 POSITIONAL = {
     "activations": ("image",),

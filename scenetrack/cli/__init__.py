@@ -17,7 +17,7 @@ import click
 
 from scenetrack import __version__
 from scenetrack.cli.tools import tools
-from scenetrack.cli.voice import (
+from scenetrack.cli.verbosity import (
     Voice,
     example,
     prepare_process,
@@ -32,7 +32,7 @@ from scenetrack.config import (
     field_types,
     format_value,
 )
-from scenetrack.config.texts import EMPTY_LIST, build_config, flag_name, parse_value
+from scenetrack.config.parsing import EMPTY_LIST, build_config, flag_name, parse_value
 from scenetrack.errors import ConfigError, ScenetrackError, Terminated
 from scenetrack.mlproject import POSITIONAL
 from scenetrack.system.interrupts import heard, listening

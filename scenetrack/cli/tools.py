@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from scenetrack.cli.voice import (
+from scenetrack.cli.verbosity import (
     example,
     prepare_process,
     show_help_without_command,

@@ -16,14 +16,6 @@ from scenetrack.config.base import (
     format_value,
     param,
 )
-from scenetrack.config.delivery import (
-    FORMATS,
-    PRECISIONS,
-    BundleConfig,
-    CompareConfig,
-    ExportConfig,
-    PredictConfig,
-)
 from scenetrack.config.encoding import (
     ASSIGNMENTS,
     ENCODERS,
@@ -50,6 +42,14 @@ from scenetrack.config.stages import (
     TrainMlpConfig,
 )
 from scenetrack.config.tuning import OBJECTIVES, PRUNERS, SAMPLERS, TARGETS, TuneConfig
+from scenetrack.config.untracked import (
+    FORMATS,
+    PRECISIONS,
+    BundleConfig,
+    CompareConfig,
+    ExportConfig,
+    PredictConfig,
+)
 
 STAGES: tuple[type[StageConfig], ...] = (
     MainConfig,

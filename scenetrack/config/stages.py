@@ -16,7 +16,7 @@ from scenetrack.config.base import (
     param,
 )
 from scenetrack.config.encoding import KERNELS, EncodingConfig, need_kernel
-from scenetrack.config.texts import parse_value, parsed_pairs
+from scenetrack.config.parsing import parse_value, parsed_pairs
 from scenetrack.errors import ConfigError
 
 ACTIVATIONS = ("relu", "gelu", "silu", "leaky_relu", "elu", "tanh", "sigmoid")

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from scenetrack import tracking
 from scenetrack.config import TuneConfig
-from scenetrack.config.texts import flag_name
+from scenetrack.config.parsing import flag_name
 from scenetrack.errors import ScenetrackError
 from scenetrack.evaluation.comparison import aligned
 from scenetrack.records import Figure, Metric, Tag, Text
@@ -21,7 +21,7 @@ from scenetrack.stages.result import StageResult
 from scenetrack.stages.trial import StageFunction
 from scenetrack.system.files import cache_dir, lock
 from scenetrack.tuning.space import SearchSpace
-from scenetrack.tuning.trials import counts, saved_seconds
+from scenetrack.tuning.trial_state import counts, saved_seconds
 from scenetrack.tuning.worker import SETTINGS
 
 logger = logging.getLogger(__name__)
@@ -138,8 +138,8 @@ def _records(study: optuna.Study, config: TuneConfig, best: FrozenTrial) -> list
 
 
 def _pictures(study: optuna.Study, config: TuneConfig, best: FrozenTrial) -> list[Figure | Text]:
-    from scenetrack.tuning.page import study_page
-    from scenetrack.tuning.pictures import study_figures
+    from scenetrack.tuning.html import study_page
+    from scenetrack.tuning.plots import study_figures
 
     return [
         *study_figures(study, config.objectives),

@@ -20,10 +20,10 @@ from scenetrack.records import Param, Tag, metrics
 from scenetrack.stages.result import MLP
 from scenetrack.stages.trial import METHOD, StageFunction
 from scenetrack.system.interrupts import heard, held
-from scenetrack.tuning.settings import trial_config
 from scenetrack.tuning.space import SearchSpace
 from scenetrack.tuning.storage import SETTLE_S, is_journal
-from scenetrack.tuning.trials import RUN
+from scenetrack.tuning.trial_config import trial_config
+from scenetrack.tuning.trial_state import RUN
 from scenetrack.tuning.worker import SETTINGS
 
 logger = logging.getLogger(__name__)

@@ -21,10 +21,10 @@ from scenetrack.records import Metric, Param, Tag, Tracker, metrics
 from scenetrack.stages.latency import latency_ms
 from scenetrack.stages.result import StageResult
 from scenetrack.system.interrupts import held
-from scenetrack.tuning.settings import trial_config
 from scenetrack.tuning.space import SearchSpace
-from scenetrack.tuning.trial import TrialTracker
-from scenetrack.tuning.trials import RUN
+from scenetrack.tuning.trial_config import trial_config
+from scenetrack.tuning.trial_state import RUN
+from scenetrack.tuning.trial_tracker import TrialTracker
 from scenetrack.tuning.worker import RunTrial
 
 # Key of a trial's user attributes: the method that was its best.

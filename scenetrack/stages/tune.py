@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 
 from scenetrack import tracking
 from scenetrack.config import TARGETS, HandcraftedConfig, TuneConfig
-from scenetrack.config.texts import build_config, parsed_pairs
+from scenetrack.config.parsing import build_config, parsed_pairs
 from scenetrack.config.tuning import HELD_OUT
 from scenetrack.errors import ConfigError, InputError, ScenetrackError
 from scenetrack.evaluation.comparison import aligned
@@ -37,7 +37,7 @@ from scenetrack.tuning.storage import (
     open_storage,
     shown,
 )
-from scenetrack.tuning.trials import RUN, retry
+from scenetrack.tuning.trial_state import RUN, retry
 from scenetrack.tuning.worker import Worker
 
 logger = logging.getLogger(__name__)

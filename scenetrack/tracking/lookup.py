@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from scenetrack.errors import ModelError
 from scenetrack.system.files import cache_dir, replacing
-from scenetrack.tracking.settings import settings_of
+from scenetrack.tracking.params import settings_of
 from scenetrack.tracking.store import connect, get_run, one_line_errors, tracking_uri
 
 logger = logging.getLogger(__name__)

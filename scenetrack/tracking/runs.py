@@ -42,8 +42,8 @@ from scenetrack.records import (
 from scenetrack.system.interrupts import heard, held
 from scenetrack.system.process_identity import process_identity, process_tags
 from scenetrack.tracking.lookup import PARENT_TAG
+from scenetrack.tracking.params import same_setting, settings_of
 from scenetrack.tracking.saving import log_model
-from scenetrack.tracking.settings import same_setting, settings_of
 from scenetrack.tracking.store import (
     connect,
     experiment_named,

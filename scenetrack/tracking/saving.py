@@ -30,7 +30,7 @@ from scenetrack.tracking.store import connect, get_run, one_line_errors
 logger = logging.getLogger(__name__)
 
 BUNDLE = "bundle"
-LOADER = "scenetrack.tracking.serving"
+LOADER = "scenetrack.tracking.pyfunc"
 
 _ONNX_FILE = "model.onnx"
 _DIGEST_TAG = "sha256"
@@ -51,7 +51,7 @@ def log_bundle(run_id: str, path: Path, metadata: Mapping[str, str], example: st
     """Log a bundle to the finished run that it was made from, as the MLflow model ``bundle``.
 
     Its ``onnx`` flavour takes arrays, its ``python_function`` flavour is what
-    ``scenetrack.tracking.serving`` makes of image files. The run keeps its status. The same file
+    ``scenetrack.tracking.pyfunc`` makes of image files. The run keeps its status. The same file
     is not logged twice.
 
     Args:

@@ -9,8 +9,8 @@ from typing import Any
 
 from scenetrack.config import EvaluatedConfig, field_types
 from scenetrack.config.base import check_value
+from scenetrack.config.parsing import parse_value, parsed_pairs
 from scenetrack.config.spaces import CONDITIONS, Dimension
-from scenetrack.config.texts import parse_value, parsed_pairs
 from scenetrack.errors import ConfigError
 
 # The study itself decides on these.

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from scenetrack.config import EvaluatedConfig
+from scenetrack.config.parsing import build_config
 from scenetrack.config.spaces import CONDITIONS, SPACES, Dimension
-from scenetrack.config.texts import build_config
 from scenetrack.errors import ConfigError
 from scenetrack.tuning.ranges import changed, check_setting, parsed_ranges, text_of
 

@@ -19,7 +19,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from scenetrack.errors import InputError, ScenetrackError
 from scenetrack.system.files import ensure_writable
-from scenetrack.tuning.journal import LivingJournal
+from scenetrack.tuning.journal_storage import LivingJournal
 
 logger = logging.getLogger(__name__)
 

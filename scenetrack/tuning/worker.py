@@ -16,10 +16,10 @@ from optuna.trial import FrozenTrial, TrialState
 from scenetrack.config import TuneConfig
 from scenetrack.errors import ConfigError, ScenetrackError, StoreError
 from scenetrack.system.interrupts import heard, held
-from scenetrack.tuning.by_number import SamplerOfTrial
+from scenetrack.tuning.per_trial_sampler import PerTrialSampler
 from scenetrack.tuning.samplers import make_sampler
 from scenetrack.tuning.space import SearchSpace
-from scenetrack.tuning.trials import (
+from scenetrack.tuning.trial_state import (
     FAILURE,
     OWNER,
     SURPLUS,
@@ -129,7 +129,7 @@ class Worker:
 
     def _next(self) -> ScenetrackError | None:
         """Run one more trial; what it failed of."""
-        self.study.sampler = SamplerOfTrial(
+        self.study.sampler = PerTrialSampler(
             lambda number: make_sampler(
                 self.config.sampler, self.config.seed, rank(self.study, number), self.space
             )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scenetrack.config import ENTRY_POINTS, EntryPointConfig
-from scenetrack.config.texts import flag_name
+from scenetrack.config.parsing import flag_name
 from scenetrack.mlproject import POSITIONAL
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from workplace import SCRIPTS, Workplace, flags
 
 from scenetrack.tuning.storage import open_storage
-from scenetrack.tuning.trials import FINISHED, OWNER, RETRY_OF, RUN, SURPLUS
+from scenetrack.tuning.trial_state import FINISHED, OWNER, RETRY_OF, RUN, SURPLUS
 
 NAME = "hunted"
 # By the tests themselves, to be closed at the end of each.

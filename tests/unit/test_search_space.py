@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scenetrack.config import TARGETS
-from scenetrack.config.texts import build_config
+from scenetrack.config.parsing import build_config
 from scenetrack.errors import ConfigError
 from scenetrack.tuning.baseline import baseline
 from scenetrack.tuning.ranges import parsed_ranges

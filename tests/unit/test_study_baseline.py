@@ -6,11 +6,11 @@ import optuna
 import pytest
 
 from scenetrack.config import TARGETS, TuneConfig
-from scenetrack.config.texts import build_config
+from scenetrack.config.parsing import build_config
 from scenetrack.stages.tune import open_study, space_of
 from scenetrack.tuning.baseline import baseline
-from scenetrack.tuning.settings import trial_config
 from scenetrack.tuning.space import search_space
+from scenetrack.tuning.trial_config import trial_config
 
 
 class Replay:

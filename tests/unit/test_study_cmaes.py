@@ -6,8 +6,8 @@ import pytest
 from cmaes import CMA
 from optuna.distributions import FloatDistribution, IntDistribution
 
-from scenetrack.tuning.by_number import SamplerOfTrial
 from scenetrack.tuning.cmaes import CmaEs, _share, _value
+from scenetrack.tuning.per_trial_sampler import PerTrialSampler
 
 BEST = {"x": 0.8, "y": -1.5, "z": 0.25}
 
@@ -25,7 +25,7 @@ def sphere(trial):
 
 
 def searched(objective, trials, direction="minimize"):
-    study = optuna.create_study(direction=direction, sampler=SamplerOfTrial(CmaEs))
+    study = optuna.create_study(direction=direction, sampler=PerTrialSampler(CmaEs))
     study.optimize(objective, n_trials=trials)
     return study
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from scenetrack.config import PatchBowConfig
-from scenetrack.tuning.page import study_page
-from scenetrack.tuning.pictures import importances, left_out, parameters, study_figures
+from scenetrack.tuning.html import study_page
+from scenetrack.tuning.plots import importances, left_out, parameters, study_figures
 from scenetrack.tuning.space import search_space
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -9,8 +9,8 @@ from scenetrack.errors import ConfigError
 from scenetrack.records import Metric
 from scenetrack.tuning.samplers import make_pruner
 from scenetrack.tuning.space import search_space
-from scenetrack.tuning.trial import TrialTracker
-from scenetrack.tuning.trials import RETRY_OF, saved_seconds
+from scenetrack.tuning.trial_state import RETRY_OF, saved_seconds
+from scenetrack.tuning.trial_tracker import TrialTracker
 from scenetrack.tuning.worker import Worker
 
 SPACE = search_space(

@@ -16,9 +16,9 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from scenetrack.errors import InputError, ScenetrackError
-from scenetrack.tuning.journal import JournalLock, LivingJournal
+from scenetrack.tuning.journal_storage import JournalLock, LivingJournal
 from scenetrack.tuning.storage import one_line_storage_errors, open_storage, shown
-from scenetrack.tuning.trials import OWNER, end_stale
+from scenetrack.tuning.trial_state import OWNER, end_stale
 
 
 def no_trial(study: optuna.Study, trial: FrozenTrial) -> None:

@@ -18,9 +18,9 @@ from sqlalchemy.exc import OperationalError
 
 from scenetrack.config import TARGETS, TuneConfig
 from scenetrack.errors import ConfigError, ScenetrackError, StoreError
-from scenetrack.tuning.by_number import SamplerOfTrial
+from scenetrack.tuning.per_trial_sampler import PerTrialSampler
 from scenetrack.tuning.space import search_space
-from scenetrack.tuning.trials import (
+from scenetrack.tuning.trial_state import (
     FAILURE,
     OWNER,
     RETRY_OF,
@@ -54,7 +54,7 @@ def study() -> optuna.Study:
 @pytest.fixture(scope="module")
 def dead() -> dict[str, str]:
     """What a process that has ended said of itself."""
-    code = "import json; from scenetrack.tuning.trials import owner; print(owner())"
+    code = "import json; from scenetrack.tuning.trial_state import owner; print(owner())"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
     found = dict(part.split(": ", 1) for part in printed.strip("{}\n").replace("'", "").split(", "))
     assert set(found) == {"host", "pid", "process"}
@@ -210,7 +210,7 @@ class Draws(optuna.samplers.RandomSampler):
 
 
 def test_trials_draw_by_their_own_number(study: optuna.Study) -> None:
-    study.sampler = SamplerOfTrial(Draws)
+    study.sampler = PerTrialSampler(Draws)
     first, second = study.ask(), study.ask()
     kind = FloatDistribution(0, 9)
     assert second.suggest_float("x", kind.low, kind.high) == 1.0

@@ -14,8 +14,8 @@ from scenetrack.records import (
     Tag,
     Text,
 )
-from scenetrack.tuning.trial import TrialTracker
-from scenetrack.tuning.trials import SAVED_S
+from scenetrack.tuning.trial_state import SAVED_S
+from scenetrack.tuning.trial_tracker import TrialTracker
 
 
 class Trial:

@@ -25,7 +25,7 @@ from scenetrack.records import (
     Tag,
     Text,
 )
-from scenetrack.tracking.settings import same_setting
+from scenetrack.tracking.params import same_setting
 from scenetrack.tracking.store import shown_uri
 
 pytestmark = pytest.mark.usefixtures("client")

@@ -154,7 +154,7 @@ class TestLoggedBundle:
         described = yaml.safe_load((folder / "MLmodel").read_text())
         assert set(described["flavors"]) == {"onnx", "python_function"}
         function = described["flavors"]["python_function"]
-        assert function["loader_module"] == "scenetrack.tracking.serving"
+        assert function["loader_module"] == "scenetrack.tracking.pyfunc"
         assert function["data"] == "model.onnx"
         assert "code" not in function
         assert described["metadata"] == METADATA

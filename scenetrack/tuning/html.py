@@ -12,8 +12,8 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from scenetrack.records import Text
-from scenetrack.tuning.pictures import INSIDE_TRAIN, left_out, parameters
-from scenetrack.tuning.trials import counts
+from scenetrack.tuning.plots import INSIDE_TRAIN, left_out, parameters
+from scenetrack.tuning.trial_state import counts
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -13,7 +13,7 @@ import optuna
 
 from scenetrack.records import Artifact, Figure, Metric, Model, Param, Record, Tag, Tracker
 from scenetrack.system.interrupts import held
-from scenetrack.tuning.trials import SAVED_S
+from scenetrack.tuning.trial_state import SAVED_S
 
 # The curve that tells a bad training, whatever stands before it.
 _CURVE, _LOSS, _EPOCHS = "val/accuracy", "train/loss", "epochs"

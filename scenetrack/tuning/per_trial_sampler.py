@@ -11,7 +11,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 
-class SamplerOfTrial(BaseSampler):
+class PerTrialSampler(BaseSampler):
     """Draws each trial with the sampler of its number.
 
     Only the storage knows the number of a trial to come: of two processes that begin one at the

@@ -30,7 +30,7 @@ from scenetrack.figures.style import (
     to_png,
 )
 from scenetrack.records import Figure
-from scenetrack.tuning.trials import finished
+from scenetrack.tuning.trial_state import finished
 
 logger = logging.getLogger(__name__)
 

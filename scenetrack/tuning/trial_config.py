@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from scenetrack.config import EvaluatedConfig, TuneConfig
-from scenetrack.config.texts import build_config
+from scenetrack.config.parsing import build_config
 from scenetrack.tuning.space import SearchSpace
 
 
