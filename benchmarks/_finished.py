@@ -44,8 +44,8 @@ def data_name() -> str:
 
 
 def _train(quick: bool) -> str:
-    from scenetrack import stages
     from scenetrack.config import PatchBowConfig
+    from scenetrack.workflow import runner
 
     settings = PatchBowConfig(data=data_name())
     if quick:
@@ -58,4 +58,4 @@ def _train(quick: bool) -> str:
             whitening=32,
             pca=0,
         )
-    return stages.run(settings).run_id
+    return runner.run(settings).run_id

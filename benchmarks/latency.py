@@ -28,8 +28,8 @@ def prepare(folder: Path, run_id: str, quick: bool) -> list[str]:
     from scenetrack.data.catalog import load_dataset
     from scenetrack.data.images import decode_image, load_images
     from scenetrack.delivery.bundle import build_bundle
-    from scenetrack.stages.finished import find_method, open_pipeline
     from scenetrack.tracking import children
+    from scenetrack.workflow.load_method import find_method, open_pipeline
 
     names = [child.name for child in children(run_id)]
     path = load_dataset("demo" if quick else data_name(), seed=0).test.paths[0]
@@ -67,7 +67,7 @@ def in_bundle(folder: Path, place: int) -> Callable[[np.ndarray], object]:
 
 def in_python(task: dict[str, Any]) -> Callable[[np.ndarray], object]:
     """Images uint8 [1, S, S, 3] to probabilities, by the pipeline."""
-    from scenetrack.stages.finished import find_method, open_pipeline
+    from scenetrack.workflow.load_method import find_method, open_pipeline
 
     pipeline = open_pipeline(find_method(task["run"], task["method"]), None, "cpu")
     return lambda image: pipeline.probabilities(pipeline.scores(image))

@@ -41,7 +41,7 @@ def prepare(folder: Path, run_id: str, method: str, quick: bool) -> tuple[str, i
     """
     from scenetrack.data.catalog import load_dataset
     from scenetrack.stages.bundle import bundle_of
-    from scenetrack.stages.finished import find_method, open_pipeline
+    from scenetrack.workflow.load_method import find_method, open_pipeline
 
     found = find_method(run_id, method)
     bundle = bundle_of(found.run.id if found.run else run_id)

@@ -30,8 +30,8 @@ def run_task(task: dict[str, Any]) -> dict[str, Any]:
     """A study of ``task``: seconds that each trial but the last took, and that it waited."""
     from scenetrack.config import TuneConfig
     from scenetrack.records import metrics
-    from scenetrack.stages.result import StageResult
-    from scenetrack.stages.tune import tune
+    from scenetrack.stages.tune.study import tune
+    from scenetrack.workflow.result import StageResult
 
     logging.disable(logging.INFO)
     begun: list[float] = []

@@ -198,13 +198,13 @@ def _callback(config: type[EntryPointConfig]) -> Callable[..., None]:
         from_mlflow = "MLFLOW_RUN_ID" in os.environ
         settings = build_config(config, given, from_mlflow=from_mlflow)
         prepare_process()
-        from scenetrack import stages
+        from scenetrack.workflow import runner
 
         chosen = () if from_mlflow else [name for name, text in given.items() if text]
         if isinstance(settings, StageConfig):
-            stages.run(settings, given=chosen)
+            runner.run(settings, given=chosen)
         else:
-            stages.deliver(settings)
+            runner.deliver(settings)
 
     return run_entry_point
 

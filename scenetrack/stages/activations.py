@@ -10,12 +10,12 @@ from scenetrack.config import PATCH_NETWORK, ActivationsConfig
 from scenetrack.data.images import load_images
 from scenetrack.data.patches import PatchGrid
 from scenetrack.errors import InputError
-from scenetrack.export.truncate import find_layer, layer_names
+from scenetrack.export.truncate import find_layer
 from scenetrack.figures import draw_activation_maps
 from scenetrack.records import Artifact, Tracker
-from scenetrack.stages.network import take
-from scenetrack.stages.result import StageResult
 from scenetrack.system.files import ensure_writable, replacing, user_path
+from scenetrack.workflow.network import take
+from scenetrack.workflow.result import StageResult
 
 if TYPE_CHECKING:
     import keras
@@ -52,27 +52,6 @@ def activations(config: ActivationsConfig, tracker: Tracker) -> StageResult:
     shape = " x ".join(map(str, values.shape))
     summary = f"{layer}: {shape} values, {values.min():.3g} to {values.max():.3g}\n"
     return StageResult(tracker.run_id, f"{summary}wrote {arrays} and {picture}")
-
-
-def layer_list(config: ActivationsConfig) -> str:
-    """The layers of the network with their kinds and output shapes, a line each.
-
-    Raises:
-        ModelError: there is no such model.
-    """
-    return layer_table(take(config.model, config.experiment))
-
-
-def layer_table(network: keras.Model) -> str:
-    """The layers of ``network`` with their kinds and output shapes, a line each."""
-    rows = [
-        (name, kind, " x ".join(str(length) for length in shape[1:]))
-        for name, kind, shape in layer_names(network)
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    return "\n".join(
-        f"{name.ljust(widths[0])}  {kind.ljust(widths[1])}  {shape}" for name, kind, shape in rows
-    )
 
 
 def _layer_output(network: keras.Model, layer: str, pixels: np.ndarray) -> np.ndarray:

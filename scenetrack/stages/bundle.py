@@ -6,9 +6,6 @@ import base64
 import hashlib
 import io
 import logging
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +21,16 @@ from scenetrack.delivery.pipeline import ScenePipeline
 from scenetrack.errors import DataError, ExportError, InputError, ModelError
 from scenetrack.evaluation import PREDICTIONS, read_predictions
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.stages.finished import FinishedMethod, find_method, open_pipeline
-from scenetrack.stages.inputs import check_device, dataset_of_run, onnx_target
-from scenetrack.stages.verdicts import file_names
 from scenetrack.system.files import cache_dir, printable, replacing
 from scenetrack.tracking import find_onnx, log_bundle, registered_onnx, resolve_model, run_file
+from scenetrack.workflow.dataset import check_device, dataset_of_run, onnx_target
+from scenetrack.workflow.evaluation import file_names
+from scenetrack.workflow.latency import milliseconds
+from scenetrack.workflow.load_method import FinishedMethod, find_method, open_pipeline
 
 logger = logging.getLogger(__name__)
 
 _RANDOM_IMAGES = 32
-_TIMED_RUNS = 20
 # Other processors and GPUs compute descriptors with other last digits, and one that lies between
 # two words then goes to the other. Noise of 1e-5 in every value of a descriptor, which is more,
 # moved the scores of 160 images by at most 0.01, where they vary by 0.7.
@@ -267,17 +264,6 @@ def _latency(path: Path, pipeline: ScenePipeline, image: np.ndarray) -> str:
     one = milliseconds(lambda: model.run(images=image))
     other = milliseconds(lambda: pipeline.probabilities(pipeline.scores(image)))
     return f"one image takes {one:.2f} ms on {model.provider}, and {other:.2f} ms in Python"
-
-
-def milliseconds(work: Callable[[], object]) -> float:
-    """The median of some runs after a first one."""
-    work()
-    times = []
-    for _ in range(_TIMED_RUNS):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return 1000 * statistics.median(times)
 
 
 def _logged(found: FinishedMethod, path: Path, model: onnx.ModelProto, image: np.ndarray) -> str:

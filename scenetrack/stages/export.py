@@ -17,9 +17,8 @@ from scenetrack.errors import ConfigError, InputError, ModelError
 from scenetrack.export.dense import Dense
 from scenetrack.export.truncate import ExportReport, export_truncated, find_layer
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.stages.activations import layer_table
-from scenetrack.stages.inputs import check_device, dataset_of_run, onnx_target
-from scenetrack.stages.network import descriptor_metadata, take
+from scenetrack.workflow.dataset import check_device, dataset_of_run, onnx_target
+from scenetrack.workflow.network import descriptor_metadata, layer_table, take
 
 if TYPE_CHECKING:
     import keras

@@ -16,10 +16,10 @@ from scenetrack.descriptors.sift import SiftGrid, sift_graph
 from scenetrack.graphs.digest import model_digest
 from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.records import Model, Tag, TensorSpec, Tracker
-from scenetrack.stages.encoding import EncodingMethods, check_pca, describe
-from scenetrack.stages.inputs import check_device, open_images
-from scenetrack.stages.methods import Comparison, check_cross_validation
-from scenetrack.stages.result import StageResult
+from scenetrack.workflow.dataset import check_device, open_images
+from scenetrack.workflow.encoding import EncodingMethods, check_pca, describe
+from scenetrack.workflow.method_runs import MethodRuns, check_cross_validation
+from scenetrack.workflow.result import StageResult
 
 
 def handcrafted(config: HandcraftedConfig, tracker: Tracker) -> StageResult:
@@ -48,7 +48,7 @@ def handcrafted(config: HandcraftedConfig, tracker: Tracker) -> StageResult:
     )
     _log_network(graph, network, metadata, tracker)
     splits = describe(Descriptor(network, model_digest(graph), grid.positions), images, tracker)
-    comparison = Comparison(config, images, tracker, unseen=False)
+    comparison = MethodRuns(config, images, tracker, unseen=False)
     EncodingMethods(config, splits, tracker).compare(comparison, name)
     return comparison.finish()
 

@@ -18,11 +18,11 @@ from scenetrack.errors import ConfigError
 from scenetrack.export.truncate import joined_output
 from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.records import Metric, Tracker
-from scenetrack.stages.inputs import SceneImages
-from scenetrack.stages.methods import Comparison, Features
-from scenetrack.stages.network import choose_network, export_descriptor
-from scenetrack.stages.result import StageResult
 from scenetrack.stages.train_mlp import train_on_images
+from scenetrack.workflow.dataset import SceneImages
+from scenetrack.workflow.method_runs import Features, MethodRuns
+from scenetrack.workflow.network import choose_network, export_descriptor
+from scenetrack.workflow.result import StageResult
 
 if TYPE_CHECKING:
     import keras
@@ -63,7 +63,7 @@ def _compare(
         test = _outputs(onnx, images.test)
     rate = (len(images.train) + len(images.test)) / (time.perf_counter() - started)
     tracker.log(Metric("time/descriptors_images_per_s", rate))
-    comparison = Comparison(config, images, tracker, unseen)
+    comparison = MethodRuns(config, images, tracker, unseen)
     tags = {"descriptor": f"mlp {', '.join(layers)}"}
     comparison.add_end_to_end(test["logits"], train["logits"], tags)
     features = Features(
@@ -84,7 +84,7 @@ def _outputs(onnx: OnnxModel, pixels: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _best_kernel(
-    kernels: Sequence[str], features: Features, comparison: Comparison
+    kernels: Sequence[str], features: Features, comparison: MethodRuns
 ) -> FittedClassifier:
     """The SVM whose kernel and settings are the most accurate inside train.
 

@@ -10,8 +10,8 @@ from scenetrack.evaluation import Evaluation, comparison_records, comparison_tex
 from scenetrack.records import Param, Tag, Tracker
 from scenetrack.stages.layer_svm import layer_svm
 from scenetrack.stages.patch_bow import patch_bow
-from scenetrack.stages.result import StageResult
 from scenetrack.stages.train_mlp import train_mlp
+from scenetrack.workflow.result import StageResult
 
 STORY: tuple[tuple[type[DataConfig], Callable[[Any, Tracker], StageResult]], ...] = (
     (TrainMlpConfig, train_mlp),

@@ -19,24 +19,24 @@ from scenetrack.export.scales import positions
 from scenetrack.export.truncate import joined_output
 from scenetrack.networks.patch_mlp import learn_whitening, whitening_samples
 from scenetrack.records import Tracker
-from scenetrack.stages.encoding import (
+from scenetrack.workflow.dataset import SceneImages
+from scenetrack.workflow.encoding import (
     DescribedSplits,
     EncodingMethods,
     aggregated,
     check_pca,
     describe,
 )
-from scenetrack.stages.inputs import SceneImages
-from scenetrack.stages.methods import Comparison
-from scenetrack.stages.network import (
+from scenetrack.workflow.method_runs import MethodRuns
+from scenetrack.workflow.network import (
     ChosenNetwork,
     choose_network,
     descriptor_width,
     export_descriptor,
     patch_grids,
 )
-from scenetrack.stages.network_training import TrainingData, train
-from scenetrack.stages.result import StageResult
+from scenetrack.workflow.network_training import TrainingData, train
+from scenetrack.workflow.result import StageResult
 
 if TYPE_CHECKING:
     import keras
@@ -183,7 +183,7 @@ def _compare(
     *,
     unseen: bool,
 ) -> StageResult:
-    comparison = Comparison(config, images, tracker, unseen)
+    comparison = MethodRuns(config, images, tracker, unseen)
     descriptor = f"patch mlp {', '.join(layers)}"
     test, train = (aggregated(split, config.aggregation) for split in (splits.test, splits.train))
     tags = {"descriptor": descriptor, "aggregation": config.aggregation}

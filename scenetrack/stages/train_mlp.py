@@ -12,10 +12,10 @@ from scenetrack.config import TrainMlpConfig
 from scenetrack.data.augment import ImageBatches
 from scenetrack.networks.registry import build_network
 from scenetrack.records import Tag, Tracker, metrics
-from scenetrack.stages.inputs import SceneImages, open_images
-from scenetrack.stages.network_training import TrainingData, train
-from scenetrack.stages.result import MLP, StageResult, untested
-from scenetrack.stages.verdicts import judge, validation_figures, verdict_records
+from scenetrack.workflow.dataset import SceneImages, open_images
+from scenetrack.workflow.evaluation import evaluate_on_test, evaluation_records, validation_figures
+from scenetrack.workflow.network_training import TrainingData, train
+from scenetrack.workflow.result import MLP, StageResult, untested
 
 if TYPE_CHECKING:
     import keras
@@ -44,8 +44,8 @@ def train_mlp(config: TrainMlpConfig, tracker: Tracker) -> StageResult:
     )
     if not config.test:
         return untested(tracker.run_id, {MLP: figures})
-    evaluation = judge(dataset, _logits(network, images.test), figures["temperature"])
-    tracker.log(*verdict_records(evaluation, dataset, MLP))
+    evaluation = evaluate_on_test(dataset, _logits(network, images.test), figures["temperature"])
+    tracker.log(*evaluation_records(evaluation, dataset, MLP))
     found = {**figures, **evaluation.metrics()}
     return StageResult(
         tracker.run_id, evaluation.summary(MLP), {MLP: evaluation}, found, {MLP: found}

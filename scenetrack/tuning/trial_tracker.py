@@ -99,9 +99,9 @@ class TrialTracker:
             self._waiting = []
 
     @contextmanager
-    def child(self, name: str, tags: Mapping[str, str] | None = None) -> Iterator[_Method]:
+    def child(self, name: str, tags: Mapping[str, str] | None = None) -> Iterator[_MethodTracker]:
         """A method of the stage."""
-        yield _Method(self, name)
+        yield _MethodTracker(self, name)
 
     def _report(self, record: Metric) -> None:
         if self._trial is None or record.step >= self._epochs:
@@ -120,7 +120,7 @@ class TrialTracker:
         raise optuna.TrialPruned(f"after {record.step + 1} of {self._epochs} epochs")
 
 
-class _Method:
+class _MethodTracker:
     """A finished method of a trial, in the trial's own run."""
 
     def __init__(self, tracker: TrialTracker, name: str) -> None:
@@ -139,9 +139,9 @@ class _Method:
         )
 
     @contextmanager
-    def child(self, name: str, tags: Mapping[str, str] | None = None) -> Iterator[_Method]:
+    def child(self, name: str, tags: Mapping[str, str] | None = None) -> Iterator[_MethodTracker]:
         """A method of a method."""
-        yield _Method(self._tracker, f"{self._name}/{name}")
+        yield _MethodTracker(self._tracker, f"{self._name}/{name}")
 
 
 def _is_curve(record: Record) -> bool:

@@ -16,8 +16,8 @@ from scenetrack import cli, tracking
 from scenetrack.errors import ModelError
 from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.stages.bundle import bundle_of
-from scenetrack.stages.finished import find_method, open_pipeline
 from scenetrack.system.arrays import read_arrays
+from scenetrack.workflow.load_method import find_method, open_pipeline
 
 
 def test_every_method_of_a_run_says_what_it_said_when_it_was_tested(

@@ -151,8 +151,8 @@ def test_main_runs_the_story_with_each_stages_defaults(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     # Enough descriptors for 1,024 words take a minute, and only their number is tested here.
-    monkeypatch.setattr("scenetrack.stages.encoding._PER_WORD", 2)
-    monkeypatch.setattr("scenetrack.stages.encoding._FEWEST", 2000)
+    monkeypatch.setattr("scenetrack.workflow.encoding._PER_WORD", 2)
+    monkeypatch.setattr("scenetrack.workflow.encoding._FEWEST", 2000)
     assert cli.main(["main", "--data", str(here.data), "--experiment", "story"]) == 0
     (run,) = here.runs("story")
     stages = here.children(run)

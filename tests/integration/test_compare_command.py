@@ -11,9 +11,10 @@ import pytest
 from mlflow import entities
 from workplace import TINY_MLP, Workplace
 
-from scenetrack import cli, stages, tracking
+from scenetrack import cli, tracking
 from scenetrack.cli import build_config
 from scenetrack.config import TrainMlpConfig, param
+from scenetrack.workflow import runner
 
 
 def test_runs_of_two_stages_on_the_same_images(
@@ -64,7 +65,7 @@ def test_a_seed_of_several_is_what_it_is_alone(
 ) -> None:
     given = {"data": str(here.data), "experiment": "seeds", "repeats": "2", **TINY_MLP}
     config = build_config(Repeated, given, from_mlflow=False)
-    result = stages.run(config)  # type: ignore[arg-type]
+    result = runner.run(config)  # type: ignore[arg-type]
     first, second = tracking.children(result.run_id)
     assert {"figures/seeds.png", "repeats.json"} <= here.artifacts(here.runs("seeds")[0])
     alone, again = (

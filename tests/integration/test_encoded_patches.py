@@ -31,7 +31,7 @@ def sizes_run(workplace: Workplace, twins: object) -> entities.Run:
         patch.chdir(workplace.root)
         patch.setenv("MLFLOW_TRACKING_URI", workplace.uri)
         patch.setenv("SCENETRACK_CACHE", str(workplace.cache))
-        patch.setattr("scenetrack.stages.encoding._FEWEST", 2000)
+        patch.setattr("scenetrack.workflow.encoding._FEWEST", 2000)
         assert cli.main(["patch_bow", *words]) == 0
     (run,) = workplace.runs("sizes")
     return run

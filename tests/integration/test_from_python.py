@@ -11,10 +11,10 @@ import pytest
 from mlflow import entities
 from workplace import TINY_PATCHES, Workplace
 
-from scenetrack import stages
 from scenetrack.config import PatchBowConfig, TrainMlpConfig
 from scenetrack.records import MemoryTracker, Tag
 from scenetrack.stages.patch_bow import patch_bow
+from scenetrack.workflow import runner
 
 
 def patch_config(here: Workplace, **changed: object) -> PatchBowConfig:
@@ -60,7 +60,7 @@ def active_run(here: Workplace, twins: object) -> Iterator[entities.Run]:
 def test_a_stage_makes_its_own_run(
     here: Workplace, twins: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = stages.run(patch_config(here))
+    result = runner.run(patch_config(here))
     (run,) = here.runs("python")
     assert result.run_id == run.info.run_id
     assert run.info.status == "FINISHED"
@@ -75,7 +75,7 @@ def test_a_stage_makes_its_own_run(
 def test_a_stage_becomes_a_child_of_the_callers_run(
     here: Workplace, active_run: entities.Run
 ) -> None:
-    result = stages.run(mlp_config(here, "notebook"))
+    result = runner.run(mlp_config(here, "notebook"))
     child = here.client.get_run(result.run_id)
     assert child.data.tags["mlflow.parentRunId"] == active_run.info.run_id
     assert child.info.status == "FINISHED"
@@ -88,7 +88,7 @@ def test_a_stage_becomes_a_child_of_the_callers_run(
 def test_a_run_of_another_experiment_is_no_parent(
     here: Workplace, active_run: entities.Run
 ) -> None:
-    result = stages.run(mlp_config(here, "elsewhere"))
+    result = runner.run(mlp_config(here, "elsewhere"))
     assert "mlflow.parentRunId" not in here.client.get_run(result.run_id).data.tags
 
 

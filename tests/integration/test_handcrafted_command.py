@@ -50,8 +50,8 @@ ENCODERS = {
 
 @pytest.fixture(autouse=True)
 def _few_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scenetrack.stages.encoding._FEWEST", 2000)
-    monkeypatch.setattr("scenetrack.stages.encoding._PER_COMPONENT", 300)
+    monkeypatch.setattr("scenetrack.workflow.encoding._FEWEST", 2000)
+    monkeypatch.setattr("scenetrack.workflow.encoding._PER_COMPONENT", 300)
 
 
 def handcrafted(here: Workplace, experiment: str, **settings: str) -> entities.Run:

@@ -22,7 +22,7 @@ def _no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def fit(*arguments: object, **options: object) -> None:
         raise AssertionError("a training began")
 
-    monkeypatch.setattr("scenetrack.stages.network_training.fit", fit)
+    monkeypatch.setattr("scenetrack.workflow.network_training.fit", fit)
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:

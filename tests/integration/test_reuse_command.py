@@ -47,7 +47,7 @@ def test_a_network_is_trained_once_and_says_the_same(
     first = run(here, "train_mlp", "trained once")
     assert TRAINED not in caplog.text
     with monkeypatch.context() as patched:
-        patched.setattr("scenetrack.stages.network_training.fit", None)
+        patched.setattr("scenetrack.workflow.network_training.fit", None)
         again = run(here, "train_mlp", "trained once")
     assert f"{TRAINED} {first.info.run_id}" in caplog.text
     assert again.data.tags["network_of_run"] == first.info.run_id
@@ -72,7 +72,7 @@ def test_other_encoders_share_a_patch_network_its_descriptors_and_an_encoder(
 ) -> None:
     caplog.set_level(logging.INFO, "scenetrack")
     first = run(here, "patch_bow", "patches once")
-    monkeypatch.setattr("scenetrack.stages.network_training.fit", None)
+    monkeypatch.setattr("scenetrack.workflow.network_training.fit", None)
     settings = {"encoder": "vlad", "codebook_size": "4", "pyramid": "1x1,2x2"}
     other = run(here, "patch_bow", "patches once", **settings)
     assert f"{TRAINED} {first.info.run_id}" in caplog.text

@@ -9,7 +9,7 @@ import pytest
 from workplace import TINY_MLP, TINY_PATCHES, Workplace, flags
 
 from scenetrack import cli
-from scenetrack.stages import inputs
+from scenetrack.workflow import dataset as inputs
 
 TINY_SIFT = {"image_size": "32", "step": "8", "bin_sizes": "4", "codebook_size": "6", "pca": "8"}
 SETTINGS = {

@@ -23,7 +23,7 @@ from scenetrack.errors import ConfigError, DataError, ExportError, Terminated
 
 @dataclass
 class _Stages:
-    """Stands for scenetrack.stages: keeps the configs that it is called with."""
+    """Stands for scenetrack.workflow.runner: keeps the configs that it is called with."""
 
     error: BaseException | None = None
     configs: list[config.StageConfig] = field(default_factory=list)
@@ -43,10 +43,10 @@ class _Stages:
 
 @pytest.fixture
 def stages(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Stages]:
-    fake, module = _Stages(), ModuleType("scenetrack.stages")
+    fake, module = _Stages(), ModuleType("scenetrack.workflow.runner")
     module.run = fake.run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "scenetrack.stages", module)
-    monkeypatch.setattr("scenetrack.stages", module, raising=False)
+    monkeypatch.setitem(sys.modules, "scenetrack.workflow.runner", module)
+    monkeypatch.setattr("scenetrack.workflow.runner", module, raising=False)
     logger = logging.getLogger("scenetrack")
     handlers, level = logger.handlers, logger.level
     yield fake
@@ -237,7 +237,7 @@ class TestEndings:
     ) -> None:
         before = signal.getsignal(signal.SIGTERM)
         monkeypatch.setattr(
-            sys.modules["scenetrack.stages"],
+            sys.modules["scenetrack.workflow.runner"],
             "run",
             lambda settings, given: os.kill(os.getpid(), signal.SIGTERM),
         )
@@ -257,7 +257,7 @@ class TestEndings:
             logging.getLogger("scenetrack.data").log(level, "reusing the cache")
             logging.getLogger("scenetrack.data").log(level - 1, "unheard")
 
-        monkeypatch.setattr(sys.modules["scenetrack.stages"], "run", run)
+        monkeypatch.setattr(sys.modules["scenetrack.workflow.runner"], "run", run)
         assert cli.main(["main", *words]) == 0
         assert capsys.readouterr() == ("", "reusing the cache\n")
 

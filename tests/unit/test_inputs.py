@@ -10,7 +10,7 @@ from PIL import Image
 
 from scenetrack.data.catalog import load_dataset
 from scenetrack.records import Figure
-from scenetrack.stages import inputs
+from scenetrack.workflow import dataset as inputs
 
 
 @pytest.mark.parametrize(

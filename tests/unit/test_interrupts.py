@@ -20,7 +20,7 @@ _BEGUN = """
 import signal, sys, time, weakref
 from scenetrack.errors import Terminated
 from scenetrack.system.interrupts import held, listening
-from scenetrack.stages.workers import become_worker
+from scenetrack.stages.tune.workers import become_worker
 
 class Thing:
     pass

@@ -13,8 +13,8 @@ from scenetrack.config import LayerSvmConfig
 from scenetrack.data.catalog import SceneDataset, Split
 from scenetrack.evaluation.temperature_scaling import fit_temperature, log_loss, softmax
 from scenetrack.records import MemoryTracker, Param
-from scenetrack.stages.inputs import SceneImages
-from scenetrack.stages.methods import END_TO_END, Comparison, Features
+from scenetrack.workflow.dataset import SceneImages
+from scenetrack.workflow.method_runs import END_TO_END, Features, MethodRuns
 
 CLASSES = ("coast", "forest", "street")
 NONE = np.zeros(0, np.int64)
@@ -46,7 +46,7 @@ def features() -> Features:
 def compared(images: SceneImages, features: Features, *, unseen: bool) -> MemoryTracker:
     """The parent run of the network's verdict and of one SVM; the features serve as scores."""
     tracker = MemoryTracker()
-    comparison = Comparison(LayerSvmConfig(folds=3), images, tracker, unseen)
+    comparison = MethodRuns(LayerSvmConfig(folds=3), images, tracker, unseen)
     comparison.add_end_to_end(features.test, features.train, {})
     classifier = comparison.cross_validate("linear", features)
     comparison.add_svm("svm", classifier, features, 0.0)
@@ -68,7 +68,7 @@ def test_an_svms_temperature_is_that_of_images_it_was_not_fitted_on(
     images: SceneImages, features: Features
 ) -> None:
     found = compared(images, features, unseen=True).children["svm"].metrics()
-    comparison = Comparison(LayerSvmConfig(folds=3), images, MemoryTracker(), True)
+    comparison = MethodRuns(LayerSvmConfig(folds=3), images, MemoryTracker(), True)
     classifier = comparison.cross_validate("linear", features)
     labels = images.dataset.train.labels
     without = refit(classifier, features.train[:30], labels[:30])
@@ -83,7 +83,7 @@ def test_given_temperatures_serve_where_nothing_is_held_out(
     images = replace(images, fitted=np.arange(45), held_out=NONE)
     config = LayerSvmConfig(folds=3, validation=0, temperatures="end to end=2.5; svm=0.25")
     tracker = MemoryTracker()
-    comparison = Comparison(config, images, tracker, True)
+    comparison = MethodRuns(config, images, tracker, True)
     comparison.add_end_to_end(features.test, features.train, {})
     comparison.add_svm("svm", comparison.cross_validate("linear", features), features, 0.0)
     for name, temperature in ((END_TO_END, 2.5), ("svm", 0.25)):
@@ -101,7 +101,7 @@ def test_without_unseen_images_the_folds_give_it_and_the_network_has_none(
     tracker = compared(images, features, unseen=nothing_held_out)
     network, svm = (tracker.children[name].metrics() for name in (END_TO_END, "svm"))
     assert network["temperature"] == 1.0
-    comparison = Comparison(LayerSvmConfig(folds=3), images, MemoryTracker(), False)
+    comparison = MethodRuns(LayerSvmConfig(folds=3), images, MemoryTracker(), False)
     classifier = comparison.cross_validate("linear", features)
     labels = images.dataset.train.labels
     scores = out_of_fold_scores(classifier, features.train, labels, 3, seed=0)
@@ -123,7 +123,7 @@ def test_folds_with_features_of_their_own_give_the_temperature(
     images: SceneImages, features: Features
 ) -> None:
     tracker = MemoryTracker()
-    comparison = Comparison(LayerSvmConfig(folds=3), images, tracker, False)
+    comparison = MethodRuns(LayerSvmConfig(folds=3), images, tracker, False)
 
     def noisy(train: np.ndarray) -> np.ndarray:
         rng = np.random.default_rng(train)
@@ -144,7 +144,7 @@ def test_folds_with_features_of_their_own_give_the_temperature(
 def test_fewer_folds_are_said_once_with_the_class(
     images: SceneImages, features: Features, caplog: pytest.LogCaptureFixture
 ) -> None:
-    comparison = Comparison(LayerSvmConfig(folds=20), images, MemoryTracker(), False)
+    comparison = MethodRuns(LayerSvmConfig(folds=20), images, MemoryTracker(), False)
     for kernel in ("linear", "rbf"):
         classifier = comparison.cross_validate(kernel, features)
         comparison.add_svm(kernel, classifier, features, 0.0)
@@ -155,7 +155,7 @@ def test_fewer_folds_are_said_once_with_the_class(
 def test_no_fold_is_spoken_of_where_held_out_images_decide(
     images: SceneImages, features: Features, caplog: pytest.LogCaptureFixture
 ) -> None:
-    comparison = Comparison(LayerSvmConfig(folds=20), images, MemoryTracker(), True)
+    comparison = MethodRuns(LayerSvmConfig(folds=20), images, MemoryTracker(), True)
     classifier = comparison.cross_validate("linear", features, on_held_out=True)
     comparison.add_svm("svm", classifier, features, 0.0)
     assert "folds" not in caplog.text
@@ -165,7 +165,7 @@ def test_a_run_says_what_was_fitted_inside_the_folds(
     images: SceneImages, features: Features
 ) -> None:
     tracker = MemoryTracker()
-    comparison = Comparison(LayerSvmConfig(folds=3), images, tracker, True)
+    comparison = MethodRuns(LayerSvmConfig(folds=3), images, tracker, True)
     folded = comparison.cross_validate("linear", features, lambda train: features.train)
     comparison.add_svm("folded", folded, features, 0.0)
     comparison.add_svm("plain", comparison.cross_validate("linear", features), features, 0.0)

@@ -12,8 +12,8 @@ from scenetrack.config import DataConfig, param
 from scenetrack.errors import ConfigError, ScenetrackError
 from scenetrack.records import MemoryTracker as Memory
 from scenetrack.records import Metric, Param, Table, Tracker
-from scenetrack.stages.repeats import CHOSEN, repeated, spreads_of
-from scenetrack.stages.result import StageResult
+from scenetrack.workflow.repeats import CHOSEN, repeated, spreads_of
+from scenetrack.workflow.result import StageResult
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from scenetrack.data.augment import ImageBatches
 from scenetrack.data.catalog import SceneDataset, Split
 from scenetrack.networks.registry import build_network
 from scenetrack.records import MemoryTracker, Metric, Record, Tag
-from scenetrack.stages import network_training
-from scenetrack.stages.inputs import SceneImages
-from scenetrack.stages.network_training import TrainingData, train
-from scenetrack.stages.reuse import NETWORKS, encoder_key, network_key
+from scenetrack.workflow import network_training
+from scenetrack.workflow.dataset import SceneImages
+from scenetrack.workflow.learnt_cache import NETWORKS, encoder_key, network_key
+from scenetrack.workflow.network_training import TrainingData, train
 
 KEY = {"network": "one"}
 TINY = TrainMlpConfig(image_size=8, hidden=(6,), epochs=3, batch_size=8, patience=2, seed=5)

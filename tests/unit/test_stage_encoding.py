@@ -18,8 +18,8 @@ from scenetrack.descriptors.extraction import LocalDescriptors
 from scenetrack.encoders import BagOfWords, FisherVector, ImageEncoder, Vlad
 from scenetrack.errors import ConfigError
 from scenetrack.records import Artifact, MemoryTracker
-from scenetrack.stages import encoding
-from scenetrack.stages.encoding import (
+from scenetrack.workflow import encoding
+from scenetrack.workflow.encoding import (
     DescribedSplits,
     EncodingMethods,
     aggregated,
@@ -28,7 +28,7 @@ from scenetrack.stages.encoding import (
     encode,
     sample_size,
 )
-from scenetrack.stages.methods import Features
+from scenetrack.workflow.method_runs import Features
 
 TRAIN, TEST, PLACES, WIDTH = 12, 5, 4, 3
 POSITIONS = np.array([[0.25, 0.25], [0.25, 0.75], [0.75, 0.25], [0.75, 0.75]], np.float32)

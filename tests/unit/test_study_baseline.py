@@ -7,7 +7,7 @@ import pytest
 
 from scenetrack.config import TARGETS, TuneConfig
 from scenetrack.config.parsing import build_config
-from scenetrack.stages.tune import open_study, space_of
+from scenetrack.stages.tune.study import open_study, space_of
 from scenetrack.tuning.baseline import baseline
 from scenetrack.tuning.space import search_space
 from scenetrack.tuning.trial_config import trial_config

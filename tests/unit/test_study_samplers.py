@@ -186,7 +186,7 @@ def test_a_trial_is_told_in_one_short_line(caplog):
 
 
 def test_cmaes_has_one_objective():
-    from scenetrack.stages.tune import space_of
+    from scenetrack.stages.tune.study import space_of
 
     config = TuneConfig(target="train_mlp", sampler="cmaes", objectives=("accuracy", "parameters"))
     with pytest.raises(ConfigError, match="cmaes has one objective"):

@@ -12,8 +12,8 @@ from PIL import Image
 from scenetrack.data.catalog import SceneDataset, Split
 from scenetrack.errors import ScenetrackError
 from scenetrack.records import Figure, Metric, Table
-from scenetrack.stages import verdicts
-from scenetrack.stages.verdicts import judge, validation_figures, verdict_records
+from scenetrack.workflow import evaluation as verdicts
+from scenetrack.workflow.evaluation import evaluate_on_test, evaluation_records, validation_figures
 
 COLOURS = {"red": (250, 0, 0), "blue": (0, 0, 250)}
 
@@ -40,7 +40,7 @@ def scores_of(dataset: SceneDataset, wrong: int) -> np.ndarray:
 
 
 def test_probabilities_are_those_at_the_temperature(dataset: SceneDataset) -> None:
-    cold, warm = (judge(dataset, scores_of(dataset, 8), t) for t in (0.5, 2.0))
+    cold, warm = (evaluate_on_test(dataset, scores_of(dataset, 8), t) for t in (0.5, 2.0))
     assert cold.accuracy == warm.accuracy == 0.9
     assert cold.probabilities is not None
     assert warm.probabilities is not None
@@ -54,7 +54,7 @@ def test_a_method_that_diverged(dataset: SceneDataset, bad: float) -> None:
     scores = scores_of(dataset, 3)
     scores[5, 1] = bad
     with pytest.raises(ScenetrackError, match="diverged"):
-        judge(dataset, scores, 1.0)
+        evaluate_on_test(dataset, scores, 1.0)
 
 
 @pytest.mark.parametrize(("wrong", "shown"), [(3, 3), (16, 16), (20, 16)])
@@ -69,7 +69,9 @@ def test_the_gallery_shows_the_most_confident_mistakes(
         return draw(images, captions, title)
 
     monkeypatch.setattr(verdicts, "mistakes", keep)
-    records = verdict_records(judge(dataset, scores_of(dataset, wrong), 1.0), dataset, "SVM")
+    records = evaluation_records(
+        evaluate_on_test(dataset, scores_of(dataset, wrong), 1.0), dataset, "SVM"
+    )
     (figure,) = [r for r in records if isinstance(r, Figure) and "mistakes" in r.name]
     ((images, captions, title),) = asked
     assert (len(images), len(captions), title) == (shown, shown, "SVM")
@@ -82,7 +84,9 @@ def test_the_gallery_shows_the_most_confident_mistakes(
 
 
 def test_without_mistakes_there_is_no_gallery(dataset: SceneDataset) -> None:
-    records = verdict_records(judge(dataset, scores_of(dataset, 0), 1.0), dataset, "SVM")
+    records = evaluation_records(
+        evaluate_on_test(dataset, scores_of(dataset, 0), 1.0), dataset, "SVM"
+    )
     names = {r.name for r in records if isinstance(r, Figure)}
     assert names == {"figures/confusion_matrix.png", "figures/reliability.png"}
     assert {r.name for r in records if isinstance(r, Metric)} >= {"test/ece", "test/recall/red"}
@@ -93,9 +97,9 @@ def test_without_mistakes_there_is_no_gallery(dataset: SceneDataset) -> None:
 def test_images_that_are_gone_cost_the_picture_and_not_the_result(
     dataset: SceneDataset, caplog: pytest.LogCaptureFixture
 ) -> None:
-    evaluation = judge(dataset, scores_of(dataset, 3), 1.0)
+    evaluation = evaluate_on_test(dataset, scores_of(dataset, 3), 1.0)
     dataset.test.paths[-1].unlink()
-    records = verdict_records(evaluation, dataset, "SVM")
+    records = evaluation_records(evaluation, dataset, "SVM")
     assert "figures/mistakes.png" not in {r.name for r in records if isinstance(r, Figure)}
     assert "no picture of the mistakes" in caplog.text
     assert evaluation.metrics().items() <= {

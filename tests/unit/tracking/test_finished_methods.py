@@ -16,7 +16,7 @@ from scenetrack.config import MainConfig, PatchBowConfig, StageConfig, TrainMlpC
 from scenetrack.errors import ConfigError, ModelError
 from scenetrack.records import Artifact, DatasetInput, Metric, Model, Tag, TensorSpec
 from scenetrack.stages.bundle import bundle_of
-from scenetrack.stages.finished import FinishedMethod, find_method, open_pipeline
+from scenetrack.workflow.load_method import FinishedMethod, find_method, open_pipeline
 
 pytestmark = pytest.mark.usefixtures("client")
 METHODS = ("end to end", "bag of words chi2 svm")

@@ -8,12 +8,13 @@ from typing import ClassVar
 import pytest
 from mlflow import MlflowClient
 
-from scenetrack import stages, tracking
+from scenetrack import tracking
 from scenetrack.config import PatchBowConfig, param
 from scenetrack.errors import ModelError, Terminated
 from scenetrack.records import Metric, Tag, Tracker
-from scenetrack.stages.finished import find_method
-from scenetrack.stages.result import StageResult
+from scenetrack.workflow import runner
+from scenetrack.workflow.load_method import find_method
+from scenetrack.workflow.result import StageResult
 
 METHODS = {"end to end": "network", "bag of words chi2 svm": "svm chi2"}
 
@@ -38,11 +39,11 @@ def stage(config: Repeated, tracker: Tracker) -> StageResult:
 
 @pytest.fixture(autouse=True)
 def _stage(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "stage_function", lambda name: stage)
+    monkeypatch.setattr(runner, "stage_function", lambda name: stage)
 
 
 def test_seeds_are_children_with_methods_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
-    result = stages.run(Repeated(seed=3, repeats=2, experiment="repeats"))
+    result = runner.run(Repeated(seed=3, repeats=2, experiment="repeats"))
     parent = tracking.resolve_run(result.run_id)
     assert (parent.status, parent.params["repeats"]) == ("FINISHED", "2")
     assert parent.metrics["test/accuracy"] == pytest.approx(0.35)
@@ -58,13 +59,13 @@ def test_seeds_are_children_with_methods_of_their_own(capsys: pytest.CaptureFixt
 
 
 def test_one_seed_is_a_run_as_ever(capsys: pytest.CaptureFixture[str]) -> None:
-    result = stages.run(Repeated(seed=3, experiment="repeats"))
+    result = runner.run(Repeated(seed=3, experiment="repeats"))
     assert {one.name for one in tracking.children(result.run_id)} == set(METHODS)
     assert f"run {result.run_id}; to ship it: scenetrack" in capsys.readouterr().out
 
 
 def test_a_seeds_run_can_be_shipped_and_their_parent_names_them() -> None:
-    result = stages.run(Repeated(seed=3, repeats=2, experiment="repeats"))
+    result = runner.run(Repeated(seed=3, repeats=2, experiment="repeats"))
     first, second = tracking.children(result.run_id)
     found = find_method(second.id)
     assert (found.name, found.stage_run and found.stage_run.id) == ("end to end", second.id)
@@ -78,7 +79,7 @@ def test_a_seeds_run_can_be_shipped_and_their_parent_names_them() -> None:
 
 def test_a_killed_repeat_leaves_the_seeds_before_it() -> None:
     with pytest.raises(Terminated):
-        stages.run(Repeated(seed=8, repeats=3, experiment="killed repeats"))
+        runner.run(Repeated(seed=8, repeats=3, experiment="killed repeats"))
     client = tracking.connect()
     found = client.get_experiment_by_name("killed repeats").experiment_id
     every = {run.info.run_name: run for run in client.search_runs([found])}

@@ -20,10 +20,9 @@ from scenetrack.config.parsing import build_config, parsed_pairs
 from scenetrack.config.tuning import HELD_OUT
 from scenetrack.errors import ConfigError, InputError, ScenetrackError
 from scenetrack.evaluation.comparison import aligned
-from scenetrack.stages.conclusion import conclude
-from scenetrack.stages.result import StageResult
-from scenetrack.stages.trial import StageFunction, trial_runner
-from scenetrack.stages.workers import become_worker, run_processes
+from scenetrack.stages.tune.run_trial import StageFunction, trial_runner
+from scenetrack.stages.tune.study_report import conclude
+from scenetrack.stages.tune.workers import become_worker, run_processes
 from scenetrack.system.files import cache_dir, lock
 from scenetrack.system.interrupts import heard, held
 from scenetrack.system.machine import available_cpus
@@ -39,6 +38,7 @@ from scenetrack.tuning.storage import (
 )
 from scenetrack.tuning.trial_state import RUN, retry
 from scenetrack.tuning.worker import Worker
+from scenetrack.workflow.result import StageResult
 
 logger = logging.getLogger(__name__)
 

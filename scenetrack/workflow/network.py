@@ -18,7 +18,7 @@ from scenetrack.data.patches import PatchGrid
 from scenetrack.errors import ModelError
 from scenetrack.export.dense import Dense
 from scenetrack.export.scales import at_scales
-from scenetrack.export.truncate import export_truncated, find_layers, joined_output
+from scenetrack.export.truncate import export_truncated, find_layers, joined_output, layer_names
 from scenetrack.graphs.digest import model_digest
 from scenetrack.graphs.files import read_model
 from scenetrack.graphs.runtime import OnnxModel
@@ -34,8 +34,8 @@ from scenetrack.records import (
     Tracker,
     metrics,
 )
-from scenetrack.stages.inputs import SceneImages, check_device, open_images
-from scenetrack.stages.methods import check_cross_validation
+from scenetrack.workflow.dataset import SceneImages, check_device, open_images
+from scenetrack.workflow.method_runs import check_cross_validation
 
 if TYPE_CHECKING:
     import keras
@@ -247,3 +247,15 @@ def descriptor_metadata(
 def descriptor_width(network: keras.Model, layers: Sequence[str]) -> int:
     """How many values the layers together give for one input."""
     return int(np.prod(joined_output(network, layers).shape[1:]))
+
+
+def layer_table(network: keras.Model) -> str:
+    """The layers of ``network`` with their kinds and output shapes, a line each."""
+    rows = [
+        (name, kind, " x ".join(str(length) for length in shape[1:]))
+        for name, kind, shape in layer_names(network)
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    return "\n".join(
+        f"{name.ljust(widths[0])}  {kind.ljust(widths[1])}  {shape}" for name, kind, shape in rows
+    )

@@ -21,9 +21,9 @@ from scenetrack.encoders import BagOfWords, FisherVector, ImageEncoder, Vlad
 from scenetrack.encoders.base import LocalEncoder
 from scenetrack.errors import ConfigError
 from scenetrack.records import Artifact, Metric, Tracker
-from scenetrack.stages.inputs import SceneImages
-from scenetrack.stages.methods import Comparison, Features
-from scenetrack.stages.reuse import ENCODERS, encoder_key, find_encoder, keep_encoder
+from scenetrack.workflow.dataset import SceneImages
+from scenetrack.workflow.learnt_cache import ENCODERS, encoder_key, find_encoder, keep_encoder
+from scenetrack.workflow.method_runs import Features, MethodRuns
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class EncodingMethods:
     tracker: Tracker
     _of_folds: dict[bytes, ImageEncoder] = field(default_factory=dict, init=False, repr=False)
 
-    def compare(self, comparison: Comparison, descriptor: str) -> None:
+    def compare(self, comparison: MethodRuns, descriptor: str) -> None:
         """Learn the encoder from all training images and add a method for each kernel.
 
         Args:

@@ -16,13 +16,13 @@ from scenetrack.config.parsing import flag_name
 from scenetrack.errors import ScenetrackError
 from scenetrack.evaluation.comparison import aligned
 from scenetrack.records import Figure, Metric, Tag, Text
-from scenetrack.stages.refit import RefitElsewhere, refit
-from scenetrack.stages.result import StageResult
-from scenetrack.stages.trial import StageFunction
+from scenetrack.stages.tune.refit import RefitElsewhere, refit
+from scenetrack.stages.tune.run_trial import StageFunction
 from scenetrack.system.files import cache_dir, lock
 from scenetrack.tuning.space import SearchSpace
 from scenetrack.tuning.trial_state import counts, saved_seconds
 from scenetrack.tuning.worker import SETTINGS
+from scenetrack.workflow.result import StageResult
 
 logger = logging.getLogger(__name__)
 

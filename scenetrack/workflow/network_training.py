@@ -17,8 +17,8 @@ from scenetrack.figures import LayerRow, draw_learning_curves, draw_topology
 from scenetrack.networks.checkpoints import Checkpoint
 from scenetrack.networks.training import Batches, TrainResult, fit, load_model, save_model
 from scenetrack.records import Metric, Model, Param, Tag, TensorSpec, Text, Tracker, metrics
-from scenetrack.stages.inputs import SceneImages
-from scenetrack.stages.reuse import (
+from scenetrack.workflow.dataset import SceneImages
+from scenetrack.workflow.learnt_cache import (
     NETWORKS,
     KeptNetwork,
     find_network,

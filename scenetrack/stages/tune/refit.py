@@ -17,14 +17,14 @@ from scenetrack import tracking
 from scenetrack.config import BundleConfig, EvaluatedConfig, TuneConfig
 from scenetrack.errors import ScenetrackError
 from scenetrack.records import Param, Tag, metrics
-from scenetrack.stages.result import MLP
-from scenetrack.stages.trial import METHOD, StageFunction
+from scenetrack.stages.tune.run_trial import METHOD, StageFunction
 from scenetrack.system.interrupts import heard, held
 from scenetrack.tuning.space import SearchSpace
 from scenetrack.tuning.storage import SETTLE_S, is_journal
 from scenetrack.tuning.trial_config import trial_config
 from scenetrack.tuning.trial_state import RUN
 from scenetrack.tuning.worker import SETTINGS
+from scenetrack.workflow.result import MLP
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ def _register(config: TuneConfig, run: str, method: str) -> str:
         Its version.
     """
     from scenetrack.stages.bundle import bundle
-    from scenetrack.stages.finished import find_method
+    from scenetrack.workflow.load_method import find_method
 
     several = config.target != "train_mlp"
     with tempfile.TemporaryDirectory() as folder:

@@ -23,7 +23,7 @@ from scenetrack.cache.archives import open_archive, store_archive
 from scenetrack.config import EncodingConfig, PatchBowConfig, StageConfig, TrainingConfig
 from scenetrack.data.images import PIXELS_VERSION
 from scenetrack.encoders import ImageEncoder
-from scenetrack.stages.inputs import SceneImages
+from scenetrack.workflow.dataset import SceneImages
 
 if TYPE_CHECKING:
     from scenetrack.networks.training import TrainResult

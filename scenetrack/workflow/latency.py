@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -15,12 +17,13 @@ from scenetrack.delivery.pipeline import ScenePipeline
 from scenetrack.encoders import ImageEncoder
 from scenetrack.graphs.files import read_model
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.stages.bundle import milliseconds
-from scenetrack.stages.finished import Arrays, exported
-from scenetrack.stages.methods import END_TO_END
 from scenetrack.system.arrays import read_arrays
+from scenetrack.workflow.load_method import Arrays, exported
+from scenetrack.workflow.method_runs import END_TO_END
 
 _Part = TypeVar("_Part")
+
+_TIMED_RUNS = 20
 
 
 def latency_ms(parts: Path, method: str, aggregation: str) -> float:
@@ -72,3 +75,14 @@ def _of_keras(path: Path) -> ScenePipeline:
         classes=tuple(str(number) for number in range(network.output_shape[-1])),
         image_size=network.input_shape[1],
     )
+
+
+def milliseconds(work: Callable[[], object]) -> float:
+    """The median of some runs after a first one."""
+    work()
+    times = []
+    for _ in range(_TIMED_RUNS):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return 1000 * statistics.median(times)

@@ -18,14 +18,14 @@ from scenetrack.config import EvaluatedConfig, TuneConfig
 from scenetrack.errors import InputError
 from scenetrack.networks.checkpoints import Checkpoint
 from scenetrack.records import Metric, Param, Tag, Tracker, metrics
-from scenetrack.stages.latency import latency_ms
-from scenetrack.stages.result import StageResult
 from scenetrack.system.interrupts import held
 from scenetrack.tuning.space import SearchSpace
 from scenetrack.tuning.trial_config import trial_config
 from scenetrack.tuning.trial_state import RUN
 from scenetrack.tuning.trial_tracker import TrialTracker
 from scenetrack.tuning.worker import RunTrial
+from scenetrack.workflow.latency import latency_ms
+from scenetrack.workflow.result import StageResult
 
 # Key of a trial's user attributes: the method that was its best.
 METHOD = "method"

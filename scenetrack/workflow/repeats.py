@@ -11,7 +11,7 @@ from scenetrack.config import DataConfig
 from scenetrack.evaluation.comparison import aligned
 from scenetrack.figures import draw_seed_spread
 from scenetrack.records import Figure, Metric, Param, Table, Tracker
-from scenetrack.stages.result import StageResult
+from scenetrack.workflow.result import StageResult
 
 FIGURES = {
     "test/accuracy": "test accuracy",

@@ -25,9 +25,9 @@ from scenetrack.data.catalog import SceneDataset
 from scenetrack.evaluation import Evaluation, comparison_records, comparison_text
 from scenetrack.evaluation.temperature_scaling import fit_temperature
 from scenetrack.records import Artifact, Metric, Param, Record, Table, Tag, Tracker, metrics
-from scenetrack.stages.inputs import SceneImages, dataset_inputs
-from scenetrack.stages.result import StageResult, choice_text, chosen_method, untested
-from scenetrack.stages.verdicts import judge, validation_figures, verdict_records
+from scenetrack.workflow.dataset import SceneImages, dataset_inputs
+from scenetrack.workflow.evaluation import evaluate_on_test, evaluation_records, validation_figures
+from scenetrack.workflow.result import StageResult, choice_text, chosen_method, untested
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Features:
 
 
 @dataclass
-class Comparison:
+class MethodRuns:
     """The finished methods of a stage on the same test images, one child run each.
 
     Args:
@@ -232,8 +232,8 @@ class Comparison:
         self.figures[name] = dict(figures)
         if not self.config.test:
             return
-        evaluation = judge(dataset, scores, figures["temperature"])
-        child.log(*verdict_records(evaluation, dataset, name))
+        evaluation = evaluate_on_test(dataset, scores, figures["temperature"])
+        child.log(*evaluation_records(evaluation, dataset, name))
         self.evaluations[name] = evaluation
         self.figures[name] = {**figures, **evaluation.metrics()}
         logger.info("%s: %.1f%% of the test images right", name, 100 * evaluation.accuracy)

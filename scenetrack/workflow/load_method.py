@@ -251,7 +251,7 @@ def _network_alone(
     import_keras()
     from scenetrack.config import PATCH_NETWORK
     from scenetrack.data.images import load_images
-    from scenetrack.stages.network import take
+    from scenetrack.workflow.network import take
 
     network = take(found.model, "")
     if network.name == PATCH_NETWORK:

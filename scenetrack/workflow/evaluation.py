@@ -38,7 +38,7 @@ def validation_figures(scores: np.ndarray, labels: np.ndarray) -> dict[str, floa
     }
 
 
-def judge(dataset: SceneDataset, scores: np.ndarray, temperature: float) -> Evaluation:
+def evaluate_on_test(dataset: SceneDataset, scores: np.ndarray, temperature: float) -> Evaluation:
     """Judge scores float [N, C] of the test images; probabilities are those at ``temperature``.
 
     Raises:
@@ -50,7 +50,7 @@ def judge(dataset: SceneDataset, scores: np.ndarray, temperature: float) -> Eval
     return evaluate(dataset.test.labels, scores, dataset.class_names, probabilities)
 
 
-def verdict_records(evaluation: Evaluation, dataset: SceneDataset, name: str) -> list[Record]:
+def evaluation_records(evaluation: Evaluation, dataset: SceneDataset, name: str) -> list[Record]:
     """Everything that the run of the method ``name`` keeps of its test."""
     records = evaluation.records(file_names(dataset), title=name)
     return [*records, *_gallery(evaluation, dataset, name)]
