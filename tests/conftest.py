@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -37,3 +41,25 @@ def _isolated(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCENETRACK_CACHE", str(shared_cache))
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def store_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one store for all tests of tracking: making its tables takes seconds."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def client(store_folder: Path, _isolated: None, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    from scenetrack import tracking
+
+    monkeypatch.chdir(store_folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store_folder / 'mlflow.db'}")
+    return tracking.connect()
+
+
+@pytest.fixture
+def keras_file(tmp_path: Path) -> Path:
+    path = tmp_path / "network.keras"
+    path.write_bytes(b"stands for a network")
+    return path

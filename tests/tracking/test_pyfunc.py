@@ -112,11 +112,11 @@ class TestSceneClassifier:
 
 
 @pytest.fixture(scope="module")
-def logged(bundle: Path, folder: Path) -> tuple[str, str]:
+def logged(bundle: Path, store_folder: Path) -> tuple[str, str]:
     """Run id and address of a bundle logged to a finished child run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        patch.chdir(store_folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store_folder / 'mlflow.db'}")
         with start() as parent, parent.child("end to end") as child:
             pass
         return child.run_id, tracking.log_bundle(child.run_id, bundle, METADATA, text(RED))

@@ -27,7 +27,7 @@ def test_cache_is_where_the_environment_says(
     [
         ("~no-such-user/x", "home folder in ~no-such-user/x is not known: give the whole path"),
         ("/" + "x" * 5000, "xxx…xxx+ is not"),
-        (__file__, "test_storage.py is not"),
+        (__file__, "test_files.py is not"),
     ],
 )
 def test_cache_that_cannot_be(cache: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import fuzz_onnx
 import numpy as np
 import onnx
 import pytest
@@ -503,7 +504,7 @@ class TestDamage:
 
     def test_damaged_models_never_end_the_process(self) -> None:
         """ONNX Runtime is C++: what crashes it must be found by a process that may crash."""
-        script = Path(__file__).with_name("fuzz_onnx.py")
+        script = Path(fuzz_onnx.__file__)
         root = Path(__file__).parents[2]
         result = subprocess.run(
             [sys.executable, str(script), "0", str(FUZZED)],

@@ -39,10 +39,10 @@ def patch_bow(best: str = METHODS[1]) -> tuple[str, dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def run(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+def run(store_folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        patch.chdir(store_folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store_folder / 'mlflow.db'}")
         yield patch_bow()
 
 

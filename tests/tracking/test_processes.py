@@ -21,12 +21,12 @@ pytestmark = pytest.mark.usefixtures("client")
 
 
 def test_a_killed_process_leaves_runs_that_the_next_start_closes(
-    client: MlflowClient, folder: Path
+    client: MlflowClient, store_folder: Path
 ) -> None:
     config = TrainMlpConfig(experiment="killed")
     child = subprocess.Popen(
         [sys.executable, "-c", _program("killed", "print('open', flush=True); time.sleep(600)")],
-        cwd=folder,
+        cwd=store_folder,
         stdout=subprocess.PIPE,
         text=True,
     )
