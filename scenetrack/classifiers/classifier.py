@@ -12,7 +12,6 @@ from onnx import TensorProto
 
 from scenetrack.classifiers.feature_rows import PREPARATIONS, Floats, Rows, checked_features, parts
 from scenetrack.classifiers.kernels import (
-    HISTOGRAM_KERNELS,
     change_in_graph,
     compare,
     compare_in_graph,
@@ -297,7 +296,7 @@ def checked_for(kernel: str, preparation: str, features: ArrayLike) -> NDArray[n
             be taken or the kernel compares histograms.
     """
     values = checked_features(features)
-    compares_histograms = kernel in HISTOGRAM_KERNELS
+    compares_histograms = KERNELS[kernel].of_histograms
     if not compares_histograms and preparation != "square_root":
         return values
     smallest = float(values.min())

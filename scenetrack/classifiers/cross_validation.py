@@ -14,7 +14,6 @@ from scenetrack.classifiers.fitting import Fitting
 from scenetrack.classifiers.folds import held_out_fold, stratified_folds, usable_folds
 from scenetrack.classifiers.grid_search import FoldFeatures, Search, best_setting
 from scenetrack.classifiers.kernel_maps import MAPPED_FROM
-from scenetrack.classifiers.kernels import HISTOGRAM_KERNELS
 from scenetrack.config import KERNELS
 from scenetrack.errors import InputError
 
@@ -161,7 +160,7 @@ def _needed_preparation(kernel: str, preparation: str) -> str:
         raise InputError(
             f"preparation must be one of: {', '.join(PREPARATIONS)}. Received: {preparation!r}"
         )
-    return "none" if kernel in HISTOGRAM_KERNELS else preparation
+    return "none" if KERNELS[kernel].of_histograms else preparation
 
 
 def _checked_labels(labels: ArrayLike, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

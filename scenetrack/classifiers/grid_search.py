@@ -18,6 +18,7 @@ from scenetrack.classifiers.folds import Fold
 from scenetrack.classifiers.kernel_maps import as_landmarks, mapped, whitening
 from scenetrack.classifiers.kernels import compare, kernel_matrix
 from scenetrack.classifiers.svm import kernel_machines, mapped_machines
+from scenetrack.config import KERNELS
 from scenetrack.errors import InputError
 from scenetrack.system.machine import available_cpus
 
@@ -196,7 +197,7 @@ def _gamma_grid(between: Floats, kernel: str) -> tuple[float, ...]:
         between: ``kernels.compare`` of the references with themselves, float64 [R, R].
         kernel: one of ``config.KERNELS``; those without a gamma try 0 alone.
     """
-    if kernel not in ("rbf", "chi2"):
+    if not KERNELS[kernel].has_gamma:
         return (0.0,)
     unit = float(between.sum()) / (len(between) * (len(between) - 1))
     return tuple(factor / (unit or 1.0) for factor in GAMMA_FACTORS)

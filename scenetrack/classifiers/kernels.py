@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
@@ -12,12 +11,13 @@ import numpy as np
 from onnx import TensorProto
 
 from scenetrack.classifiers.feature_rows import Floats, Rows, column_parts, parts
+from scenetrack.config import KERNELS
 from scenetrack.graphs.builder import GraphBuilder
+from scenetrack.system.machine import available_cpus
 
 # Its name and gamma.
 Kernel: TypeAlias = tuple[str, float]
 
-HISTOGRAM_KERNELS = ("chi2", "intersection")
 
 # Rows of the left side that are multiplied at a time: what a part's product takes besides.
 _PRODUCT_ROWS = 4096
@@ -59,7 +59,7 @@ def compare(left: Rows, right: Rows, kernel: str) -> Floats:
 
 def kernel_matrix(compared: Floats, kernel: str, gamma: float) -> Floats:
     """The kernel of ``compare``'s [N, M]: exp(-gamma x) for rbf and chi2, else unchanged."""
-    return np.exp(-gamma * compared) if kernel in ("rbf", "chi2") else compared
+    return np.exp(-gamma * compared) if KERNELS[kernel].has_gamma else compared
 
 
 def _products(left: Rows, right: Rows) -> Floats:
@@ -106,7 +106,7 @@ def _in_blocks(left: Rows, right: Rows, pairwise: _Pairwise) -> Floats:
         for index in range(max(rows.start, block.start if mirrored else 0), rows.stop):
             result[index, block] = pairwise(ready[index - rows.start], values, buffer)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(available_cpus()) as pool:
         for rows, ready in left.row_parts():
             needed = [one for one in blocks if not mirrored or one.start < rows.stop]
             list(pool.map(fill, needed, repeat(rows), repeat(ready)))
@@ -122,7 +122,7 @@ def compare_in_graph(builder: GraphBuilder, left: str, others: str, kernel: str)
     For chi2 and intersection one row after the other, and of each row only the values above 0: an
     image has few of the words.
     """
-    if kernel in HISTOGRAM_KERNELS:
+    if KERNELS[kernel].of_histograms:
         add = _shared_in_graph if kernel == "intersection" else _chi2_in_graph
         pairwise = add(builder, others)
         (compared,) = builder.each([left], lambda inner, row: [pairwise(inner, row)], [np.float64])
@@ -138,7 +138,7 @@ def compare_in_graph(builder: GraphBuilder, left: str, others: str, kernel: str)
 
 def kernel_in_graph(builder: GraphBuilder, compared: str, kernel: str, gamma: float) -> str:
     """The twin of ``kernel_matrix``."""
-    if kernel not in ("rbf", "chi2"):
+    if not KERNELS[kernel].has_gamma:
         return compared
     return builder.node("Exp", builder.node("Mul", compared, _number(builder, -gamma)))
 

@@ -4,6 +4,7 @@ A field's name is the parameter's name everywhere: the command-line flag (with h
 MLproject parameter and the logged MLflow param.
 """
 
+from scenetrack.config.activations import ActivationsConfig
 from scenetrack.config.base import (
     COLOURS,
     DENSE_FORMS,
@@ -16,57 +17,27 @@ from scenetrack.config.base import (
     format_value,
     param,
 )
-from scenetrack.config.encoding import (
-    ASSIGNMENTS,
-    ENCODERS,
-    KERNELS,
-    NORMALISATIONS,
-    EncodingConfig,
-)
-from scenetrack.config.stages import (
+from scenetrack.config.bundle import BundleConfig
+from scenetrack.config.compare import CompareConfig
+from scenetrack.config.encoding import ASSIGNMENTS, NORMALISATIONS, EncodingConfig
+from scenetrack.config.entry_points import ENTRY_POINTS
+from scenetrack.config.export import PRECISIONS, ExportConfig
+from scenetrack.config.handcrafted import HandcraftedConfig
+from scenetrack.config.kernels import KERNELS
+from scenetrack.config.layer_svm import LayerSvmConfig
+from scenetrack.config.main import MainConfig
+from scenetrack.config.patch_bow import AGGREGATIONS, PATCH_NETWORK, SAMPLINGS, PatchBowConfig
+from scenetrack.config.predict import FORMATS, PredictConfig
+from scenetrack.config.train_mlp import AUGMENTATIONS, TrainMlpConfig
+from scenetrack.config.training import (
     ACTIVATIONS,
-    AGGREGATIONS,
-    AUGMENTATIONS,
     MOST_WEIGHTS,
     OPTIMIZERS,
-    PATCH_NETWORK,
-    SAMPLINGS,
     SCHEDULES,
-    ActivationsConfig,
     EvaluatedConfig,
-    HandcraftedConfig,
-    LayerSvmConfig,
-    MainConfig,
-    PatchBowConfig,
     TrainingConfig,
-    TrainMlpConfig,
 )
-from scenetrack.config.tuning import OBJECTIVES, PRUNERS, SAMPLERS, TARGETS, TuneConfig
-from scenetrack.config.untracked import (
-    FORMATS,
-    PRECISIONS,
-    BundleConfig,
-    CompareConfig,
-    ExportConfig,
-    PredictConfig,
-)
-
-STAGES: tuple[type[StageConfig], ...] = (
-    MainConfig,
-    TrainMlpConfig,
-    ActivationsConfig,
-    LayerSvmConfig,
-    PatchBowConfig,
-    HandcraftedConfig,
-    TuneConfig,
-)
-DELIVERY: tuple[type[EntryPointConfig], ...] = (
-    CompareConfig,
-    ExportConfig,
-    BundleConfig,
-    PredictConfig,
-)
-ENTRY_POINTS: tuple[type[EntryPointConfig], ...] = (*STAGES, *DELIVERY)
+from scenetrack.config.tune import OBJECTIVES, PRUNERS, SAMPLERS, TARGETS, TuneConfig
 
 __all__ = [
     "ACTIVATIONS",
@@ -74,10 +45,8 @@ __all__ = [
     "ASSIGNMENTS",
     "AUGMENTATIONS",
     "COLOURS",
-    "DELIVERY",
     "DENSE_FORMS",
     "DEVICES",
-    "ENCODERS",
     "ENTRY_POINTS",
     "FORMATS",
     "KERNELS",
@@ -91,7 +60,6 @@ __all__ = [
     "SAMPLERS",
     "SAMPLINGS",
     "SCHEDULES",
-    "STAGES",
     "TARGETS",
     "ActivationsConfig",
     "BundleConfig",

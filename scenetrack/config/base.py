@@ -39,6 +39,8 @@ class EntryPointConfig:
 
     stage: ClassVar[str]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    # Values of other settings with which a setting is read at all.
+    conditions: ClassVar[Mapping[str, Mapping[str, tuple[str, ...]]]] = {}
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
@@ -47,6 +49,26 @@ class EntryPointConfig:
 
     def validate(self) -> None:
         """Raise ConfigError where two settings contradict each other."""
+
+    @property
+    def opens_run(self) -> bool:
+        """Whether the runner opens an MLflow run for it."""
+        return False
+
+    @property
+    def resumed_run(self) -> str:
+        """Id of the run whose training goes on; empty: none."""
+        return ""
+
+    @property
+    def seeds(self) -> int:
+        """Number of seeds to run it with, a child run each."""
+        return 1
+
+    @property
+    def data_name(self) -> str:
+        """The data set that its methods are learnt from; empty: none."""
+        return ""
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any], preset: str = "") -> Self:
@@ -80,6 +102,10 @@ class StageConfig(EntryPointConfig):
     seed: int = param(0, "Seed of everything that draws.", low=0, high=2**31 - 1)
     experiment: str = param("scenetrack", "MLflow experiment to log to.")
 
+    @property
+    def opens_run(self) -> bool:
+        return True
+
 
 @dataclass(frozen=True)
 class DataConfig(StageConfig):
@@ -89,6 +115,10 @@ class DataConfig(StageConfig):
         "demo", "Data set: demo, mit8, or a folder of train/CLASS and test/CLASS, or of CLASS."
     )
     skip_bad: bool = param(False, "Go on without unreadable images and log their list.")
+
+    @property
+    def data_name(self) -> str:
+        return self.data
 
 
 @dataclass(frozen=True)

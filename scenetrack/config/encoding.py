@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from scenetrack.config.base import StageConfig, param
+from scenetrack.config.dimensions import Dimension, choice, real, whole
+from scenetrack.config.encoders import ENCODERS
+from scenetrack.config.kernels import KERNELS
 from scenetrack.errors import ConfigError
 
-KERNELS = ("linear", "rbf", "chi2", "intersection")
-ENCODERS = ("bag_of_words", "vlad", "fisher_vector")
 ASSIGNMENTS = ("hard", "soft")
 NORMALISATIONS = ("l1", "l2", "hellinger")
-# What each encoder is compared by where nothing else is asked for.
-_KERNELS_OF = {"bag_of_words": KERNELS, "vlad": ("linear",), "fisher_vector": ("linear",)}
-_SIGNED = ("vlad", "fisher_vector")
 _MOST_CELLS = 64
 
 
@@ -22,7 +22,15 @@ _MOST_CELLS = 64
 class EncodingConfig(StageConfig):
     """A stage that encodes local descriptors and classifies the encodings."""
 
-    encoder: str = param("bag_of_words", "What an image's descriptors become.", choices=ENCODERS)
+    conditions: ClassVar[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+        setting: {"encoder": (encoder.name,)}
+        for encoder in ENCODERS.values()
+        for setting in encoder.settings
+    }
+
+    encoder: str = param(
+        "bag_of_words", "What an image's descriptors become.", choices=tuple(ENCODERS)
+    )
     codebook_size: int = param(
         1024, "Visual words, or components of a Fisher vector's mixture.", low=2, high=65536
     )
@@ -59,7 +67,7 @@ class EncodingConfig(StageConfig):
     @property
     def svm_kernels(self) -> tuple[str, ...]:
         """The kernels to compare."""
-        return _KERNELS_OF[self.encoder] if self.kernels == ("auto",) else self.kernels
+        return ENCODERS[self.encoder].kernels if self.kernels == ("auto",) else self.kernels
 
     def validate(self) -> None:
         super().validate()
@@ -74,13 +82,13 @@ class EncodingConfig(StageConfig):
                 f"kernels must be auto, or some of: {', '.join(KERNELS)}. Received: "
                 f"{','.join(self.kernels) or 'none'}"
             )
-        signed = [kernel for kernel in self.svm_kernels if kernel in ("chi2", "intersection")]
-        if self.encoder in _SIGNED and signed:
+        of_histograms = [name for name in self.svm_kernels if KERNELS[name].of_histograms]
+        if ENCODERS[self.encoder].signed and of_histograms:
             raise ConfigError(
-                f"the {signed[0]} kernel takes no negative values, but {self.encoder} gives them: "
-                "choose linear or rbf"
+                f"the {of_histograms[0]} kernel takes no negative values, but {self.encoder} gives "
+                "them: choose linear or rbf"
             )
-        self._check_words()
+        self._check_settings_of_encoders()
 
     def _check_level(self, level: str) -> None:
         match = re.fullmatch(r"([1-9]\d?)x([1-9]\d?)", level)
@@ -90,20 +98,29 @@ class EncodingConfig(StageConfig):
                 f"as 2x2. Received: {level!r}"
             )
 
-    def _check_words(self) -> None:
-        """Raise ConfigError for a setting of visual words that the encoder would not read."""
-        if self.encoder == "bag_of_words":
-            return
-        default = EncodingConfig
-        for name in ("assignment", "tf_idf", "normalisation"):
-            if getattr(self, name) != getattr(default, name):
-                raise ConfigError(
-                    f"{name} is a setting of bag_of_words, but encoder is {self.encoder}: leave "
-                    "it out"
-                )
+    def _check_settings_of_encoders(self) -> None:
+        """Raise ConfigError for a setting that belongs to another encoder."""
+        for encoder in ENCODERS.values():
+            for name in encoder.settings:
+                changed = getattr(self, name) != getattr(EncodingConfig, name)
+                if changed and encoder.name != self.encoder:
+                    raise ConfigError(
+                        f"{name} is a setting of {encoder.name}, but encoder is {self.encoder}: "
+                        "leave it out"
+                    )
 
 
 def need_kernel(kernels: tuple[str, ...]) -> None:
     """Raise ConfigError where there is no kernel to choose."""
     if not kernels:
         raise ConfigError(f"kernels needs at least one of: {', '.join(KERNELS)}. Received: none")
+
+
+ENCODING_SPACE: tuple[Dimension, ...] = (
+    choice("encoder", *ENCODERS),
+    *(encoder.size_dimension for encoder in ENCODERS.values()),
+    whole("pca", 32, 96, step=16),
+    real("position", 0.0, 2.0),
+    choice("pyramid", "1x1", "1x1,2x2", "1x1,3x1"),
+    *(dimension for encoder in ENCODERS.values() for dimension in encoder.space),
+)

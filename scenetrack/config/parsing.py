@@ -10,7 +10,6 @@ from scenetrack.config.base import EntryPointConfig, field_types
 from scenetrack.errors import ConfigError
 
 EMPTY_LIST = "none"
-
 _Config = TypeVar("_Config", bound=EntryPointConfig)
 _KINDS = {int: "a whole number", float: "a number", str: "a text"}
 _TRUTH = {"true": True, "false": False}

@@ -9,13 +9,12 @@ from __future__ import annotations
 from scenetrack.encoders.bag_of_words import BagOfWords
 from scenetrack.encoders.base import LocalEncoder
 from scenetrack.encoders.fisher_vector import FisherVector
-from scenetrack.encoders.image_encoder import ENCODERS, ImageEncoder
+from scenetrack.encoders.image_encoder import ImageEncoder
 from scenetrack.encoders.pca import DescriptorPca
 from scenetrack.encoders.pyramid import SpatialPyramid
 from scenetrack.encoders.vlad import Vlad
 
 __all__ = [
-    "ENCODERS",
     "BagOfWords",
     "DescriptorPca",
     "FisherVector",

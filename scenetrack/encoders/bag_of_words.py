@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
-from sklearn.base import BaseEstimator, TransformerMixin
 
-from scenetrack.encoders.base import pool_images
+from scenetrack.config import ASSIGNMENTS, NORMALISATIONS
+from scenetrack.config.encoders import ENCODERS
+from scenetrack.encoders.base import LocalEncoder
 from scenetrack.encoders.checks import check_regions, check_width, checked_rows
-from scenetrack.encoders.codebook import LARGEST_WORD_STEP, Codebook, learn_words
+from scenetrack.encoders.codebook import LARGEST_WORD_STEP, Codebook, byte_step, learn_words
 from scenetrack.encoders.soft_assignment import SoftAssignment, learn_sharpness
 from scenetrack.errors import InputError
 from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.system.arrays import checked_arrays
 
-ASSIGNMENTS = ("hard", "soft")
-NORMALISATIONS = ("l1", "l2", "hellinger")
 _SAVED = {
     "codebook": "numbers K D",
     "assignment": "text",
@@ -32,7 +31,7 @@ _TINY = float(np.finfo(np.float64).tiny)
 _TRAIN_AGAIN = "train it again with this version"
 
 
-class BagOfWords(TransformerMixin, BaseEstimator):
+class BagOfWords(LocalEncoder):
     """Histogram of visual words: Csurka et al., "Visual categorization with bags of keypoints",
     2004.
 
@@ -60,7 +59,7 @@ class BagOfWords(TransformerMixin, BaseEstimator):
         InputError: an unknown assignment or normalisation, at ``fit``.
     """
 
-    name: ClassVar[str] = "bag of words"
+    about = ENCODERS["bag_of_words"]
     step_ = 0.0
     sharpness_ = 0.0
 
@@ -129,6 +128,29 @@ class BagOfWords(TransformerMixin, BaseEstimator):
         """``fit_idf`` where each word occurs in ``images`` int64 [K] of ``total`` images."""
         self.idf_ = np.log((1 + total) / (1 + images)) + 1
         return self
+
+    def choose_arithmetic(self, rows: NDArray[np.float32]) -> None:
+        """Round hard words to bytes, in which they are found several times as fast."""
+        if self.assignment == "hard":
+            self.round_words(byte_step(rows))
+
+    @property
+    def learns_occurrences(self) -> bool:  # type: ignore[override]
+        """Whether words are weighed."""
+        return self.tf_idf
+
+    def learn_occurrences(self, images: Iterable[NDArray[np.float32]]) -> None:
+        """``fit_idf`` from the descriptors float32 [n, D] of one training image after another."""
+        occurrences, total = np.zeros(self.width, np.int64), 0
+        for rows in images:
+            occurrences += self.counts(rows, np.ones((1, len(rows)), np.bool_))[0] > 0
+            total += 1
+        self.set_occurrences(occurrences, total)
+
+    @property
+    def explains(self) -> bool:  # type: ignore[override]
+        """Whether each descriptor counts once, for one word, as much as any other."""
+        return (self.assignment, self.normalisation) == ("hard", "l1") and not self.tf_idf
 
     @property
     def width(self) -> int:
@@ -206,29 +228,22 @@ class BagOfWords(TransformerMixin, BaseEstimator):
             shares = np.sqrt(shares)
         return shares.astype(np.float32)
 
-    def transform(
-        self, descriptors: NDArray[np.float32] | Sequence[NDArray[np.float32]]
-    ) -> NDArray[np.float32]:
-        """Histograms of a batch of images.
-
-        Args:
-            descriptors: float32 [n_images, n, D], or one float32 [n_i, D] per image.
-
-        Returns:
-            float32 [n_images, K], in [0, 1].
-
-        Raises:
-            InputError: an image without descriptors, another D than at fit, values not finite.
-        """
-        return pool_images(self, descriptors)
-
     def pool_in_graph(self, builder: GraphBuilder, rows: str, regions: NDArray[np.bool_]) -> str:
         """The twin of ``pool``, for rows float32 [n, D]: float32 [R, K]."""
         if self._soft is None:
-            return self.count_in_graph(builder, self.assign_in_graph(builder, rows), regions)
+            return self.pool_and_assign_in_graph(builder, rows, regions)[0]
         with builder.scope("words"):
             near, shares = self._soft.assign_in_graph(builder, rows)
         return self._histograms_in_graph(builder, near, shares, regions)
+
+    def pool_and_assign_in_graph(
+        self, builder: GraphBuilder, rows: str, regions: NDArray[np.bool_]
+    ) -> tuple[str, str]:
+        """Add ``pool`` and ``assign`` to a graph, for hard words: float32 [R, K] and int64 [n]."""
+        if self._soft is not None:
+            return self.pool_in_graph(builder, rows, regions), ""
+        words = self.assign_in_graph(builder, rows)
+        return self.count_in_graph(builder, words, regions), words
 
     def assign_in_graph(self, builder: GraphBuilder, rows: str) -> str:
         """The twin of ``assign``: float32 [n, D] to int64 [n]."""
@@ -305,7 +320,7 @@ class BagOfWords(TransformerMixin, BaseEstimator):
         """
         plain = {name: np.array(value) for name, value in _PLAIN.items()}
         needed = {**_SAVED, "idf": "numbers K"} if "idf" in arrays else _SAVED
-        saved = checked_arrays({**plain, **arrays}, needed, cls.name)
+        saved = checked_arrays({**plain, **arrays}, needed, cls.about.title)
         words = cls(
             len(saved["codebook"]),
             assignment=str(saved["assignment"]),
@@ -326,16 +341,16 @@ class BagOfWords(TransformerMixin, BaseEstimator):
         """Raise InputError for values that nothing that was learnt can have."""
         if self.sharpness_ < 0 or (self.tf_idf and not (self.idf_ > 0).all()):
             raise InputError(
-                f"a saved {self.name} needs a sharpness of at least 0 and idf above 0. Received: "
-                f"others; {_TRAIN_AGAIN}"
+                f"a saved {self.about.title} needs a sharpness of at least 0 and idf above 0. "
+                f"Received: others; {_TRAIN_AGAIN}"
             )
         if not self.step_:
             return
         steps = self.codebook_ / np.float32(2 * self.step_) if self.step_ > 0 else np.array(np.inf)
         if not (np.abs(steps) <= LARGEST_WORD_STEP).all() or (steps != np.rint(steps)).any():
             raise InputError(
-                f"a saved {self.name} needs words of at most {LARGEST_WORD_STEP} double steps. "
-                f"Received: a step of {self.step_:g} that others have; {_TRAIN_AGAIN}"
+                f"a saved {self.about.title} needs words of at most {LARGEST_WORD_STEP} double "
+                f"steps. Received: a step of {self.step_:g} that others have; {_TRAIN_AGAIN}"
             )
 
     @property

@@ -2,41 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from sklearn.base import BaseEstimator, TransformerMixin
 
+from scenetrack.config.encoders import Encoder
 from scenetrack.encoders.checks import check_images
 from scenetrack.graphs.builder import GraphBuilder
-from scenetrack.system.machine import available_cpus
-
-_Result = TypeVar("_Result")
+from scenetrack.system.threads import in_threads
 
 
-class LocalEncoder(Protocol):
+class LocalEncoder(TransformerMixin, BaseEstimator, ABC):
     """Turns the descriptors of an image, or of regions of it, into vectors of one length.
 
     Attributes:
-        name: how runs and files call it.
+        about: name, kernels, sample size and search space, as settings and help know them.
+        explains: whether each descriptor's part in the encoding is that of one visual word.
+        learns_occurrences: whether ``learn_occurrences`` is to be called after ``fit``.
     """
 
-    name: ClassVar[str]
+    about: ClassVar[Encoder]
+    explains: bool = False
+    learns_occurrences: bool = False
 
+    @abstractmethod
     def fit(self, descriptors: NDArray[np.float32], y: None = None) -> Self:
         """Learn from a sample of training ``descriptors`` float32 [N, D]."""
 
     @property
+    @abstractmethod
     def width(self) -> int:
         """Values of one region's encoding."""
 
     @property
+    @abstractmethod
     def preparation(self) -> str:
-        """One of ``features.PREPARATIONS``: what an SVM does with the encoding first."""
+        """One of ``feature_rows.PREPARATIONS``: what an SVM does with the encoding first."""
 
+    @abstractmethod
     def pool(self, rows: NDArray[np.float32], regions: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Encode regions of ONE image.
 
@@ -48,20 +55,46 @@ class LocalEncoder(Protocol):
             float32 [R, width], each normalised on its own; zeros where a region is empty.
         """
 
+    @abstractmethod
+    def pool_in_graph(self, builder: GraphBuilder, rows: str, regions: NDArray[np.bool_]) -> str:
+        """Add ``pool`` to a graph; the regions are constant, for an image's grid is fixed."""
+
+    @abstractmethod
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return everything that was set and learnt, as arrays without objects."""
+
+    @classmethod
+    @abstractmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Return the encoder whose ``to_arrays`` gave ``arrays``."""
+
     def transform(
         self, descriptors: NDArray[np.float32] | Sequence[NDArray[np.float32]]
     ) -> NDArray[np.float32]:
-        """Encode whole images, [n_images, n, D] or one [n_i, D] each: [n_images, width]."""
+        """Encode whole images.
 
-    def pool_in_graph(self, builder: GraphBuilder, rows: str, regions: NDArray[np.bool_]) -> str:
-        """The twin of ``pool``; the regions are a constant, for the grid of an image is fixed."""
+        Args:
+            descriptors: float32 [n_images, n, D], or one float32 [n_i, D] for each image.
 
-    def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything that was set and learnt, as arrays without objects."""
+        Returns:
+            float32 [n_images, width].
 
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """The encoder whose ``to_arrays`` gave ``arrays``."""
+        Raises:
+            InputError: an image without descriptors, another D than at fit, values not finite.
+        """
+        return pool_images(self, descriptors)
+
+    def choose_arithmetic(self, rows: NDArray[np.float32]) -> None:
+        """Choose faster arithmetic, if there is any, by the sample float32 [N, D] of ``fit``."""
+
+    def learn_occurrences(self, images: Iterable[NDArray[np.float32]]) -> None:
+        """Learn in how many of the training images, float32 [n, D] each, every word occurs."""
+
+    def pool_and_assign_in_graph(
+        self, builder: GraphBuilder, rows: str, regions: NDArray[np.bool_]
+    ) -> tuple[str, str]:
+        """Add ``pool`` to a graph, with the words int64 [n] of the rows where it ``explains``."""
+        return self.pool_in_graph(builder, rows, regions), ""
 
 
 def pool_images(
@@ -79,15 +112,3 @@ def pool_images(
         return encoder.pool(image, np.ones((1, len(image)), np.bool_))
 
     return np.concatenate(in_threads(encode, len(descriptors)))
-
-
-def in_threads(work: Callable[[int], _Result], count: int) -> list[_Result]:
-    """``work`` of each number below ``count``, in order, one thread for each processor.
-
-    Products of matrices then take one thread each: they are too small to be cut further.
-    """
-    workers = min(available_cpus(), count)
-    if workers < 2:
-        return [work(index) for index in range(count)]
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(work, range(count)))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
-from sklearn.base import BaseEstimator, TransformerMixin
 
-from scenetrack.encoders.base import pool_images
+from scenetrack.config.encoders import ENCODERS
+from scenetrack.encoders.base import LocalEncoder
 from scenetrack.encoders.checks import check_regions, check_width, checked_rows
 from scenetrack.encoders.gaussian_mixture import DiagonalMixture
 from scenetrack.encoders.normalisation import (
@@ -34,7 +34,7 @@ _SAVED = {
 }
 
 
-class FisherVector(TransformerMixin, BaseEstimator):
+class FisherVector(LocalEncoder):
     """Improved Fisher vector: Perronnin, Sanchez and Mensink, "Improving the Fisher kernel for
     large-scale image classification", 2010.
 
@@ -57,7 +57,7 @@ class FisherVector(TransformerMixin, BaseEstimator):
         mixture_: the components.
     """
 
-    name: ClassVar[str] = "fisher vector"
+    about = ENCODERS["fisher_vector"]
 
     def __init__(
         self, codebook_size: int = 128, random_state: int = 0, iterations: int = 25
@@ -86,22 +86,6 @@ class FisherVector(TransformerMixin, BaseEstimator):
             checked_rows(descriptors), self.codebook_size, self.random_state, self.iterations
         )
         return self
-
-    def transform(
-        self, descriptors: NDArray[np.float32] | Sequence[NDArray[np.float32]]
-    ) -> NDArray[np.float32]:
-        """Fisher vectors of a batch of images, each of length 1.
-
-        Args:
-            descriptors: float32 [n_images, n, D], or one float32 [n_i, D] per image.
-
-        Returns:
-            float32 [n_images, 2 K D], all components' means before all standard deviations.
-
-        Raises:
-            InputError: an image without descriptors, another D than at fit, values not finite.
-        """
-        return pool_images(self, descriptors)
 
     def pool(self, rows: NDArray[np.float32], regions: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Fisher vectors of regions of one image.
@@ -174,13 +158,13 @@ class FisherVector(TransformerMixin, BaseEstimator):
         Raises:
             InputError: an array is missing, does not fit the others, or has values that cannot be.
         """
-        saved = checked_arrays(arrays, _SAVED, cls.name)
+        saved = checked_arrays(arrays, _SAVED, cls.about.title)
         values = {name: np.asarray(array, np.float32) for name, array in saved.items()}
         for name in ("weights", "variances"):
             if not (values[name] > 0).all():
                 raise InputError(
-                    f"a saved {cls.name} needs {name} above 0. Received: {values[name].min():g}; "
-                    "train it again with this version"
+                    f"a saved {cls.about.title} needs {name} above 0. Received: "
+                    f"{values[name].min():g}; train it again with this version"
                 )
         encoder = cls(len(values["means"]))
         encoder.mixture_ = DiagonalMixture(**values)

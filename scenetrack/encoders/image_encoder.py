@@ -11,10 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from scenetrack.encoders.bag_of_words import BagOfWords
-from scenetrack.encoders.base import LocalEncoder, in_threads
-from scenetrack.encoders.codebook import byte_step
-from scenetrack.encoders.fisher_vector import FisherVector
+from scenetrack.config.encoders import ENCODERS
+from scenetrack.encoders.base import LocalEncoder
 from scenetrack.encoders.hellinger_and_position import (
     hellinger_root,
     hellinger_root_in_graph,
@@ -22,15 +20,12 @@ from scenetrack.encoders.hellinger_and_position import (
 )
 from scenetrack.encoders.pca import DescriptorPca
 from scenetrack.encoders.pyramid import SpatialPyramid
-from scenetrack.encoders.vlad import Vlad
 from scenetrack.errors import InputError
 from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.system.arrays import checked_arrays
+from scenetrack.system.threads import in_threads
 
-ENCODERS: Mapping[str, type[LocalEncoder]] = {
-    kind.name: kind for kind in (BagOfWords, Vlad, FisherVector)
-}
-
+_BY_TITLE = {encoder.title: encoder for encoder in ENCODERS.values()}
 _PCA, _ENCODER = "pca.", "encoder."
 _SAVED = {
     "encoder": "text",
@@ -115,8 +110,7 @@ class ImageEncoder:
             scale = position_weight * np.sqrt(spread / _POSITION_VARIANCE)
             rows = np.hstack([rows, spatial_coordinates(places, scale)])
         encoder.fit(rows)
-        if isinstance(encoder, BagOfWords) and encoder.assignment == "hard":
-            encoder.round_words(byte_step(rows))
+        encoder.choose_arithmetic(rows)
         return replace(plain, position_scale=scale)
 
     def learn_idf(self, batches: Iterable[NDArray[Any]]) -> Self:
@@ -125,16 +119,10 @@ class ImageEncoder:
         Args:
             batches: descriptors [N, n, D] of some images at a time.
         """
-        words = self.encoder
-        if not (isinstance(words, BagOfWords) and words.tf_idf):
-            return self
-        whole = np.ones((1, len(self.positions)), np.bool_)
-        images, total = np.zeros(words.width, np.int64), 0
-        for batch in batches:
-            for image in batch:
-                images += words.counts(self.project(image), whole)[0] > 0
-            total += len(batch)
-        words.set_occurrences(images, total)
+        if self.encoder.learns_occurrences:
+            self.encoder.learn_occurrences(
+                self.project(image) for part in batches for image in part
+            )
         return self
 
     @cached_property
@@ -154,13 +142,7 @@ class ImageEncoder:
     @property
     def explains(self) -> bool:
         """Whether a patch's part in a score can be told: it counts for one word of the image."""
-        words = self.encoder
-        return (
-            isinstance(words, BagOfWords)
-            and (words.assignment, words.normalisation) == ("hard", "l1")
-            and not words.tf_idf
-            and self.levels == ("1x1",)
-        )
+        return self.encoder.explains and self.levels == ("1x1",)
 
     def project(
         self, descriptors: NDArray[Any], places: NDArray[np.float32] | None = None
@@ -220,11 +202,10 @@ class ImageEncoder:
 
         def encode(image: GraphBuilder, rows: str) -> tuple[str, ...]:
             projected = self._project_in_graph(image, rows)
-            if not (isinstance(self.encoder, BagOfWords) and self.explains):
-                return (self.pyramid.to_graph(image, projected),)
-            words = self.encoder.assign_in_graph(image, projected)
-            pooled = self.encoder.count_in_graph(image, words, self.pyramid.regions)
-            return self.pyramid.join_in_graph(image, pooled), words
+            regions = self.pyramid.regions
+            pooled, words = self.encoder.pool_and_assign_in_graph(image, projected, regions)
+            joined = self.pyramid.join_in_graph(image, pooled)
+            return (joined, words) if self.explains else (joined,)
 
         values = builder.node("Cast", descriptors, name="descriptors", to=TensorProto.FLOAT)
         features, *words = builder.each([values], encode, [np.float32])
@@ -254,7 +235,7 @@ class ImageEncoder:
         arrays: dict[str, NDArray[Any]] = {
             name: np.array(getattr(self, name)) for name in _SAVED if name != "encoder"
         }
-        arrays["encoder"] = np.array(self.encoder.name)
+        arrays["encoder"] = np.array(self.encoder.about.title)
         arrays |= {_ENCODER + name: array for name, array in self.encoder.to_arrays().items()}
         if self.pca is not None:
             arrays |= {_PCA + name: array for name, array in self.pca.to_arrays().items()}
@@ -269,14 +250,14 @@ class ImageEncoder:
         """
         saved = checked_arrays(arrays, _SAVED, "encoder")
         name = str(saved["encoder"])
-        if name not in ENCODERS:
+        if name not in _BY_TITLE:
             raise InputError(
-                f"a saved encoder must be one of: {', '.join(ENCODERS)}. Received: {name!r}; "
+                f"a saved encoder must be one of: {', '.join(_BY_TITLE)}. Received: {name!r}; "
                 "train it again with this version"
             )
         pca = _under(arrays, _PCA)
         scene = cls(
-            encoder=ENCODERS[name].from_arrays(_under(arrays, _ENCODER)),
+            encoder=_BY_TITLE[name].kind.from_arrays(_under(arrays, _ENCODER)),
             levels=tuple(map(str, saved["levels"])),
             positions=np.asarray(saved["positions"], np.float32),
             pca=DescriptorPca.from_arrays(pca) if pca else None,

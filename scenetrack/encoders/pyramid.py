@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from scenetrack.encoders.base import LocalEncoder, in_threads
+from scenetrack.encoders.base import LocalEncoder
 from scenetrack.encoders.checks import check_images
 from scenetrack.errors import InputError
 from scenetrack.graphs.builder import GraphBuilder
+from scenetrack.system.threads import in_threads
 
 
 def parse_level(level: str) -> tuple[int, int]:

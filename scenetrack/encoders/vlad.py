@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
-from sklearn.base import BaseEstimator, TransformerMixin
 
+from scenetrack.config.encoders import ENCODERS
 from scenetrack.encoders.bag_of_words import BagOfWords
-from scenetrack.encoders.base import pool_images
+from scenetrack.encoders.base import LocalEncoder
 from scenetrack.encoders.checks import check_regions
 from scenetrack.encoders.fixed_point import grid_in_graph, steps_per_unit, to_grid
 from scenetrack.encoders.normalisation import (
@@ -31,7 +31,7 @@ _BITS = 24
 _SAVED = {"codebook": "numbers K D", "intra_normalisation": "flag", "power": "numbers"}
 
 
-class Vlad(TransformerMixin, BaseEstimator):
+class Vlad(LocalEncoder):
     """Vector of locally aggregated descriptors: Jegou, Douze, Schmid and Perez, "Aggregating local
     descriptors into a compact image representation", 2010.
 
@@ -51,7 +51,7 @@ class Vlad(TransformerMixin, BaseEstimator):
         words_: the visual words.
     """
 
-    name: ClassVar[str] = "vlad"
+    about = ENCODERS["vlad"]
 
     def __init__(
         self,
@@ -85,22 +85,6 @@ class Vlad(TransformerMixin, BaseEstimator):
         self.words_ = BagOfWords(self.codebook_size, random_state=self.random_state)
         self.words_.fit(descriptors)
         return self
-
-    def transform(
-        self, descriptors: NDArray[np.float32] | Sequence[NDArray[np.float32]]
-    ) -> NDArray[np.float32]:
-        """Encode a batch of images, each to length 1.
-
-        Args:
-            descriptors: float32 [n_images, n, D], or one float32 [n_i, D] per image.
-
-        Returns:
-            float32 [n_images, K D], one word after the other.
-
-        Raises:
-            InputError: an image without descriptors, another D than at fit, values not finite.
-        """
-        return pool_images(self, descriptors)
 
     def pool(self, rows: NDArray[np.float32], regions: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Encode regions of one image.
@@ -195,7 +179,7 @@ class Vlad(TransformerMixin, BaseEstimator):
         Raises:
             InputError: an array is missing or of another kind, or the power is not above 0.
         """
-        saved = checked_arrays(arrays, _SAVED, cls.name)
+        saved = checked_arrays(arrays, _SAVED, cls.about.title)
         encoder = cls(
             len(saved["codebook"]),
             intra_normalisation=bool(saved["intra_normalisation"]),

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scenetrack.classifiers import FittedClassifier
-from scenetrack.classifiers.kernels import HISTOGRAM_KERNELS
-from scenetrack.config import LayerSvmConfig
+from scenetrack.config import KERNELS, LayerSvmConfig
 from scenetrack.errors import ConfigError
 from scenetrack.export.truncate import joined_output
 from scenetrack.graphs.runtime import OnnxModel
@@ -107,7 +106,7 @@ def _check_kernels(
     """Raise ConfigError, before any training, for a kernel that the layer's output cannot take."""
     import keras
 
-    asked = [kernel for kernel in kernels if kernel in HISTOGRAM_KERNELS]
+    asked = [kernel for kernel in kernels if KERNELS[kernel].of_histograms]
     if not asked:
         return
     part = keras.Model(network.inputs, joined_output(network, layers))

@@ -6,8 +6,8 @@ import dataclasses
 from typing import Any
 
 from scenetrack.config import format_value
+from scenetrack.config.dimensions import Dimension
 from scenetrack.config.parsing import build_config
-from scenetrack.config.spaces import Dimension
 from scenetrack.errors import ConfigError
 from scenetrack.tuning.space import SearchSpace
 

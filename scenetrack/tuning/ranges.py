@@ -9,8 +9,8 @@ from typing import Any
 
 from scenetrack.config import EvaluatedConfig, field_types
 from scenetrack.config.base import check_value
+from scenetrack.config.dimensions import Dimension
 from scenetrack.config.parsing import parse_value, parsed_pairs
-from scenetrack.config.spaces import CONDITIONS, Dimension
 from scenetrack.errors import ConfigError
 
 # The study itself decides on these.
@@ -60,7 +60,7 @@ def changed(
     if own is None:
         _check_name(target, name)
         kind = _item_kind(target, name)
-        own = Dimension(name, name, kind, when=CONDITIONS.get(name, {}))
+        own = Dimension(name, name, kind, when=target.conditions.get(name, {}))
     elif ":" in values and own.setting == name and own.kind is str:
         own = dataclasses.replace(own, kind=_item_kind(target, name), choices=())
     if own.setting != name and ":" not in values and "|" not in values:

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from scenetrack.config import EvaluatedConfig
+from scenetrack.config import TARGETS, EvaluatedConfig
+from scenetrack.config.dimensions import Dimension
 from scenetrack.config.parsing import build_config
-from scenetrack.config.spaces import CONDITIONS, SPACES, Dimension
 from scenetrack.errors import ConfigError
 from scenetrack.tuning.ranges import changed, check_setting, parsed_ranges, text_of
 
@@ -120,7 +120,7 @@ def search_space(
     stays, but only goes with some of what is drawn, is left out of the other trials.
 
     Args:
-        target: one of ``config.TARGETS``.
+        target: config of one of ``config.TARGETS``.
         given: ``NAME=VALUES; ...``, or the path of a TOML file with such pairs, see
             ``ranges.parsed_ranges``.
         fixed: settings that stay; they take out the dimensions that would set them.
@@ -131,7 +131,7 @@ def search_space(
     stays = dict(fixed or {})
     for name, text in stays.items():
         check_setting(target, name, text)
-    own = {one.name: one for one in SPACES[target.stage]}
+    own = {one.name: one for one in TARGETS[target.stage].space}
     ranges = parsed_ranges(given)
     # Parts of a setting first, as a setting given as a whole takes its parts out.
     for name, values in sorted(ranges.items(), key=lambda item: item[0] not in own):
@@ -190,7 +190,7 @@ def _reduced(space: SearchSpace) -> SearchSpace:
     for one in space.dimensions:
         if one.setting not in fixed and _may_apply(one, kept, fixed):
             kept[one.name] = one
-    for name, when in CONDITIONS.items():
+    for name, when in space.target.conditions.items():
         if name in fixed and set(when) <= set(kept):
             kept[name] = Dimension(name, name, choices=(fixed.pop(name),), when=when)
     # Without the widths that it counts, a number of layers decides nothing.
@@ -215,12 +215,12 @@ def _check_use(space: SearchSpace, name: str) -> None:
     whole = {one.name for one in space.dimensions} | set(space.fixed)
     if name in whole:
         return
-    own = {one.name: one for one in SPACES[space.target.stage]}
+    own = {one.name: one for one in TARGETS[space.target.stage].space}
     one = own.get(name)
     decided = {other.setting for other in own.values() if name in other.when}
     if one and not one.setting and not decided & whole:
         return  # a number of layers that leaves one width
-    when = one.when if one else CONDITIONS.get(name, {})
+    when = one.when if one else space.target.conditions.get(name, {})
     rivals = sorted((decided | ({one.setting} if one else set())) & whole)
     if rivals:
         reason = f"{rivals[0]} is given as a whole; leave one of them out"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,20 +14,21 @@ from numpy.typing import NDArray
 from scenetrack.cache import Cache
 from scenetrack.cache.entries import entry_name
 from scenetrack.config import EncodingConfig, HandcraftedConfig, PatchBowConfig
+from scenetrack.config.encoders import ENCODERS
 from scenetrack.descriptors.aggregation import aggregate
 from scenetrack.descriptors.extraction import Descriptor, LocalDescriptors
-from scenetrack.encoders import BagOfWords, FisherVector, ImageEncoder, Vlad
+from scenetrack.encoders import ImageEncoder
 from scenetrack.encoders.base import LocalEncoder
 from scenetrack.errors import ConfigError
 from scenetrack.records import Artifact, Metric, Tracker
 from scenetrack.workflow.dataset import SceneImages
-from scenetrack.workflow.learnt_cache import ENCODERS, encoder_key, find_encoder, keep_encoder
+from scenetrack.workflow.learnt_cache import KEPT_ENCODERS, encoder_key, find_encoder, keep_encoder
 from scenetrack.workflow.method_runs import Features, MethodRuns
 
 logger = logging.getLogger(__name__)
 
 # Descriptors that an encoder is learnt from, of each word or component, within bounds.
-_PER_WORD, _PER_COMPONENT = 100, 2000
+_PER_WORD = 100
 _FEWEST, _MOST = 50_000, 250_000
 
 
@@ -98,14 +98,14 @@ class EncodingMethods:
         self.tracker.log(
             Metric("time/encoding_images_per_s", rate), Metric("features", train.shape[1])
         )
-        tags = {"descriptor": descriptor, "encoder": encoder.encoder.name}
+        tags = {"descriptor": descriptor, "encoder": encoder.encoder.about.title}
         features = Features(train, test, encoder.preparation, tags)
         in_fold = self._in_fold if self.config.refit_encoder else None
         for kernel in self.config.svm_kernels:
             started = time.perf_counter()
             classifier = comparison.cross_validate(kernel, features, in_fold)
             seconds = time.perf_counter() - started
-            name = f"{encoder.encoder.name} {kernel} svm"
+            name = f"{encoder.encoder.about.title} {kernel} svm"
             comparison.add_svm(name, classifier, features, seconds)
 
     def _learnt(self, owners: NDArray[np.int64] | None = None) -> tuple[ImageEncoder, float]:
@@ -113,10 +113,10 @@ class EncodingMethods:
         if not self.splits.digest:
             return self._timed(owners)
         key = encoder_key(self.splits.digest, self.config, sample_size(self.config), owners)
-        with Cache().made_once(ENCODERS, key):
+        with Cache().made_once(KEPT_ENCODERS, key):
             found = find_encoder(key)
             if found:
-                name = self.config.encoder.replace("_", " ")
+                name = ENCODERS[self.config.encoder].title
                 logger.info("%s of %d found in the cache", name, self.config.codebook_size)
                 return found
             encoder, seconds = self._timed(owners)
@@ -133,7 +133,7 @@ class EncodingMethods:
         values, places = train.sample(sample_size(config), seed=config.seed, owners=owners)
         logger.info(
             "learning %s of %d from %d descriptors",
-            config.encoder.replace("_", " "),
+            ENCODERS[config.encoder].title,
             config.codebook_size,
             len(values),
         )
@@ -184,26 +184,17 @@ def aggregated(split: LocalDescriptors, how: str) -> NDArray[np.float32]:
 
 
 def build_encoder(config: EncodingConfig) -> LocalEncoder:
-    """The encoder that the settings ask for, not yet fitted."""
-    kinds: dict[str, Callable[[], LocalEncoder]] = {
-        "bag_of_words": lambda: BagOfWords(
-            config.codebook_size,
-            random_state=config.seed,
-            assignment=config.assignment,
-            tf_idf=config.tf_idf,
-            normalisation=config.normalisation,
-        ),
-        "vlad": lambda: Vlad(config.codebook_size, random_state=config.seed),
-        "fisher_vector": lambda: FisherVector(config.codebook_size, random_state=config.seed),
-    }
-    return kinds[config.encoder]()
+    """Return the encoder that the settings ask for, not yet fitted."""
+    about = ENCODERS[config.encoder]
+    settings = {name: getattr(config, name) for name in about.settings}
+    encoder: LocalEncoder = about.kind(config.codebook_size, random_state=config.seed, **settings)
+    return encoder
 
 
 def sample_size(config: EncodingConfig) -> int:
-    """How many descriptors the encoder is learnt from."""
-    each = _PER_COMPONENT if config.encoder == "fisher_vector" else _PER_WORD
-    most = max(_MOST, _PER_WORD * config.codebook_size)
-    return int(np.clip(each * config.codebook_size, _FEWEST, most))
+    """Return how many descriptors the encoder is learnt from."""
+    wanted = ENCODERS[config.encoder].sample_per_item * config.codebook_size
+    return int(np.clip(wanted, _FEWEST, max(_MOST, _PER_WORD * config.codebook_size)))
 
 
 def check_pca(pca: int, width: int, what: str) -> None:

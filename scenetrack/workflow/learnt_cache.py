@@ -28,7 +28,7 @@ from scenetrack.workflow.dataset import SceneImages
 if TYPE_CHECKING:
     from scenetrack.networks.training import TrainResult
 
-NETWORKS, ENCODERS = "networks", "encoders"
+KEPT_NETWORKS, KEPT_ENCODERS = "networks", "encoders"
 
 
 def _names(config: type[StageConfig]) -> frozenset[str]:
@@ -90,7 +90,7 @@ def find_network(key: Mapping[str, str]) -> KeptNetwork | None:
     # Encoders alone need no Keras.
     from scenetrack.networks.training import TrainResult
 
-    found = open_archive(NETWORKS, key)
+    found = open_archive(KEPT_NETWORKS, key)
     if found is None:
         return None
     about = json.loads(str(found["about"]))
@@ -114,7 +114,7 @@ def keep_network(key: Mapping[str, str], path: Path, result: TrainResult, run: s
         "run": run,
     }
     content = np.frombuffer(path.read_bytes(), np.uint8)
-    store_archive(NETWORKS, key, {"keras": content, "about": np.array(json.dumps(about))})
+    store_archive(KEPT_NETWORKS, key, {"keras": content, "about": np.array(json.dumps(about))})
 
 
 def encoder_key(
@@ -143,7 +143,7 @@ def encoder_key(
 
 def find_encoder(key: Mapping[str, str]) -> tuple[ImageEncoder, float] | None:
     """The encoder that was learnt so before, if it is kept, and the seconds that it took."""
-    found = open_archive(ENCODERS, key)
+    found = open_archive(KEPT_ENCODERS, key)
     if found is None:
         return None
     seconds = float(found.pop(_SECONDS))
@@ -152,7 +152,7 @@ def find_encoder(key: Mapping[str, str]) -> tuple[ImageEncoder, float] | None:
 
 def keep_encoder(key: Mapping[str, str], encoder: ImageEncoder, seconds: float) -> None:
     """Keep an encoder, and the seconds that it took to learn, for later runs."""
-    store_archive(ENCODERS, key, {**encoder.to_arrays(), _SECONDS: np.array(seconds)})
+    store_archive(KEPT_ENCODERS, key, {**encoder.to_arrays(), _SECONDS: np.array(seconds)})
 
 
 def _settings(config: StageConfig, left_out: Set[str]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from scenetrack.networks.training import Batches, TrainResult, fit, load_model, 
 from scenetrack.records import Metric, Model, Param, Tag, TensorSpec, Text, Tracker, metrics
 from scenetrack.workflow.dataset import SceneImages
 from scenetrack.workflow.learnt_cache import (
-    NETWORKS,
+    KEPT_NETWORKS,
     KeptNetwork,
     find_network,
     keep_network,
@@ -95,7 +95,7 @@ def _fit_once(
 ) -> TrainResult:
     """Train the network, unless another run did, or does so now in another process."""
     key = network_key(model.name, data.images, config)
-    with Cache().made_once(NETWORKS, key):
+    with Cache().made_once(KEPT_NETWORKS, key):
         kept = find_network(key)
         if kept:
             return _reuse(kept, model, data, tracker, path)

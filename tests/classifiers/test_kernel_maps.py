@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from small_pipelines import svm
 
-from scenetrack import classifiers
 from scenetrack.classifiers import (
     FittedClassifier,
+    cross_validation,
     fit_by_cross_validation,
+    grid_search,
     out_of_fold_scores,
     refit,
 )
@@ -29,7 +30,7 @@ MANY, FEW_LANDMARKS = 120, 40
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """MANY images count as many, and FEW_LANDMARKS stand for them."""
-    monkeypatch.setattr(classifiers, "MAPPED_FROM", MANY)
+    monkeypatch.setattr(cross_validation, "MAPPED_FROM", MANY)
     monkeypatch.setattr(maps, "LANDMARKS", FEW_LANDMARKS)
 
 
@@ -149,7 +150,7 @@ def test_landmarks_held_out_have_no_part_in_their_fold(monkeypatch: pytest.Monke
         seen.append(len(matrix))
         return whitening(matrix)
 
-    monkeypatch.setattr(classifiers.search, "whitening", spied)
+    monkeypatch.setattr(grid_search, "whitening", spied)
     fit(features, labels, "linear")
     # Each landmark is held out in one of the three folds.
     assert len(seen) == 3
@@ -186,8 +187,8 @@ def test_fewer_images_left_are_still_mapped(kernel: str) -> None:
 def test_memory_does_not_grow_with_the_square(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """12,000 images: the kernel's matrix of all of them alone would have 1,152 MB."""
     monkeypatch.setattr(maps, "LANDMARKS", 100)
-    monkeypatch.setattr(classifiers.search, "C_GRID", (1.0,))
-    monkeypatch.setattr(classifiers.search, "GAMMA_FACTORS", (1.0,))
+    monkeypatch.setattr(grid_search, "C_GRID", (1.0,))
+    monkeypatch.setattr(grid_search, "GAMMA_FACTORS", (1.0,))
     features, labels = histograms(12_000, words=8)
     tracemalloc.start()
     try:
@@ -203,7 +204,7 @@ def test_memory_does_not_grow_with_the_square(kernel: str, monkeypatch: pytest.M
 
 def test_wide_features_are_never_copied_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     """300 rows of 84,480 values, as Fisher vectors with a pyramid have, are 203 MB in float64."""
-    monkeypatch.setattr(classifiers.search, "C_GRID", (1.0,))
+    monkeypatch.setattr(grid_search, "C_GRID", (1.0,))
     rng = np.random.default_rng(0)
     labels = np.arange(300) % 3
     features = rng.standard_normal((300, 84_480), np.float32)

@@ -18,6 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scenetrack import cli, config
+from scenetrack.config.entry_point import EntryPoint
+from scenetrack.config.entry_points import ENTRY_POINTS
+from scenetrack.config.parsing import parse_value
+from scenetrack.config.stages import STAGES
+from scenetrack.config.tune import TUNE
 from scenetrack.errors import ConfigError, DataError, ExportError, Terminated
 
 
@@ -122,11 +127,11 @@ class TestValues:
     @given(st.lists(st.integers(1, 65536), min_size=1).map(tuple))
     def test_integer_lists_survive_being_written(self, value: tuple[int, ...]) -> None:
         text = config.format_value(value)
-        assert cli.parse_value("hidden", text, tuple[int, ...]) == value
+        assert parse_value("hidden", text, tuple[int, ...]) == value
 
     @given(st.floats(allow_nan=False))
     def test_numbers_survive_being_written(self, value: float) -> None:
-        assert cli.parse_value("dropout", config.format_value(value), float) == value
+        assert parse_value("dropout", config.format_value(value), float) == value
 
 
 class TestPreset:
@@ -190,7 +195,7 @@ class TestRefusals:
     @pytest.mark.parametrize("text", ["x", "1_0", "\u0663", "1.5"])
     def test_parse_value_names_the_flag(self, text: str) -> None:
         with pytest.raises(ConfigError, match="--batch-size must be a whole number"):
-            cli.parse_value("batch_size", text, int)
+            parse_value("batch_size", text, int)
 
 
 class TestEndings:
@@ -319,7 +324,7 @@ class TestHelp:
     ) -> None:
         assert cli.main(words) == 0
         shown = capsys.readouterr().out
-        for name in [stage.stage for stage in config.STAGES] + ["data", "ui"]:
+        for name in [*ENTRY_POINTS, "data", "ui"]:
             assert f"\n  {name} " in shown
 
     def test_none_is_told_of_lists_that_may_be_empty(
@@ -334,18 +339,18 @@ class TestHelp:
         assert cli.main(["--version"]) == 0
         assert capsys.readouterr().out.startswith("scenetrack 0.")
 
-    @pytest.mark.parametrize("stage", config.STAGES, ids=lambda stage: stage.stage)
+    @pytest.mark.parametrize("entry", [*STAGES, TUNE], ids=lambda entry: entry.name)
     def test_each_command_tells_every_flag_and_an_example_that_works(
         self,
         stages: _Stages,
         capsys: pytest.CaptureFixture[str],
-        stage: type[config.StageConfig],
+        entry: EntryPoint,
     ) -> None:
-        example = cli.EXAMPLES[stage.stage]
-        assert cli.main([stage.stage, "--help"]) == 0
+        example = entry.example
+        assert cli.main([entry.name, "--help"]) == 0
         assert f"  {example}\n" in capsys.readouterr().out
         program, *words = example.split()
         assert program == "scenetrack"
         assert cli.main(words) == 0
-        assert isinstance(stages.only, stage)
-        assert stages.only != stage()
+        assert isinstance(stages.only, entry.config)
+        assert stages.only != entry.config()

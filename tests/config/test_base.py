@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scenetrack.config import (
-    STAGES,
     ActivationsConfig,
     HandcraftedConfig,
     LayerSvmConfig,
@@ -20,11 +19,14 @@ from scenetrack.config import (
     field_types,
     format_value,
 )
+from scenetrack.config.stages import STAGES
+from scenetrack.config.tune import TUNE
 from scenetrack.errors import ConfigError
 
+CONFIGS = [entry.config for entry in (*STAGES, TUNE)]
 FIELDS = [
     pytest.param(stage, item, id=f"{stage.stage} {item.name}")
-    for stage in STAGES
+    for stage in CONFIGS
     for item in dataclasses.fields(stage)
 ]
 
@@ -123,7 +125,7 @@ def test_the_edge_of_a_contradiction_is_allowed() -> None:
 
 class TestPresets:
     @pytest.mark.parametrize(
-        ("stage", "preset"), [(stage, name) for stage in STAGES for name in stage.presets]
+        ("stage", "preset"), [(stage, name) for stage in CONFIGS for name in stage.presets]
     )
     def test_each_is_a_config_of_its_stage(self, stage: type[StageConfig], preset: str) -> None:
         config = stage.from_values({}, preset)

@@ -11,11 +11,15 @@ import click
 import pytest
 import yaml
 
-from scenetrack import cli, mlproject
+from scenetrack import cli
+from scenetrack.cli import mlproject
 from scenetrack.config import ENTRY_POINTS, EntryPointConfig, field_types, format_value
+from scenetrack.config.parsing import parse_value
 
 ROOT = Path(__file__).parents[2]
-stages = pytest.mark.parametrize("stage", ENTRY_POINTS, ids=lambda stage: stage.stage)
+stages = pytest.mark.parametrize(
+    "stage", [entry.config for entry in ENTRY_POINTS.values()], ids=list(ENTRY_POINTS)
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +37,13 @@ def command_of(stage: type[EntryPointConfig]) -> click.Command:
 
 def test_the_file_is_what_the_configs_say() -> None:
     written = (ROOT / "MLproject").read_text(encoding="utf-8")
-    assert written == mlproject.render(), "run: python -m scenetrack.mlproject > MLproject"
+    assert written == mlproject.render(), "run: python -m scenetrack.cli.mlproject > MLproject"
 
 
 def test_entry_points_are_the_stages_and_commands(project: dict[str, Any]) -> None:
-    names = [stage.stage for stage in ENTRY_POINTS]
+    names = list(ENTRY_POINTS)
     assert list(project["entry_points"]) == names
     assert list(cli.command_line().commands) == [*names, "data", "cache", "bench", "ui"]
-    assert set(cli.EXAMPLES) == set(names)
 
 
 @stages
@@ -58,7 +61,7 @@ def test_parameters_and_defaults_in_the_file(
         # mlflow writes str(default) into the command line.
         text = str(declared["default"])
         if text or types[item.name] is str:
-            assert cli.parse_value(item.name, text, types[item.name]) == item.default
+            assert parse_value(item.name, text, types[item.name]) == item.default
 
 
 @stages

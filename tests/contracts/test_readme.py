@@ -8,19 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from scenetrack.config import ENTRY_POINTS, EntryPointConfig
+from scenetrack.config import ENTRY_POINTS
+from scenetrack.config.entry_point import EntryPoint
 from scenetrack.config.parsing import flag_name
-from scenetrack.mlproject import POSITIONAL
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("stage", ENTRY_POINTS, ids=lambda stage: stage.stage)
-def test_tells_the_entry_point_and_its_flags(stage: type[EntryPointConfig]) -> None:
+@pytest.mark.parametrize("entry", ENTRY_POINTS.values(), ids=lambda entry: entry.name)
+def test_tells_the_entry_point_and_its_flags(entry: EntryPoint) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    positional = POSITIONAL.get(stage.stage, ())
-    words = [stage.stage] + [
-        flag_name(item.name) for item in dataclasses.fields(stage) if item.name not in positional
+    flags = [
+        flag_name(item.name)
+        for item in dataclasses.fields(entry.config)
+        if item.name not in entry.positional
     ]
+    words = [entry.name, *flags]
     missing = [word for word in words if not re.search(rf"{re.escape(word)}(?![\w-])", text)]
     assert missing == []

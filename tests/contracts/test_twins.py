@@ -11,8 +11,8 @@ from small_pipelines import centres, scene_encoder, svm
 
 from scenetrack.classifiers import FittedClassifier
 from scenetrack.config import KERNELS
+from scenetrack.config.encoders import ENCODERS
 from scenetrack.encoders import (
-    ENCODERS,
     BagOfWords,
     DescriptorPca,
     FisherVector,
@@ -302,7 +302,7 @@ def as_bytes(shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 
 def test_every_encoder_has_a_way() -> None:
-    assert {make().name for make in WAYS.values()} == set(ENCODERS)
+    assert {make().about.name for make in WAYS.values()} == set(ENCODERS)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from scenetrack.encoders import BagOfWords, DescriptorPca, FisherVector, ImageEncoder, Vlad
-from scenetrack.encoders import base as base_module
 from scenetrack.errors import InputError
+from scenetrack.system import threads
 from scenetrack.system.arrays import read_arrays
 
 GRID = np.array([[0.25, 0.25], [0.25, 0.75], [0.75, 0.25], [0.75, 0.75]], np.float32)
@@ -126,7 +126,7 @@ def test_the_number_of_threads_changes_nothing(kind, monkeypatch):
     encoder.learn_idf([images()])
     found = {}
     for count in (1, 3):
-        monkeypatch.setattr(base_module, "available_cpus", lambda count=count: count)
+        monkeypatch.setattr(threads, "available_cpus", lambda count=count: count)
         found[count] = encoder.encode(images(7))
     np.testing.assert_array_equal(found[1], found[3])
 

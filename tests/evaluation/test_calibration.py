@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scenetrack.evaluation import calibration as reliability
+from scenetrack.evaluation import reliability
 
 said = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=50)
 

@@ -9,8 +9,7 @@ import onnx
 from onnx import TensorProto
 
 from scenetrack.classifiers import FittedClassifier, refit
-from scenetrack.classifiers.kernels import HISTOGRAM_KERNELS
-from scenetrack.config import COLOURS
+from scenetrack.config import COLOURS, KERNELS
 from scenetrack.data.patches import PatchGrid
 from scenetrack.delivery.pipeline import ScenePipeline
 from scenetrack.descriptors.sift import SiftGrid, sift_graph
@@ -81,7 +80,7 @@ def svm(
     explicit_map: bool = False,
 ) -> FittedClassifier:
     """An SVM with settings that nobody searched for."""
-    first = "none" if kernel in HISTOGRAM_KERNELS else preparation
+    first = "none" if KERNELS[kernel].of_histograms else preparation
     none, classes = np.zeros((1, 1)), np.unique(labels)
     gamma = GAMMA[kernel]
     table = np.array([[c, gamma, 1.0, 0.0]])

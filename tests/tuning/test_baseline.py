@@ -31,10 +31,10 @@ class Replay:
 
 @pytest.mark.parametrize("stage", TARGETS)
 def test_it_draws_the_defaults(stage):
-    space = search_space(TARGETS[stage])
+    space = search_space(TARGETS[stage].config)
     settings = space.draw(Replay(baseline(space) | {"kernels": "linear"}))
-    drawn = build_config(TARGETS[stage], settings, from_mlflow=False)
-    expected = TARGETS[stage]().as_params()
+    drawn = build_config(TARGETS[stage].config, settings, from_mlflow=False)
+    expected = TARGETS[stage].config().as_params()
     free = {"kernels"} if stage == "layer_svm" else set()
     for name, value in drawn.as_params().items():
         if name not in free:
@@ -42,7 +42,7 @@ def test_it_draws_the_defaults(stage):
 
 
 def test_what_lies_in_no_range_is_left_to_be_drawn():
-    space = search_space(TARGETS["train_mlp"], "dropout=0:0.3; layers=2:3; width_2=600:700")
+    space = search_space(TARGETS["train_mlp"].config, "dropout=0:0.3; layers=2:3; width_2=600:700")
     found = baseline(space)
     assert found["layers"] == 2
     assert found["width_1"] == 1024
@@ -50,15 +50,15 @@ def test_what_lies_in_no_range_is_left_to_be_drawn():
 
 
 def test_a_step_has_to_be_met():
-    space = search_space(TARGETS["patch_bow"], "pca=32:96:24; whitening=100:200:20")
+    space = search_space(TARGETS["patch_bow"].config, "pca=32:96:24; whitening=100:200:20")
     found = baseline(space)
     assert found["pca"] == 80
     assert found["whitening"] == 160
-    assert "pca" not in baseline(search_space(TARGETS["patch_bow"], "pca=30:90:20"))
+    assert "pca" not in baseline(search_space(TARGETS["patch_bow"].config, "pca=30:90:20"))
 
 
 def test_a_trial_leaves_the_test_images_alone():
-    space = search_space(TARGETS["handcrafted"])
+    space = search_space(TARGETS["handcrafted"].config)
     config = TuneConfig(target="handcrafted", seed=5, data="photos")
     trial = trial_config(config, space, {"pca": "16"})
     assert (trial.test, trial.seed, trial.data, trial.pca) == (False, 5, "photos", 16)

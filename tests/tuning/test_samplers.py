@@ -14,7 +14,7 @@ from scenetrack.tuning.trial_tracker import TrialTracker
 from scenetrack.tuning.worker import Worker
 
 SPACE = search_space(
-    TARGETS["train_mlp"],
+    TARGETS["train_mlp"].config,
     "layers=1:2; width_1=8:16:8; width_2=4:12; dropout=0:0.5; learning_rate=1e-8:1:log; "
     "activation=relu|gelu",
     {
@@ -83,7 +83,7 @@ def test_a_trial_that_is_interrupted_does_not_change_those_after_it(sampler):
 
 
 def test_a_grid_ends_with_its_last_combination():
-    small = search_space(TARGETS["train_mlp"], "hidden=8|8,4; dropout=0:0.5", SMALL_FIXED)
+    small = search_space(TARGETS["train_mlp"].config, "hidden=8|8,4; dropout=0:0.5", SMALL_FIXED)
     drawn = work(study_of(), "grid", 1000, space=small)
     assert drawn == list(small.grid())
     assert len(drawn) == 2 * 3
@@ -106,7 +106,7 @@ def test_a_grid_with_conditions_has_no_duplicates():
 
 
 def test_a_grid_with_hyperband_has_every_combination_too():
-    small = search_space(TARGETS["train_mlp"], "hidden=8|8,4; dropout=0:0.5", SMALL_FIXED)
+    small = search_space(TARGETS["train_mlp"].config, "hidden=8|8,4; dropout=0:0.5", SMALL_FIXED)
     drawn = work(study_of("hyperband"), "grid", 50, space=small)
     assert drawn == list(small.grid())
 

@@ -40,7 +40,7 @@ class Dice:
 
 
 def space_of(target, ranges="", **fixed):
-    return search_space(TARGETS[target], ranges, fixed)
+    return search_space(TARGETS[target].config, ranges, fixed)
 
 
 def dimension(space, name):

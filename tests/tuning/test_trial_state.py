@@ -220,7 +220,7 @@ def test_trials_draw_by_their_own_number(study: optuna.Study) -> None:
 class TestWorker:
     def worker(self, study: optuna.Study, run: object, trials: int = 3) -> Worker:
         config = TuneConfig(target="handcrafted", trials=trials, sampler="random")
-        space = search_space(TARGETS["handcrafted"])
+        space = search_space(TARGETS["handcrafted"].config)
 
         def lost(of: optuna.Study, trial: FrozenTrial) -> None:
             retry(of, trial)

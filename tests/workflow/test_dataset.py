@@ -48,7 +48,7 @@ def test_samples_of_any_number_of_classes(
         asked.append((pictures, titles, columns, title))
         return Figure(name, b"")
 
-    monkeypatch.setattr(inputs, "montage", keep)
+    monkeypatch.setattr(inputs, "draw_montage", keep)
     inputs._samples(load_dataset(str(tmp_path / "photos"), seed=0))
     pictures, titles, shown_columns, shown_title = asked[0]
     assert len(pictures) == len(titles) == images

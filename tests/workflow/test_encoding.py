@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from scenetrack.classifiers import FoldFeatures
 from scenetrack.config import HandcraftedConfig
+from scenetrack.config.encoders import ENCODERS
 from scenetrack.descriptors import extraction as descriptors
 from scenetrack.descriptors.extraction import LocalDescriptors
 from scenetrack.encoders import BagOfWords, FisherVector, ImageEncoder, Vlad
@@ -67,7 +69,8 @@ class Watched:
 @pytest.fixture
 def _few_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "_FEWEST", 300)
-    monkeypatch.setattr(encoding, "_PER_COMPONENT", 100)
+    fisher = dataclasses.replace(ENCODERS["fisher_vector"], sample_per_item=100)
+    monkeypatch.setitem(ENCODERS, "fisher_vector", fisher)
 
 
 def local(count: int, seed: int) -> LocalDescriptors:

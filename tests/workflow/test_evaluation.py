@@ -62,13 +62,13 @@ def test_the_gallery_shows_the_most_confident_mistakes(
     dataset: SceneDataset, wrong: int, shown: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[np.ndarray, list[tuple[str, str, float]], str]] = []
-    draw = verdicts.mistakes
+    draw = verdicts.draw_mistakes
 
     def keep(images: np.ndarray, captions: list[tuple[str, str, float]], title: str) -> Figure:
         asked.append((images, captions, title))
         return draw(images, captions, title)
 
-    monkeypatch.setattr(verdicts, "mistakes", keep)
+    monkeypatch.setattr(verdicts, "draw_mistakes", keep)
     records = evaluation_records(
         evaluate_on_test(dataset, scores_of(dataset, wrong), 1.0), dataset, "SVM"
     )

@@ -23,7 +23,7 @@ from scenetrack.networks.registry import build_network
 from scenetrack.records import MemoryTracker, Metric, Record, Tag
 from scenetrack.workflow import network_training
 from scenetrack.workflow.dataset import SceneImages
-from scenetrack.workflow.learnt_cache import NETWORKS, encoder_key, network_key
+from scenetrack.workflow.learnt_cache import KEPT_NETWORKS, encoder_key, network_key
 from scenetrack.workflow.network_training import TrainingData, train
 
 KEY = {"network": "one"}
@@ -181,8 +181,8 @@ def test_a_training_waits_for_the_same_one_elsewhere(
 ) -> None:
     trained(images, tmp_path / "one", MemoryTracker("elsewhere"))
     monkeypatch.setattr(network_training, "fit", None)
-    (cache / NETWORKS).rename(tmp_path / "not kept yet")
-    (cache / NETWORKS).mkdir()
+    (cache / KEPT_NETWORKS).rename(tmp_path / "not kept yet")
+    (cache / KEPT_NETWORKS).mkdir()
     waiting, again = threading.Event(), MemoryTracker("again")
 
     class Heard(logging.Handler):
@@ -196,12 +196,14 @@ def test_a_training_waits_for_the_same_one_elsewhere(
     try:
         with (
             caplog.at_level(logging.INFO, "scenetrack"),
-            Cache().made_once(NETWORKS, network_key(build_network(TINY, 2).name, images, TINY)),
+            Cache().made_once(
+                KEPT_NETWORKS, network_key(build_network(TINY, 2).name, images, TINY)
+            ),
         ):
             thread.start()
             assert waiting.wait(20)
             for entry in (tmp_path / "not kept yet").iterdir():
-                entry.rename(cache / NETWORKS / entry.name)
+                entry.rename(cache / KEPT_NETWORKS / entry.name)
         thread.join()
     finally:
         logging.getLogger("scenetrack").removeHandler(heard)

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import optuna
 from optuna.trial import FrozenTrial
 
 from scenetrack import tracking
 from scenetrack.config import BundleConfig, EvaluatedConfig, TuneConfig
 from scenetrack.errors import ScenetrackError
 from scenetrack.records import Param, Tag, metrics
-from scenetrack.stages.tune.run_trial import METHOD, StageFunction
+from scenetrack.stages.tune.context import StudyContext
+from scenetrack.stages.tune.run_trial import METHOD
 from scenetrack.system.interrupts import heard, held
 from scenetrack.tuning.space import SearchSpace
 from scenetrack.tuning.storage import SETTLE_S, is_journal
@@ -77,12 +77,7 @@ def _temperatures(figures: Mapping[str, float]) -> str:
 
 
 def refit(
-    study: optuna.Study,
-    config: TuneConfig,
-    space: SearchSpace,
-    best: FrozenTrial,
-    tracker: tracking.MlflowTracker,
-    stage_function: StageFunction,
+    context: StudyContext, best: FrozenTrial, tracker: tracking.MlflowTracker
 ) -> tuple[str, dict[str, float]]:
     """Fit the best settings on all of train, test and register them, unless that was done.
 
@@ -93,6 +88,7 @@ def refit(
         RefitElsewhere: another machine does so now.
         ScenetrackError: it failed.
     """
+    study, config = context.study, context.config
     done: dict[str, Any] = study.user_attrs.get(REFIT, {})
     if done.get("trial") == best.number and tracking.is_known(done.get("run", "")):
         logger.info("trial %d was refitted before: run %s", best.number, done["run"])
@@ -101,7 +97,7 @@ def refit(
         if others:
             raise _elsewhere(best, others[0])
         with held():
-            done = _fit_best(config, space, best, tracker, stage_function)
+            done = _fit_best(context, best, tracker)
             study.set_user_attr(REFIT, done)
     text = _refit_text(best, done["run"], done["figures"])
     if config.register:
@@ -116,14 +112,13 @@ def refit(
 
 
 def _fit_best(
-    config: TuneConfig,
-    space: SearchSpace,
-    best: FrozenTrial,
-    tracker: tracking.MlflowTracker,
-    stage_function: StageFunction,
+    context: StudyContext, best: FrozenTrial, tracker: tracking.MlflowTracker
 ) -> dict[str, Any]:
     """What the study keeps of the refit: run, method, test figures, and names in the registry."""
-    target = refit_config(config, space, best, tracking.resolve_run(best.user_attrs[RUN]).metrics)
+    config = context.config
+    target = refit_config(
+        config, context.space, best, tracking.resolve_run(best.user_attrs[RUN]).metrics
+    )
     logger.info("fitting the settings of trial %d on all of train", best.number)
     with tracker.child(_run_name(best), {"stage": config.target}) as child:
         if not is_journal(config.storage):
@@ -133,7 +128,7 @@ def _fit_best(
             if first.id != child.run_id:
                 raise _elsewhere(best, first)
         child.log(*(Param(name, value) for name, value in target.as_params().items()))
-        result = stage_function(target.stage)(target, child)
+        result = context.stage_function(target.stage)(target, child)
     method = str(best.user_attrs.get(METHOD, "")) or next(iter(result.methods))
     figures = {k: float(v) for k, v in result.methods[method].items() if k.startswith("test/")}
     tracker.log(Tag("best_run", child.run_id), Tag("best_method", method), *metrics(figures))

@@ -6,10 +6,9 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import optuna
 
@@ -18,8 +17,8 @@ from scenetrack.config import EvaluatedConfig, TuneConfig
 from scenetrack.errors import InputError
 from scenetrack.networks.checkpoints import Checkpoint
 from scenetrack.records import Metric, Param, Tag, Tracker, metrics
+from scenetrack.stages.tune.context import StudyContext
 from scenetrack.system.interrupts import held
-from scenetrack.tuning.space import SearchSpace
 from scenetrack.tuning.trial_config import trial_config
 from scenetrack.tuning.trial_state import RUN
 from scenetrack.tuning.trial_tracker import TrialTracker
@@ -30,30 +29,25 @@ from scenetrack.workflow.result import StageResult
 # Key of a trial's user attributes: the method that was its best.
 METHOD = "method"
 
-# Gives the function of an entry point by its name.
-StageFunction: TypeAlias = Callable[[str], Callable[[Any, Tracker], StageResult]]
 
-
-def trial_runner(
-    config: TuneConfig, space: SearchSpace, run_id: str, stage_function: StageFunction
-) -> RunTrial:
-    """What runs a trial as a child of the study's run ``run_id``.
+def trial_runner(context: StudyContext) -> RunTrial:
+    """What runs a trial as a child of the study's run.
 
     The stage says what it does the first time, and after that only what goes wrong.
     """
-    parent = tracking.join_run(run_id)
+    config, parent = context.config, tracking.join_run(context.run_id)
     spoken = False
 
     def run(trial: optuna.Trial, settings: Mapping[str, str]) -> tuple[float, ...]:
         nonlocal spoken
-        target = trial_config(config, space, settings)
+        target = trial_config(config, context.space, settings)
         stopped: optuna.TrialPruned | None = None
         with _quiet(spoken), parent.child(f"trial {trial.number}", {"stage": config.target}) as own:
             spoken = True
             with held():
                 trial.set_user_attr(RUN, own.run_id)
             try:
-                return _run_trial(config, target, trial, own, stage_function)
+                return _run_trial(context, target, trial, own)
             except optuna.TrialPruned as error:
                 stopped = error
             finally:
@@ -66,12 +60,9 @@ def trial_runner(
 
 
 def _run_trial(
-    config: TuneConfig,
-    target: EvaluatedConfig,
-    trial: optuna.Trial,
-    child: Tracker,
-    stage_function: StageFunction,
+    context: StudyContext, target: EvaluatedConfig, trial: optuna.Trial, child: Tracker
 ) -> tuple[float, ...]:
+    config = context.config
     child.log(
         Tag("trial", str(trial.number)),
         *(Param(name, value) for name, value in target.as_params().items()),
@@ -84,7 +75,7 @@ def _run_trial(
             child, trial if prunes else None, getattr(target, "epochs", 0), parts
         )
         try:
-            result = stage_function(target.stage)(target, tracker)
+            result = context.stage_function(target.stage)(target, tracker)
         finally:
             tracker.flush()
         seconds = time.perf_counter() - started

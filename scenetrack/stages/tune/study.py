@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import optuna
 from filelock import BaseFileLock
@@ -17,10 +17,11 @@ from optuna.trial import FrozenTrial
 from scenetrack import tracking
 from scenetrack.config import TARGETS, HandcraftedConfig, TuneConfig
 from scenetrack.config.parsing import build_config, parsed_pairs
-from scenetrack.config.tuning import HELD_OUT
+from scenetrack.config.tune import HELD_OUT
 from scenetrack.errors import ConfigError, InputError, ScenetrackError
 from scenetrack.evaluation.comparison import aligned
-from scenetrack.stages.tune.run_trial import StageFunction, trial_runner
+from scenetrack.stages.tune.context import StageFunction, StudyContext
+from scenetrack.stages.tune.run_trial import trial_runner
 from scenetrack.stages.tune.study_report import conclude
 from scenetrack.stages.tune.workers import become_worker, run_processes
 from scenetrack.system.files import cache_dir, lock
@@ -39,6 +40,7 @@ from scenetrack.tuning.storage import (
 from scenetrack.tuning.trial_state import RUN, retry
 from scenetrack.tuning.worker import Worker
 from scenetrack.workflow.result import StageResult
+from scenetrack.workflow.runner import stage_function
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +57,12 @@ _DIRECTIONS: Mapping[str, Literal["maximize", "minimize"]] = {
 }
 
 
-def tune(config: TuneConfig, stage_function: StageFunction) -> StageResult:
+def tune(config: TuneConfig, stage_function: StageFunction = stage_function) -> StageResult:
     """Work on the study of ``config`` until it has its trials, and conclude it.
 
     Args:
-        config: of the study.
-        stage_function: gives the function of an entry point by its name.
+        config: settings of the study.
+        stage_function: gives the function that a trial runs by the target's name.
 
     Raises:
         InputError: the target, its space, the storage or the data cannot be used.
@@ -84,14 +86,15 @@ def _tune(config: TuneConfig, space: SearchSpace, stage_function: StageFunction)
             config.trials,
         )
     run_id = _study_run(study, config)
+    context = StudyContext(study, config, space, run_id, stage_function)
     with tracking.joined_by(_without_password(config), run_id, study.study_name):
         tracking.reconcile_stale_runs(config.experiment)
         tracking.run_again(run_id)
         try:
             with heard(), one_line_storage_errors(config.storage):
-                if not _work(study, config, space, run_id, stage_function):
+                if not _work(context):
                     return StageResult(run_id, _ELSEWHERE)
-                result = conclude(study, config, space, run_id, stage_function)
+                result = conclude(context)
         except BaseException as error:
             tracking.stop_run(run_id, error)
             raise
@@ -106,7 +109,7 @@ def space_of(config: TuneConfig) -> SearchSpace:
     """
     if not config.target:
         raise ConfigError(f"target must be one of: {', '.join(TARGETS)}. Received: none")
-    target = TARGETS[config.target]
+    target: type[Any] = TARGETS[config.target].config
     fixed = parsed_pairs(config.fixed)
     for name in ("data", "skip_bad", "seed", "experiment", "repeats", "test", "resume"):
         if name in fixed:
@@ -219,22 +222,18 @@ def _known_run(study: optuna.Study) -> str:
     return next((run for run in sorted(_runs(study)) if tracking.is_known(run)), "")
 
 
-def _work(
-    study: optuna.Study,
-    config: TuneConfig,
-    space: SearchSpace,
-    run_id: str,
-    stage_function: StageFunction,
-) -> bool:
+def _work(context: StudyContext) -> bool:
     """Whether the study has its trials; else other machines have the last ones in work."""
+    config = context.config
     if config.workers == 1:
-        return _worker(study, config, space, run_id, stage_function).work()
+        return _worker(context).work()
     level = logging.getLogger("scenetrack").getEffectiveLevel()
     threads = max(1, available_cpus() // config.workers)
-    run_processes(config.workers, threads, work_in_process, config, run_id, stage_function, level)
+    part = (config, context.run_id, context.stage_function, level)
+    run_processes(config.workers, threads, work_in_process, *part)
     # The runs and trials of those that were killed are ended, and what they left is done here.
     tracking.reconcile_stale_runs(config.experiment)
-    return _worker(study, config, space, run_id, stage_function).work()
+    return _worker(context).work()
 
 
 def work_in_process(
@@ -245,7 +244,8 @@ def work_in_process(
         become_worker(level)
         space = space_of(config)
         with heard(), one_line_storage_errors(config.storage):
-            _worker(open_study(config, space), config, space, run_id, stage_function).work()
+            study = open_study(config, space)
+            _worker(StudyContext(study, config, space, run_id, stage_function)).work()
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except ScenetrackError as error:
@@ -269,11 +269,5 @@ def _lost(study: optuna.Study, trial: FrozenTrial) -> None:
         tracking.fail_run(trial.user_attrs[RUN], "the process died")
 
 
-def _worker(
-    study: optuna.Study,
-    config: TuneConfig,
-    space: SearchSpace,
-    run_id: str,
-    stage_function: StageFunction,
-) -> Worker:
-    return Worker(study, config, space, trial_runner(config, space, run_id, stage_function), _lost)
+def _worker(context: StudyContext) -> Worker:
+    return Worker(context.study, context.config, context.space, trial_runner(context), _lost)

@@ -16,10 +16,9 @@ from scenetrack.config.parsing import flag_name
 from scenetrack.errors import ScenetrackError
 from scenetrack.evaluation.comparison import aligned
 from scenetrack.records import Figure, Metric, Tag, Text
+from scenetrack.stages.tune.context import StudyContext
 from scenetrack.stages.tune.refit import RefitElsewhere, refit
-from scenetrack.stages.tune.run_trial import StageFunction
 from scenetrack.system.files import cache_dir, lock
-from scenetrack.tuning.space import SearchSpace
 from scenetrack.tuning.trial_state import counts, saved_seconds
 from scenetrack.tuning.worker import SETTINGS
 from scenetrack.workflow.result import StageResult
@@ -32,13 +31,7 @@ _DRAWN_SHOWN = 80
 _HEADS = {"accuracy": "accuracy", "parameters": "parameters", "latency": "ms an image"}
 
 
-def conclude(
-    study: optuna.Study,
-    config: TuneConfig,
-    space: SearchSpace,
-    run_id: str,
-    stage_function: StageFunction,
-) -> StageResult:
+def conclude(context: StudyContext) -> StageResult:
     """Log what the study found, refit its best settings once, and end its run.
 
     Processes that come here at once wait for each other, and the first one does the work. That of
@@ -47,17 +40,18 @@ def conclude(
     Raises:
         ScenetrackError: no trial is complete, or the refit failed.
     """
+    study, config, run_id = context.study, context.config, context.run_id
     with lock(cache_dir("studies") / run_id):
         # The process that held the lock may have died in the midst of its refit.
         tracking.reconcile_stale_runs(config.experiment)
         best = best_trial(study)
         tracker = tracking.join_run(run_id)
         tracker.log(*_records(study, config, best), *_pictures(study, config, best))
-        text = [summary(study, config, space, best)]
+        text = [summary(study, config, best)]
         figures: dict[str, float] = {}
         try:
             if config.refit:
-                refitted, figures = refit(study, config, space, best, tracker, stage_function)
+                refitted, figures = refit(context, best, tracker)
                 text.append(refitted)
             tracking.finish_run(run_id)
         except RefitElsewhere as elsewhere:
@@ -80,7 +74,7 @@ def best_trial(study: optuna.Study) -> FrozenTrial:
     return _best_first(study)[0]
 
 
-def summary(study: optuna.Study, config: TuneConfig, space: SearchSpace, best: FrozenTrial) -> str:
+def summary(study: optuna.Study, config: TuneConfig, best: FrozenTrial) -> str:
     """The best trials as a table, how the others ended, and the best one's flags."""
     several = len(config.objectives) > 1
     rows = [

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from scenetrack.config.base import DataConfig, param
-from scenetrack.config.stages import (
-    EvaluatedConfig,
-    HandcraftedConfig,
-    LayerSvmConfig,
-    PatchBowConfig,
-    TrainMlpConfig,
-)
+from scenetrack.config.entry_point import EntryPoint
+from scenetrack.config.stages import STAGES
 from scenetrack.errors import ConfigError
 
-TARGETS: Mapping[str, type[EvaluatedConfig]] = {
-    kind.stage: kind for kind in (TrainMlpConfig, LayerSvmConfig, PatchBowConfig, HandcraftedConfig)
-}
+TARGETS = {stage.name: stage for stage in STAGES if stage.space}
 SAMPLERS = ("tpe", "random", "cmaes", "grid")
 PRUNERS = ("median", "hyperband", "none")
 OBJECTIVES = ("accuracy", "parameters", "latency")
-
 # Of the training images, where the target trains a network: a tenth tells settings apart badly.
 HELD_OUT = "0.25"
 
@@ -65,6 +56,10 @@ class TuneConfig(DataConfig):
     )
     show_space: bool = param(False, "Show what would be searched, and stop.")
 
+    @property
+    def opens_run(self) -> bool:
+        return False  # a study is one run, whatever number of processes work on it
+
     def validate(self) -> None:
         super().validate()
         if not self.objectives or self.objectives[0] != "accuracy":
@@ -73,3 +68,10 @@ class TuneConfig(DataConfig):
             )
         if self.register and not self.refit:
             raise ConfigError("register needs the refitted method, but refit is false")
+
+
+TUNE = EntryPoint(
+    config=TuneConfig,
+    task="tune",
+    example="scenetrack tune --target patch_bow --data mit8 --trials 50 --epochs 10",
+)

@@ -1,6 +1,6 @@
 """The MLproject file, written from the stages' configs.
 
-``python -m scenetrack.mlproject > MLproject`` writes the file anew after a change of a config.
+``python -m scenetrack.cli.mlproject > MLproject`` writes the file anew after a change of a config.
 """
 
 from __future__ import annotations
@@ -8,19 +8,12 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from scenetrack.config import ENTRY_POINTS, EntryPointConfig, field_types, format_value
+from scenetrack.config import ENTRY_POINTS, field_types, format_value
+from scenetrack.config.entry_point import EntryPoint
 from scenetrack.config.parsing import flag_name
 
-POSITIONAL = {
-    "activations": ("image",),
-    "compare": ("runs",),
-    "export": ("run",),
-    "bundle": ("run",),
-    "predict": ("model", "images"),
-}
-
 _HEADER = """\
-# Written from scenetrack/config by: python -m scenetrack.mlproject > MLproject
+# Written from scenetrack/config by: python -m scenetrack.cli.mlproject > MLproject
 name: scenetrack
 # The package is run from this folder and needs no installation in the environment.
 conda_env: conda.yaml
@@ -30,17 +23,17 @@ entry_points:
 
 def render() -> str:
     """The text of the MLproject file: one entry point for each of ``config.ENTRY_POINTS``."""
-    return _HEADER + "\n".join(_entry_point(config) for config in ENTRY_POINTS)
+    return _HEADER + "\n".join(map(_entry_point, ENTRY_POINTS.values()))
 
 
-def _entry_point(config: type[EntryPointConfig]) -> str:
+def _entry_point(entry: EntryPoint) -> str:
+    config, positional = entry.config, entry.positional
     names = [item.name for item in dataclasses.fields(config)]
-    positional = POSITIONAL.get(config.stage, ())
-    words = [f"python -m scenetrack {config.stage}"]
+    words = [f"python -m scenetrack {entry.name}"]
     words += [f"{{{name}}}" for name in positional]
     words += [f"{flag_name(name)} {{{name}}}" for name in names if name not in positional]
     types = field_types(config)
-    lines = [f"  {config.stage}:", "    parameters:"]
+    lines = [f"  {entry.name}:", "    parameters:"]
     for item in dataclasses.fields(config):
         # mlflow checks no type but path and uri, whose checks leave runs unfinished.
         kind = "float" if types[item.name] in (int, float) else "string"

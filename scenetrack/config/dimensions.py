@@ -1,4 +1,4 @@
-"""What a study searches of each target: ranges of its settings, beside their defaults."""
+"""Dimensions of a search space: the ranges that a study draws a setting from."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def choice(name: str, *choices: str, when: Condition | None = None) -> Dimension
     return Dimension(name, name, choices=choices, when=when or {})
 
 
-def _widths(deepest: int, low: int, high: int) -> tuple[Dimension, ...]:
-    """Hidden layers and the width of each."""
+def hidden_widths(deepest: int, low: int, high: int) -> tuple[Dimension, ...]:
+    """Return the number of hidden layers and the width of each."""
     depths = [str(depth) for depth in range(1, deepest + 1)]
     return (
         Dimension("layers", "", int, 1, deepest),
@@ -86,63 +86,3 @@ def _widths(deepest: int, low: int, high: int) -> tuple[Dimension, ...]:
             for place in range(1, deepest + 1)
         ),
     )
-
-
-_MLP = (
-    *_widths(3, 256, 2048),
-    choice("activation", "relu", "gelu", "silu"),
-    real("dropout", 0.0, 0.7),
-    real("learning_rate", 1e-4, 5e-3, log=True),
-    real("weight_decay", 1e-3, 0.5, log=True),
-    real("label_smoothing", 0.0, 0.2),
-    choice("batch_size", "32", "64", "128"),
-    choice("image_size", "24", "32", "40"),
-    choice("augmentation", "flip", "flip,shift", "flip,shift,zoom", "flip,shift,zoom,brightness"),
-)
-
-_OF_WORDS = {"encoder": ("bag_of_words",)}
-# With what settings may have another value than their default at all.
-CONDITIONS: Mapping[str, Condition] = dict.fromkeys(
-    ("assignment", "tf_idf", "normalisation"), _OF_WORDS
-)
-_ENCODING = (
-    choice("encoder", "bag_of_words", "vlad", "fisher_vector"),
-    whole("words", 256, 2048, setting="codebook_size", log=True, when=_OF_WORDS),
-    whole("centres", 16, 128, setting="codebook_size", log=True, when={"encoder": ("vlad",)}),
-    whole(
-        "components",
-        32,
-        256,
-        setting="codebook_size",
-        log=True,
-        when={"encoder": ("fisher_vector",)},
-    ),
-    whole("pca", 32, 96, step=16),
-    real("position", 0.0, 2.0),
-    choice("pyramid", "1x1", "1x1,2x2", "1x1,3x1"),
-    choice("assignment", "hard", "soft", when=_OF_WORDS),
-)
-
-SPACES: Mapping[str, tuple[Dimension, ...]] = {
-    "train_mlp": _MLP,
-    "layer_svm": (*_MLP, choice("kernels", "linear", "rbf")),
-    "patch_bow": (
-        *_widths(2, 256, 1024),
-        real("dropout", 0.0, 0.6),
-        real("learning_rate", 3e-4, 5e-3, log=True),
-        real("weight_decay", 1e-3, 0.1, log=True),
-        choice("image_size", "64", "96", "128"),
-        choice("scales", "1.0", "1.0,0.67", "1.0,0.67,0.5"),
-        whole("whitening", 80, 240, step=40),
-        real("contrast_offset", 2.0, 40.0, log=True),
-        *_ENCODING,
-    ),
-    "handcrafted": (
-        choice("image_size", "192", "256"),
-        whole("step", 6, 12, step=2),
-        choice("bin_sizes", "4,6,8,10", "4,6,8,10,14", "4,6,8,10,14,20", "6,10,16"),
-        choice("colour", "grey", "opponent"),
-        real("smoothing", 0.0, 2.5),
-        *_ENCODING,
-    ),
-}

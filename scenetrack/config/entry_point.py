@@ -1,0 +1,60 @@
+"""What the package knows of an entry point: one declaration, beside the entry point's config."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from scenetrack.config.base import EntryPointConfig
+from scenetrack.config.dimensions import Dimension
+
+
+class Methods(Enum):
+    """Which finished methods the run of an entry point holds."""
+
+    NONE = "none"
+    ONE = "the run itself is the method"
+    SEVERAL = "a child run for each method"
+    OF_STAGES = "a child run for each stage, which holds methods"
+
+
+@dataclass(frozen=True)
+class EntryPoint:
+    """An entry point of the command line, of MLproject and of Python.
+
+    Its function is ``NAME`` in ``scenetrack.stages.NAME``: of the config and a tracker where the
+    config opens a run, of the config alone elsewhere. Nothing is imported before it is asked for.
+
+    Attributes:
+        config: its settings, with name, defaults and presets.
+        example: a command for the end of the help.
+        task: tag of its runs; empty for an entry point that opens no run of a task.
+        needs_keras: whether TensorFlow is imported before the function's module.
+        methods: what its run holds.
+        space: dimensions of its search space; an entry point without any cannot be tuned.
+        positional: settings that the command line takes without a flag.
+    """
+
+    config: type[EntryPointConfig]
+    example: str
+    task: str = ""
+    needs_keras: bool = True
+    methods: Methods = Methods.NONE
+    space: tuple[Dimension, ...] = ()
+    positional: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Name of the command and of the stage."""
+        return self.config.stage
+
+    def function(self) -> Callable[..., Any]:
+        """Import and return the function, and Keras before it where that is needed."""
+        if self.needs_keras:
+            importlib.import_module("scenetrack.networks.keras_import").import_keras()
+        module = importlib.import_module(f"scenetrack.stages.{self.name}")
+        function: Callable[..., Any] = getattr(module, self.name)
+        return function

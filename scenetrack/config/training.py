@@ -1,0 +1,121 @@
+"""Settings that stages share: those that test methods, and those that train a network."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from scenetrack.config.base import DataConfig, param
+from scenetrack.config.parsing import parse_value, parsed_pairs
+from scenetrack.errors import ConfigError
+
+ACTIVATIONS = ("relu", "gelu", "silu", "leaky_relu", "elu", "tanh", "sigmoid")
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
+SCHEDULES = ("constant", "cosine", "warmup_cosine")
+MOST_WEIGHTS = 500_000_000  # 6 GB while training with adamw
+
+
+@dataclass(frozen=True)
+class EvaluatedConfig(DataConfig):
+    """A stage whose methods are tested."""
+
+    repeats: int = param(
+        1, "Seeds to run the stage with, one child run each: mean and deviation.", low=1, high=1000
+    )
+    test: bool = param(
+        True, "Test finished methods; false leaves the test images alone while settings are tried."
+    )
+
+    @property
+    def seeds(self) -> int:
+        return self.repeats
+
+    def validate(self) -> None:
+        super().validate()
+        if self.repeats > 1 and not self.test:
+            raise ConfigError(
+                "repeats is for the spread of test figures, and test is false: leave one out"
+            )
+
+
+@dataclass(frozen=True)
+class TrainingConfig(EvaluatedConfig):
+    """A stage that trains a network.
+
+    Attributes:
+        network: its name in ``networks.registry``.
+    """
+
+    network: ClassVar[str]
+
+    preset: str = param("", "Named settings that replace the defaults: course, best or tuned.")
+    resume: str = param("", "Run id of a killed training to go on with from its last epoch.")
+    hidden: tuple[int, ...] = param(
+        (1024, 512), "Widths of the hidden Dense layers, with commas.", low=1, high=65536
+    )
+    activation: str = param("gelu", "Activation of the hidden layers.", choices=ACTIVATIONS)
+    dropout: float = param(0.5, "Dropout after each hidden layer.", low=0, high=0.95)
+    batch_norm: bool = param(True, "Batch normalisation before each hidden activation.")
+    optimizer: str = param("adamw", "Optimiser.", choices=OPTIMIZERS)
+    learning_rate: float = param(5e-4, "Learning rate at the start.", low=1e-8, high=10)
+    weight_decay: float = param(0.1, "Decoupled weight decay (adamw only).", low=0, high=10)
+    schedule: str = param("cosine", "Learning-rate schedule.", choices=SCHEDULES)
+    label_smoothing: float = param(0.1, "Label smoothing.", low=0, high=0.9)
+    epochs: int = param(100, "Training epochs.", low=1, high=100000)
+    batch_size: int = param(64, "Training batch size.", low=1, high=65536)
+    validation: float = param(
+        0.1, "Stratified part of the training images kept for validation.", low=0, high=0.9
+    )
+    patience: int = param(
+        0, "Stop after so many epochs without a better validation loss; 0: never.", low=0
+    )
+    temperatures: str = param(
+        "", "Temperatures of methods, where no images are held out to learn them: 'MLP=1.4'."
+    )
+
+    @property
+    def resumed_run(self) -> str:
+        return self.resume
+
+    def validate(self) -> None:
+        super().validate()
+        self._check_temperatures()
+        if self.patience and not self.validation:
+            raise ConfigError(
+                "early stopping needs validation images: patience "
+                f"{self.patience} came with validation 0; set validation above 0"
+            )
+        if self.resume and self.repeats > 1:
+            raise ConfigError(
+                f"one training is resumed at a time: resume came with repeats {self.repeats}; "
+                "resume the seed's own run, without repeats"
+            )
+
+    def given_temperature(self, method: str) -> float | None:
+        """What the scores of ``method`` are divided by; None: it is learnt, or 1."""
+        text = parsed_pairs(self.temperatures, hyphens=True).get(method)
+        return None if text is None else float(text)
+
+    def _check_temperatures(self) -> None:
+        if self.temperatures and self.validation:
+            raise ConfigError(
+                "temperatures are given where no images are held out to learn them. Received: "
+                f"validation {self.validation}; set it to 0, or leave temperatures out"
+            )
+        for method, text in parsed_pairs(self.temperatures, hyphens=True).items():
+            if not 0 < parse_value("temperatures", text, float) < math.inf:
+                raise ConfigError(
+                    f"temperatures must be numbers above 0. Received: {method}={text}"
+                )
+
+
+def check_weights(inputs: int, hidden: tuple[int, ...]) -> None:
+    """Raise ConfigError where Dense layers on ``inputs`` values have too many weights."""
+    widths = (inputs, *hidden)
+    weights = sum(before * after for before, after in zip(widths, hidden, strict=False))
+    if weights > MOST_WEIGHTS:
+        raise ConfigError(
+            f"the hidden layers may have at most {MOST_WEIGHTS:,} weights. Received: {weights:,}; "
+            "choose smaller hidden layers or smaller images"
+        )

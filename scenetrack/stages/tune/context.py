@@ -1,0 +1,34 @@
+"""What every step of a study needs to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import optuna
+
+from scenetrack.config import TuneConfig
+from scenetrack.tuning.space import SearchSpace
+
+# Gives the function of an entry point by its name.
+StageFunction: TypeAlias = Callable[[str], Callable[..., Any]]
+
+
+@dataclass(frozen=True)
+class StudyContext:
+    """A study that is being worked on.
+
+    Attributes:
+        study: in its storage.
+        config: its settings.
+        space: what its trials draw from, and what stays.
+        run_id: its MLflow run.
+        stage_function: gives the function that a trial runs.
+    """
+
+    study: optuna.Study
+    config: TuneConfig
+    space: SearchSpace
+    run_id: str
+    stage_function: StageFunction
