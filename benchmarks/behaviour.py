@@ -56,7 +56,8 @@ COMMANDS: Mapping[str, Sequence[str]] = {
                   "--objectives", "accuracy,latency", "--fixed", "codebook_size=8; pca=8"],
     "space": ["tune", "--target", "patch_bow", "--show-space", "true"],
     "compare": ["compare", "{words}", "{fisher}", "{sift_vlad}", "-o", "comparison"],
-    "export": ["export", "{words}", "--dense", "true", "--precision", "int8", "-o", "layer.onnx"],
+    "export": ["export", "{words}", "--dense", "true", "--form", "conv",
+               "--precision", "int8", "-o", "layer.onnx"],
     "bundle": ["bundle", "{fisher}", "-o", "scene.onnx"],
     "bundle_mlp": ["bundle", "{train_mlp}", "-o", "mlp.onnx"],
     "predict": ["predict", "scene.onnx", "{folder}", "-o", "labels.csv", "--explain", "maps"],
@@ -70,9 +71,10 @@ _QUICK_LEAVES_OUT = ("main",)
 
 _RUN_ID = re.compile(r"\b[0-9a-f]{32}\b")
 _TIME = re.compile(r"\d[\d.,]*(?:e[+-]?\d+)?(?= ?(?:ms|s|MB|img/s|it/s)\b)")
+_LATENCY = re.compile(r"(?<=%, )\d\.\d+|(?<=%  )\d\.\d+")
 _TIMED = re.compile(r"^time/|_ms$|_per_s$|latency")
 _OWN_TAGS = re.compile(
-    r"^mlflow\.(user|source|parentRunId|runName|log-model|runColor)|host|process"
+    r"^mlflow\.(user|source|parentRunId|runName|log-model|runColor)|host|process|^pid$"
 )
 
 
@@ -240,6 +242,7 @@ def _files(folder: Path) -> dict[str, Any]:
 def _masked(text: str, folder: Path) -> str:
     text = _RUN_ID.sub("RUN", str(text).replace(str(folder), "FOLDER"))
     text = re.sub(r"m-RUN", "MODEL", text)
+    text = _LATENCY.sub("LATENCY", text)
     return _TIME.sub("TIME", text)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol, Self, TypeAlias
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,27 @@ class Metric:
     name: str
     value: float
     step: int = 0
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The figures of one epoch of a training.
+
+    Attributes:
+        number: of the epoch, from 0; the step of its metrics.
+        values: figures by name, such as ``val/accuracy``.
+        prefix: goes before the metric names.
+    """
+
+    number: int
+    values: Mapping[str, float]
+    prefix: str = ""
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The figures as metrics, at the epoch's step."""
+        named = self.values.items()
+        return [Metric(self.prefix + name, float(value), self.number) for name, value in named]
 
 
 @dataclass(frozen=True)
@@ -99,7 +120,52 @@ class DatasetInput:
     classes: Sequence[str]
 
 
-Record: TypeAlias = Param | Metric | Tag | Figure | Table | Text | Artifact | Model | DatasetInput
+@dataclass(frozen=True)
+class MethodDescription:
+    """What a finished method is made of, logged once as tags of its run and read back from them.
+
+    Attributes:
+        name: of the method, as tables and its run show it.
+        descriptor: such as ``dense sift`` or ``patch mlp hidden_2``; ``none``: whole images.
+        encoder: title of the encoder; ``none``: the descriptor is the feature vector.
+        kernel: of the SVM; empty for a network's own output.
+        aggregation: how a network's patch logits become an image's; empty where it has none.
+    """
+
+    name: str
+    descriptor: str
+    encoder: str = "none"
+    kernel: str = ""
+    aggregation: str = ""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags of the method's run."""
+        tags = {
+            "descriptor": self.descriptor,
+            "encoder": self.encoder,
+            "classifier": f"svm {self.kernel}" if self.kernel else "network",
+            "kernel": self.kernel,
+            "aggregation": self.aggregation,
+        }
+        return {name: value for name, value in tags.items() if value}
+
+    @classmethod
+    def from_tags(cls, name: str, tags: Mapping[str, str]) -> Self:
+        """Read the description back from the tags of a method's run, also of earlier versions."""
+        has_network = tags.get("classifier") == "network"
+        return cls(
+            name,
+            tags.get("descriptor", "none"),
+            tags.get("encoder", "none"),
+            "" if has_network else tags.get("kernel", "unknown"),
+            tags.get("aggregation", ""),
+        )
+
+
+Record: TypeAlias = (
+    Param | Metric | Epoch | Tag | Figure | Table | Text | Artifact | Model | DatasetInput
+)
 
 
 class Tracker(Protocol):
@@ -141,9 +207,20 @@ class MemoryTracker:
 
     def metrics(self) -> dict[str, float]:
         """The last value of each metric."""
-        return {r.name: r.value for r in self.records if isinstance(r, Metric)}
+        return {metric.name: metric.value for metric in metrics_among(self.records)}
 
 
 def metrics(values: Mapping[str, float], step: int = 0) -> Iterable[Metric]:
     """``values`` as metric records at one step."""
     return [Metric(name, float(value), step) for name, value in values.items()]
+
+
+def metrics_among(records: Iterable[Record]) -> list[Metric]:
+    """Return the metrics among ``records`` in order, those of epochs included."""
+    found: list[Metric] = []
+    for record in records:
+        if isinstance(record, Epoch):
+            found += record.metrics
+        elif isinstance(record, Metric):
+            found.append(record)
+    return found

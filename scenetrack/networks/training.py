@@ -255,3 +255,9 @@ def load_model(path: Path) -> keras.Model:
         raise ModelError(
             f"a .keras file saved by Keras 3 is required, but {path} cannot be read: {reason}"
         ) from error
+
+
+def predict_logits(network: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Return what the network gives before its softmax, float32 [N, C], for uint8 [N, S, S, 3]."""
+    logits = keras.Model(network.inputs, network.get_layer("logits").output)
+    return np.asarray(logits.predict(images, batch_size=256, verbose=0))

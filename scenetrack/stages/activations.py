@@ -14,23 +14,27 @@ from scenetrack.export.truncate import find_layer
 from scenetrack.figures import draw_activation_maps
 from scenetrack.records import Artifact, Tracker
 from scenetrack.system.files import ensure_writable, replacing, user_path
-from scenetrack.workflow.network import take
+from scenetrack.workflow.network import layer_table, take
 from scenetrack.workflow.result import StageResult
 
 if TYPE_CHECKING:
     import keras
 
 
-def activations(config: ActivationsConfig, tracker: Tracker) -> StageResult:
+def activations(config: ActivationsConfig, tracker: Tracker | None = None) -> StageResult:
     """Write ``IMAGE-LAYER.npz`` and ``.png`` to the output folder.
 
     The ``.npz`` holds ``values``, float32 [D] or [H, W, D], and ``image``, the uint8 pixels that
     went in. A patch network is applied to all patches of the image, a quarter of a patch apart,
-    which gives a map.
+    which gives a map. With ``layer`` list it gives the layers and their shapes, and no run is
+    needed.
 
     Raises:
         InputError: no such image, model or layer, or the folder is not writable.
     """
+    if tracker is None:
+        table = layer_table(take(config.model, config.experiment))
+        return StageResult("", table)
     path, folder = user_path(config.image), user_path(config.output)
     if not path.is_file():
         raise InputError(f"an image file is required. Received: {config.image or 'none'}")

@@ -18,7 +18,8 @@ from scenetrack.export.dense import Dense
 from scenetrack.export.truncate import ExportReport, export_truncated, find_layer
 from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.workflow.dataset import check_device, dataset_of_run, onnx_target
-from scenetrack.workflow.network import descriptor_metadata, layer_table, take
+from scenetrack.workflow.descriptor_export import descriptor_metadata
+from scenetrack.workflow.network import layer_table, take
 
 if TYPE_CHECKING:
     import keras

@@ -3,78 +3,70 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scenetrack.classifiers import FittedClassifier
 from scenetrack.config import KERNELS, LayerSvmConfig
 from scenetrack.errors import ConfigError
-from scenetrack.export.truncate import joined_output
 from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.records import Metric, Tracker
-from scenetrack.stages.train_mlp import train_on_images
-from scenetrack.workflow.dataset import SceneImages
+from scenetrack.workflow.dataset import SceneImages, open_images
+from scenetrack.workflow.descriptor_export import export_layers, open_descriptor
 from scenetrack.workflow.method_runs import Features, MethodRuns
-from scenetrack.workflow.network import choose_network, export_descriptor
+from scenetrack.workflow.network import plan_network, smallest_output
+from scenetrack.workflow.network_training import train_network
 from scenetrack.workflow.result import StageResult
-
-if TYPE_CHECKING:
-    import keras
+from scenetrack.workflow.whole_images import training_images
 
 logger = logging.getLogger(__name__)
 
 
 def layer_svm(config: LayerSvmConfig, tracker: Tracker) -> StageResult:
-    """Descriptors of a layer through ONNX Runtime, the best SVM on them, against end to end.
+    """Run the stage: child runs ``end to end`` and ``layer svm``, the best SVM on a layer.
 
     Raises:
         InputError: the data, the model or the layer cannot be used.
     """
-    chosen = choose_network(config, tracker, "image_size")
-    network, layers, images = chosen.network, chosen.layers, chosen.images
-    _check_kernels(config.kernels, network, layers, images.train[:64])
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        if chosen.is_new:
-            train_on_images(network, images, config, tracker, folder, "network/")
-        onnx = export_descriptor(network, layers, images, config, tracker, folder).model
-        return _compare(config, tracker, images, onnx, layers, unseen=chosen.is_new)
+    plan = plan_network(config, "image_size")
+    images = open_images(config, tracker, config.image_size, config.validation)
+    network = plan.network_for(images.dataset)
+    if any(KERNELS[kernel].of_histograms for kernel in config.kernels):
+        smallest = smallest_output(network, plan.layers, images.train[:64])
+        _check_kernels(config.kernels, smallest, plan.layer_names)
+    if plan.is_new:
+        train_network(network, training_images(images, config, "network/"), config, tracker)
 
-
-def _compare(
-    config: LayerSvmConfig,
-    tracker: Tracker,
-    images: SceneImages,
-    onnx: OnnxModel,
-    layers: Sequence[str],
-    *,
-    unseen: bool,
-) -> StageResult:
-    started = time.perf_counter()
-    train = _outputs(onnx, images.train)
-    test = {name: values[:0] for name, values in train.items()}
-    if len(images.test):
-        test = _outputs(onnx, images.test)
-    rate = (len(images.train) + len(images.test)) / (time.perf_counter() - started)
-    tracker.log(Metric("time/descriptors_images_per_s", rate))
-    comparison = MethodRuns(config, images, tracker, unseen)
-    tags = {"descriptor": f"mlp {', '.join(layers)}"}
-    comparison.add_end_to_end(test["logits"], train["logits"], tags)
-    features = Features(
-        train["descriptors"],
-        test["descriptors"],
-        preparation="standardise",
-        tags={**tags, "encoder": "none"},
+    onnx = open_descriptor(
+        export_layers(network, plan.layers, images, config, tracker), config, tracker
     )
+    train, test = _outputs_of_splits(onnx, images, tracker)
+
+    name = f"mlp {plan.layer_names}"
+    methods = MethodRuns(config, images, tracker, unseen=plan.is_new)
+    methods.add_end_to_end(train["logits"], test.get("logits"), name)
+    features = Features(train["descriptors"], test.get("descriptors"), "standardise", name)
     started = time.perf_counter()
-    classifier = _best_kernel(config.kernels, features, comparison)
-    comparison.add_svm("layer svm", classifier, features, time.perf_counter() - started)
-    return comparison.finish()
+    classifier = _best_kernel(config.kernels, features, methods)
+    methods.add_svm("layer svm", classifier, features, time.perf_counter() - started)
+    return methods.finish()
+
+
+def _outputs_of_splits(
+    onnx: OnnxModel, images: SceneImages, tracker: Tracker
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Logits and descriptors of the training and the test images; none of tests left alone."""
+    started = time.perf_counter()
+    train, count = _outputs(onnx, images.train), len(images.train)
+    test: dict[str, np.ndarray] = {}
+    if images.test is not None:
+        test = _outputs(onnx, images.test)
+        count += len(images.test)
+    rate = count / (time.perf_counter() - started)
+    tracker.log(Metric("time/descriptors_images_per_s", rate))
+    return train, test
 
 
 def _outputs(onnx: OnnxModel, pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -83,35 +75,26 @@ def _outputs(onnx: OnnxModel, pixels: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _best_kernel(
-    kernels: Sequence[str], features: Features, comparison: MethodRuns
+    kernels: Sequence[str], features: Features, methods: MethodRuns
 ) -> FittedClassifier:
     """The SVM whose kernel and settings are the most accurate inside train.
 
-    The network has learnt its training images by heart, and among their descriptors every setting
-    looks right: on the real split cross-validation says 91% where the test says 73%. So those that
+    The network overfits its training images, and among their descriptors every setting looks
+    right: on the real split cross-validation says 91% where the test says 73%. So the images that
     it was not trained on decide, and cross-validation only where there are none.
     """
-    candidates = [
-        comparison.cross_validate(kernel, features, on_held_out=True) for kernel in kernels
-    ]
-    where = "held-out training images" if comparison.validates else "cross-validation inside train"
-    for one in candidates:
-        logger.info("%s kernel: %.1f%% right in %s", one.kernel, 100 * one.cv_accuracy, where)
-    return max(candidates, key=lambda one: one.cv_accuracy)
+    candidates = [methods.cross_validate(kernel, features, on_held_out=True) for kernel in kernels]
+    where = "held-out training images" if methods.validates else "cross-validation inside train"
+    for svm in candidates:
+        logger.info("%s kernel: %.1f%% right in %s", svm.kernel, 100 * svm.cv_accuracy, where)
+    return max(candidates, key=lambda svm: svm.cv_accuracy)
 
 
-def _check_kernels(
-    kernels: Sequence[str], network: keras.Model, layers: Sequence[str], pixels: np.ndarray
-) -> None:
+def _check_kernels(kernels: Sequence[str], smallest: float, layers: str) -> None:
     """Raise ConfigError, before any training, for a kernel that the layer's output cannot take."""
-    import keras
-
-    asked = [kernel for kernel in kernels if KERNELS[kernel].of_histograms]
-    if not asked:
-        return
-    part = keras.Model(network.inputs, joined_output(network, layers))
-    if part.predict(pixels, verbose=0).min() < 0:
+    of_histograms = [kernel for kernel in kernels if KERNELS[kernel].of_histograms]
+    if smallest < 0:
         raise ConfigError(
-            f"the {asked[0]} kernel takes no negative values, but layer {', '.join(layers)} gives "
+            f"the {of_histograms[0]} kernel takes no negative values, but layer {layers} gives "
             "them: choose linear or rbf, or a layer with relu"
         )

@@ -31,13 +31,13 @@ from scenetrack.records import (
     Artifact,
     DatasetInput,
     Figure,
-    Metric,
     Model,
     Param,
     Record,
     Table,
     Tag,
     Text,
+    metrics_among,
 )
 from scenetrack.system.interrupts import heard, held
 from scenetrack.system.process_identity import process_identity, process_tags
@@ -118,9 +118,8 @@ class MlflowTracker:
     def _log_batch(self, records: Sequence[Record]) -> None:
         now = int(time.time() * 1000)
         metrics = [
-            entities.Metric(r.name, float(r.value), now, r.step)
-            for r in records
-            if isinstance(r, Metric)
+            entities.Metric(metric.name, float(metric.value), now, metric.step)
+            for metric in metrics_among(records)
         ]
         params = [p for r in records if isinstance(r, Param) for p in self._new_param(r)]
         tags = [entities.RunTag(r.name, r.value) for r in records if isinstance(r, Tag)]

@@ -11,17 +11,28 @@ from pathlib import Path
 
 import optuna
 
-from scenetrack.records import Artifact, Figure, Metric, Model, Param, Record, Tag, Tracker
+from scenetrack.records import (
+    Artifact,
+    Epoch,
+    Figure,
+    Metric,
+    Model,
+    Param,
+    Record,
+    Tag,
+    Tracker,
+    metrics_among,
+)
 from scenetrack.system.interrupts import held
 from scenetrack.tuning.trial_state import SAVED_S
 
 # The curve that tells a bad training, whatever stands before it.
-_CURVE, _LOSS, _EPOCHS = "val/accuracy", "train/loss", "epochs"
+_CURVE = "val/accuracy"
 # Steps of curves are logged together, at most so long after the first of them.
 _TOGETHER_S = 5.0
 # Of a curve as the pruner sees it: each one costs a database milliseconds.
 _MOST_REPORTS = 20
-_LOGGED = (Metric, Param, Tag)
+_LOGGED = (Metric, Epoch, Param, Tag)
 
 
 class TrialTracker:
@@ -41,6 +52,7 @@ class TrialTracker:
     Attributes:
         metrics: the last value of each.
         tags: all of them.
+        kernels: the SVM kernel of each finished method; empty for a network.
     """
 
     def __init__(
@@ -54,6 +66,7 @@ class TrialTracker:
         self._begun = time.monotonic()
         self.metrics: dict[str, float] = {}
         self.tags: dict[str, str] = {}
+        self.kernels: dict[str, str] = {}
 
     def log(self, *records: Record) -> None:
         """Log metrics, params, tags and the learning curves; other records are let go.
@@ -61,30 +74,23 @@ class TrialTracker:
         Raises:
             optuna.TrialPruned: the validation curve is a bad one.
         """
-        kept = [one for one in records if isinstance(one, _LOGGED) or _is_curve(one)]
-        self.metrics |= {one.name: one.value for one in kept if isinstance(one, Metric)}
-        self.tags |= {one.name: one.value for one in kept if isinstance(one, Tag)}
+        kept = [r for r in records if isinstance(r, _LOGGED) or _is_curve(r)]
+        self.metrics |= {metric.name: metric.value for metric in metrics_among(kept)}
+        self.tags |= {r.name: r.value for r in kept if isinstance(r, Tag)}
         self.keep(records)
         if not self._waiting:
             self._waiting_since = time.monotonic()
         self._waiting += kept
-        of_step = [one for one in kept if isinstance(one, Metric) and one.step]
-        if len(of_step) < len(kept) or time.monotonic() - self._waiting_since > _TOGETHER_S:
+        later = [r for r in kept if isinstance(r, Epoch) and r.number]
+        if len(later) < len(kept) or time.monotonic() - self._waiting_since > _TOGETHER_S:
             self.flush()
-        told = [one for one in kept if isinstance(one, Metric)]
-        names = {one.name for one in told}
-        if _EPOCHS in names:
-            # The training has ended, and tells the figures of the epoch that it kept once more.
-            return
-        for metric in told:
-            # An epoch tells the training's loss too; a finished method's accuracy is no curve.
-            loss = metric.name.removesuffix(_CURVE) + _LOSS
-            if metric.name.endswith(_CURVE) and loss in names:
-                self._report(metric)
+        for record in kept:
+            if isinstance(record, Epoch) and _CURVE in record.values:
+                self._report(record.values[_CURVE], record.number)
 
     def keep(self, records: Sequence[Record], method: str = "") -> None:
         """Copy the files of models and artifacts, which go when the stage has logged them."""
-        files = [one.path for one in records if isinstance(one, Artifact | Model)]
+        files = [r.path for r in records if isinstance(r, Artifact | Model)]
         if self.parts is None or not files:
             return
         folder = self.parts / method
@@ -101,23 +107,22 @@ class TrialTracker:
     @contextmanager
     def child(self, name: str, tags: Mapping[str, str] | None = None) -> Iterator[_MethodTracker]:
         """A method of the stage."""
+        self.kernels[name] = (tags or {}).get("kernel", "")
         yield _MethodTracker(self, name)
 
-    def _report(self, record: Metric) -> None:
-        if self._trial is None or record.step >= self._epochs:
-            return
-        if (record.step + 1) % math.ceil(self._epochs / _MOST_REPORTS):
+    def _report(self, accuracy: float, epoch: int) -> None:
+        if self._trial is None or (epoch + 1) % math.ceil(self._epochs / _MOST_REPORTS):
             return
         with held():
-            self._trial.report(record.value, record.step)
-            if record.step + 1 == self._epochs or not self._trial.should_prune():
+            self._trial.report(accuracy, epoch)
+            if epoch + 1 == self._epochs or not self._trial.should_prune():
                 return
             spent = time.monotonic() - self._begun
-            saved = spent * (self._epochs / (record.step + 1) - 1)
+            saved = spent * (self._epochs / (epoch + 1) - 1)
             self._trial.set_user_attr(SAVED_S, round(saved, 2))
         self.flush()
         self._run.log(Metric("time/saved_s", saved))
-        raise optuna.TrialPruned(f"after {record.step + 1} of {self._epochs} epochs")
+        raise optuna.TrialPruned(f"after {epoch + 1} of {self._epochs} epochs")
 
 
 class _MethodTracker:
@@ -132,9 +137,8 @@ class _MethodTracker:
         self._tracker.keep(records, self._name)
         self._tracker.log(
             *(
-                Metric(f"{one.name}/{self._name}", one.value, one.step)
-                for one in records
-                if isinstance(one, Metric)
+                Metric(f"{metric.name}/{self._name}", metric.value, metric.step)
+                for metric in metrics_among(records)
             )
         )
 

@@ -125,15 +125,15 @@ class SceneImages:
 
     Attributes:
         dataset: where they come from.
-        train, test: uint8 [N, S, S, 3], memory maps; test has no images where none are to be
-            looked at.
+        train: uint8 [N, S, S, 3], a memory map.
+        test: the same; None where the test images are left alone.
         fitted: int64, training images that the network learns from.
         held_out: int64, training images kept for validation; may be empty.
     """
 
     dataset: SceneDataset
     train: np.ndarray
-    test: np.ndarray
+    test: np.ndarray | None
     fitted: np.ndarray
     held_out: np.ndarray
 
@@ -146,7 +146,7 @@ def open_images(config: DataConfig, tracker: Tracker, size: int, validation: flo
     """
     dataset = open_dataset(config, tracker)
     train = load_images(dataset.train.paths, size)
-    test = load_images(dataset.test.paths, size) if len(dataset.test) else train[:0]
+    test = load_images(dataset.test.paths, size) if len(dataset.test) else None
     fitted, held_out = stratified_split(dataset.train.labels, validation, config.seed)
     tracker.log(_samples(dataset))
     return SceneImages(dataset, train, test, fitted, held_out)

@@ -37,14 +37,15 @@ class DescribedSplits:
     """Local descriptors of both splits.
 
     Attributes:
-        train, test: of all images.
+        train: of all training images.
+        test: of all test images; None where these are left alone.
         positions: float32 [n, 2], middles (y, x) of an image's descriptors, relative to it.
         digest: of all that the training images' descriptors depend on; empty where that is not
             known, and what is learnt from them is not kept.
     """
 
     train: LocalDescriptors
-    test: LocalDescriptors
+    test: LocalDescriptors | None
     positions: NDArray[np.float32]
     digest: str = ""
 
@@ -54,8 +55,8 @@ def describe(descriptor: Descriptor, images: SceneImages, tracker: Tracker) -> D
     digest = images.dataset.digest
     source = {"dataset": digest, "split": "train"}
     train = descriptor.describe(images.train, source, "describing train")
-    test = LocalDescriptors(train.values[:0], train.logits[:0])
-    if len(images.test):
+    test = None
+    if images.test is not None:
         test = descriptor.describe(
             images.test, {"dataset": digest, "split": "test"}, "describing test"
         )
@@ -80,33 +81,33 @@ class EncodingMethods:
     tracker: Tracker
     _of_folds: dict[bytes, ImageEncoder] = field(default_factory=dict, init=False, repr=False)
 
-    def compare(self, comparison: MethodRuns, descriptor: str) -> None:
+    def add_to(self, methods: MethodRuns, descriptor: str) -> None:
         """Learn the encoder from all training images and add a method for each kernel.
 
         Args:
-            comparison: gets the methods.
+            methods: gets the methods.
             descriptor: its tag.
         """
         encoder, seconds = self._learnt()
         self._log(encoder, seconds)
         started = time.perf_counter()
         train = encode(encoder, self.splits.train, "encoding train")
-        test = train[:0]
-        if len(self.splits.test.values):
+        test, count = None, len(train)
+        if self.splits.test is not None:
             test = encode(encoder, self.splits.test, "encoding test")
-        rate = (len(train) + len(test)) / (time.perf_counter() - started)
+            count += len(test)
+        rate = count / (time.perf_counter() - started)
         self.tracker.log(
             Metric("time/encoding_images_per_s", rate), Metric("features", train.shape[1])
         )
-        tags = {"descriptor": descriptor, "encoder": encoder.encoder.about.title}
-        features = Features(train, test, encoder.preparation, tags)
+        title = encoder.encoder.about.title
+        features = Features(train, test, encoder.preparation, descriptor, title)
         in_fold = self._in_fold if self.config.refit_encoder else None
         for kernel in self.config.svm_kernels:
             started = time.perf_counter()
-            classifier = comparison.cross_validate(kernel, features, in_fold)
+            classifier = methods.cross_validate(kernel, features, in_fold)
             seconds = time.perf_counter() - started
-            name = f"{encoder.encoder.about.title} {kernel} svm"
-            comparison.add_svm(name, classifier, features, seconds)
+            methods.add_svm(f"{title} {kernel} svm", classifier, features, seconds)
 
     def _learnt(self, owners: NDArray[np.int64] | None = None) -> tuple[ImageEncoder, float]:
         """The encoder, learnt now or by an earlier run, and the seconds that learning took."""

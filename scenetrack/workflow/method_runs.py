@@ -24,7 +24,17 @@ from scenetrack.config import HandcraftedConfig, LayerSvmConfig, PatchBowConfig
 from scenetrack.data.catalog import SceneDataset
 from scenetrack.evaluation import Evaluation, comparison_records, comparison_text
 from scenetrack.evaluation.temperature_scaling import fit_temperature
-from scenetrack.records import Artifact, Metric, Param, Record, Table, Tag, Tracker, metrics
+from scenetrack.records import (
+    Artifact,
+    MethodDescription,
+    Metric,
+    Param,
+    Record,
+    Table,
+    Tag,
+    Tracker,
+    metrics,
+)
 from scenetrack.workflow.dataset import SceneImages, dataset_inputs
 from scenetrack.workflow.evaluation import evaluate_on_test, evaluation_records, validation_figures
 from scenetrack.workflow.result import StageResult, choice_text, chosen_method, untested
@@ -39,15 +49,18 @@ class Features:
     """One vector per image of both splits.
 
     Attributes:
-        train, test: float32 [N, D].
-        preparation: what an SVM does to the vectors first, of ``features.PREPARATIONS``.
-        tags: descriptor and encoder, for the child runs.
+        train: float32 [N, D].
+        test: float32 [N, D]; None where the test images are left alone.
+        preparation: what an SVM does to the vectors first, of ``feature_rows.PREPARATIONS``.
+        descriptor: what the vectors are made from, for the child runs.
+        encoder: title of the encoder that made them; ``none``: no encoder.
     """
 
     train: np.ndarray
-    test: np.ndarray
+    test: np.ndarray | None
     preparation: str
-    tags: Mapping[str, str]
+    descriptor: str
+    encoder: str = "none"
 
 
 @dataclass
@@ -70,16 +83,22 @@ class MethodRuns:
     figures: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def add_end_to_end(
-        self, test_scores: np.ndarray, train_scores: np.ndarray, tags: Mapping[str, str]
+        self,
+        train_scores: np.ndarray,
+        test_scores: np.ndarray | None,
+        descriptor: str,
+        aggregation: str = "",
     ) -> None:
-        """The network's own verdict.
+        """Add the network's own output as a method.
 
         Its temperature is learnt from the held-out images; where there are none, it is the given
         one, or 1.
 
         Args:
-            test_scores, train_scores: float [N, C] of each split.
-            tags: of the child run.
+            train_scores: float [N, C].
+            test_scores: float [N, C]; None where the test images are left alone.
+            descriptor: what the network is, for the child run.
+            aggregation: how patch logits became scores.
         """
         labels = self.images.dataset.train.labels
         right = train_scores.argmax(axis=1) == labels
@@ -87,8 +106,8 @@ class MethodRuns:
         if self.validates:
             figures |= self._validation_figures(train_scores[self.images.held_out])
         figures.setdefault("temperature", self._given_temperature(END_TO_END) or 1.0)
-        tags = {**tags, "encoder": "none", "classifier": "network"}
-        with self.tracker.child(END_TO_END, tags) as child:
+        about = MethodDescription(END_TO_END, descriptor, aggregation=aggregation)
+        with self.tracker.child(END_TO_END, about.tags) as child:
             child.log(*metrics(figures), *self._circumstances())
             self._finish_method(child, END_TO_END, test_scores, figures)
 
@@ -148,8 +167,8 @@ class MethodRuns:
             if temperature is None:
                 temperature = fit_temperature(self._fold_scores(classifier, features), labels)
             figures["temperature"] = temperature
-        tags = {**features.tags, "classifier": f"svm {classifier.kernel}"}
-        with self.tracker.child(name, tags) as child:
+        about = MethodDescription(name, features.descriptor, features.encoder, classifier.kernel)
+        with self.tracker.child(name, about.tags) as child:
             child.log(
                 *metrics(figures),
                 *self._circumstances(),
@@ -161,8 +180,8 @@ class MethodRuns:
                 path = Path(folder) / "classifier.npz"
                 np.savez(path, allow_pickle=False, **classifier.to_arrays())
                 child.log(Artifact(path))
-            scores = classifier.predict_scores(features.test) if self.config.test else features.test
-            self._finish_method(child, name, scores, figures)
+            tested = None if features.test is None else classifier.predict_scores(features.test)
+            self._finish_method(child, name, tested, figures)
 
     def _fold_scores(self, classifier: FittedClassifier, features: Features) -> np.ndarray:
         """Scores float64 [N, C] of the training images by machines that were not fitted on them."""
@@ -226,11 +245,11 @@ class MethodRuns:
         return [*params, *dataset_inputs(self.images.dataset)]
 
     def _finish_method(
-        self, child: Tracker, name: str, scores: np.ndarray, figures: Mapping[str, float]
+        self, child: Tracker, name: str, scores: np.ndarray | None, figures: Mapping[str, float]
     ) -> None:
         dataset = self.images.dataset
         self.figures[name] = dict(figures)
-        if not self.config.test:
+        if scores is None:
             return
         evaluation = evaluate_on_test(dataset, scores, figures["temperature"])
         child.log(*evaluation_records(evaluation, dataset, name))

@@ -1,40 +1,21 @@
-"""The network of a stage: chosen, checked, and cut at a layer for ONNX Runtime."""
+"""The network of a stage: taken from an earlier run or planned anew, and checked."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scenetrack import __version__
-from scenetrack.config import PATCH_NETWORK, LayerSvmConfig, PatchBowConfig
-from scenetrack.data.patches import PatchGrid
-from scenetrack.errors import ModelError
-from scenetrack.export.dense import Dense
-from scenetrack.export.scales import at_scales
-from scenetrack.export.truncate import export_truncated, find_layers, joined_output, layer_names
-from scenetrack.graphs.digest import model_digest
-from scenetrack.graphs.files import read_model
-from scenetrack.graphs.runtime import OnnxModel
+from scenetrack.config import LayerSvmConfig, PatchBowConfig
+from scenetrack.data.catalog import SceneDataset
+from scenetrack.errors import ConfigError, ModelError
+from scenetrack.export.truncate import find_layers, joined_output, layer_names
 from scenetrack.networks.registry import build_network
 from scenetrack.networks.training import load_model
-from scenetrack.records import (
-    Metric,
-    Model,
-    Param,
-    Record,
-    Tag,
-    TensorSpec,
-    Tracker,
-    metrics,
-)
-from scenetrack.workflow.dataset import SceneImages, check_device, open_images
+from scenetrack.workflow.dataset import check_device
 from scenetrack.workflow.method_runs import check_cross_validation
 
 if TYPE_CHECKING:
@@ -73,46 +54,62 @@ def take(model: str, experiment: str) -> keras.Model:
 
 
 @dataclass(frozen=True)
-class ChosenNetwork:
-    """The network of a stage that cuts it at a layer, and the images to use it on.
+class NetworkPlan:
+    """The network of a stage that cuts it at a layer, before the data are read.
 
     Attributes:
-        network: a taken one, or a new one that is still to be trained.
-        is_new: whether it is still to be trained.
+        config: settings of the stage.
+        taken: the network of an earlier run or file; None where a new one is trained.
         layers: names of the layers to cut at, whose outputs are joined.
-        images: the data set at the size that the stage asked for.
+        width: number of values that the layers together give for one input.
     """
 
-    network: keras.Model
-    is_new: bool
+    config: LayerSvmConfig | PatchBowConfig
+    taken: keras.Model | None
     layers: tuple[str, ...]
-    images: SceneImages
+    width: int
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the network is still to be trained."""
+        return self.taken is None
+
+    @property
+    def layer_names(self) -> str:
+        """The layers as tags and messages show them."""
+        return ", ".join(self.layers)
+
+    def network_for(self, dataset: SceneDataset) -> keras.Model:
+        """Return the network that was taken, or a new one, for the classes of ``dataset``.
+
+        Raises:
+            InputError: the network taken tells other classes apart, or the data do not allow
+                cross-validation.
+        """
+        check_cross_validation(dataset)
+        classes = len(dataset.class_names)
+        network = self.taken or build_network(self.config, classes)
+        check_classes(network, classes)
+        return network
 
 
-def choose_network(
-    config: LayerSvmConfig | PatchBowConfig, tracker: Tracker, size_parameter: str
-) -> ChosenNetwork:
-    """Take or build the network; what does not fit is refused before the data are read.
+def plan_network(config: LayerSvmConfig | PatchBowConfig, size_parameter: str) -> NetworkPlan:
+    """Take the network that ``config.model`` names, or plan a new one, and find its layers.
 
     Args:
-        config: of the stage.
-        tracker: of the stage's run.
+        config: settings of the stage.
         size_parameter: name of the parameter that is the side of the network's input.
 
     Raises:
-        InputError: the model, the layer or the data cannot be used.
+        InputError: the model or the layer cannot be used.
     """
     check_device(config)
     taken = take(config.model, config.experiment) if config.model else None
     planned = taken or build_network(config, classes=2)
     check_fits(planned, size_parameter, getattr(config, size_parameter))
     layers = find_layers(planned, config.layer)
-    images = open_images(config, tracker, config.image_size, config.validation)
-    check_cross_validation(images.dataset)
-    classes = len(images.dataset.class_names)
-    network = taken or build_network(config, classes)
-    check_classes(network, classes)
-    return ChosenNetwork(network, taken is None, layers, images)
+    width = int(np.prod(joined_output(planned, layers).shape[1:]))
+    return NetworkPlan(config, taken, layers, width)
 
 
 def check_fits(network: keras.Model, name: str, size: int) -> None:
@@ -142,113 +139,6 @@ def check_classes(network: keras.Model, classes: int) -> None:
         )
 
 
-@dataclass(frozen=True)
-class ExportedDescriptor:
-    """A descriptor's graph, open, and the digest of what it computes."""
-
-    model: OnnxModel
-    digest: str
-
-
-def export_descriptor(
-    network: keras.Model,
-    layers: Sequence[str],
-    images: SceneImages,
-    config: LayerSvmConfig | PatchBowConfig,
-    tracker: Tracker,
-    folder: Path,
-    dense: Dense | None = None,
-    sizes: Sequence[int] = (),
-) -> ExportedDescriptor:
-    """The network up to ``layers`` as verified ONNX, logged and opened.
-
-    The graph gives ``descriptors``, the layers' outputs joined, and ``logits``, the network's own
-    verdict, so that one pass serves both ways to a class.
-
-    Args:
-        images: some of the training images verify the export.
-        dense: for a patch network, how to apply it to whole images.
-        sizes: of the images that it is applied to, for several of them in one graph.
-
-    Raises:
-        ExportError: ONNX Runtime disagrees with Keras.
-    """
-    path = folder / "descriptors.onnx"
-    metadata = descriptor_metadata(
-        network,
-        ",".join(layers),
-        images.dataset.class_names,
-        config.image_size,
-        tracker.run_id,
-        config.seed,
-    )
-    chosen = np.linspace(0, len(images.train) - 1, min(len(images.train), _VERIFIED_IMAGES))
-    report = export_truncated(
-        network,
-        {"descriptors": layers, "logits": "logits"},
-        path,
-        metadata=metadata,
-        real_images=images.train[chosen.astype(int)],
-        dense=dense,
-    )
-    if len(sizes) > 1 and isinstance(config, PatchBowConfig):
-        scaled = at_scales(read_model(path), patch_grids(config), _scale_metadata(sizes))
-        path.write_bytes(scaled.SerializeToString())
-    onnx = OnnxModel(path, device=config.device, require_gpu=config.require_gpu)
-    inputs = [TensorSpec(name, "uint8", shape) for name, shape in onnx.inputs.items()]
-    specs = [TensorSpec(name, "float32", shape) for name, shape in onnx.outputs.items()]
-    records: list[Record] = [Param("dense_form", report.choice.form)] if report.choice else []
-    tracker.log(
-        *records,
-        Param("descriptor_layer", ",".join(layers)),
-        Tag("onnx_provider", onnx.provider),
-        Metric("onnx/max_relative_error", max(report.errors.values())),
-        Metric("time/export_s", report.seconds),
-        Model("descriptors", path, inputs, specs, metadata),
-    )
-    if report.choice:
-        times = report.choice.milliseconds.items()
-        tracker.log(*metrics({f"time/dense_{form}_ms": value for form, value in times}))
-    return ExportedDescriptor(onnx, model_digest(path.read_bytes()))
-
-
-def patch_grids(config: PatchBowConfig) -> list[PatchGrid]:
-    """Where the patches lie in the image at each scale."""
-    return [PatchGrid(size, config.patch_size, config.stride) for size in config.scaled_sizes]
-
-
-def _scale_metadata(sizes: Sequence[int]) -> dict[str, str]:
-    return {"scaled_sizes": json.dumps(list(sizes))}
-
-
-def descriptor_metadata(
-    network: keras.Model,
-    layer: str,
-    class_names: Sequence[str],
-    image_size: int,
-    source_run: str,
-    seed: int,
-) -> dict[str, str]:
-    """What an exported graph says of itself; ``image_size`` is the side images are resized to."""
-    side = str(network.input_shape[1])
-    return {
-        "classes": json.dumps(list(class_names)),
-        "layer": layer,
-        "input_size": side,
-        **({"patch_size": side} if network.name == PATCH_NETWORK else {}),
-        "image_size": str(image_size),
-        "source_run": source_run,
-        "seed": str(seed),
-        "scenetrack": __version__,
-        "keras": importlib.metadata.version("keras"),
-    }
-
-
-def descriptor_width(network: keras.Model, layers: Sequence[str]) -> int:
-    """How many values the layers together give for one input."""
-    return int(np.prod(joined_output(network, layers).shape[1:]))
-
-
 def layer_table(network: keras.Model) -> str:
     """The layers of ``network`` with their kinds and output shapes, a line each."""
     rows = [
@@ -259,3 +149,21 @@ def layer_table(network: keras.Model) -> str:
     return "\n".join(
         f"{name.ljust(widths[0])}  {kind.ljust(widths[1])}  {shape}" for name, kind, shape in rows
     )
+
+
+def smallest_output(network: keras.Model, layers: Sequence[str], inputs: np.ndarray) -> float:
+    """Return the smallest value that the layers give for ``inputs`` uint8 [N, S, S, 3]."""
+    import keras
+
+    part = keras.Model(network.inputs, joined_output(network, layers))
+    return float(part.predict(inputs, verbose=0).min())
+
+
+def check_never_negative(network: keras.Model, layers: Sequence[str], inputs: np.ndarray) -> None:
+    """Raise ConfigError, before any training, where the layers' outputs have no square roots."""
+    smallest = smallest_output(network, layers, inputs)
+    if smallest < 0:
+        raise ConfigError(
+            f"square_root takes no negative values, but layer {', '.join(layers)} gives "
+            f"them. Received: {smallest:.3g}; leave square_root out, or choose a layer with relu"
+        )

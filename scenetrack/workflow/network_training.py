@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+import tempfile
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +18,7 @@ from scenetrack.errors import ModelError
 from scenetrack.figures import LayerRow, draw_learning_curves, draw_topology
 from scenetrack.networks.checkpoints import Checkpoint
 from scenetrack.networks.training import Batches, TrainResult, fit, load_model, save_model
-from scenetrack.records import Metric, Model, Param, Tag, TensorSpec, Text, Tracker, metrics
+from scenetrack.records import Epoch, Metric, Model, Param, Tag, TensorSpec, Text, Tracker
 from scenetrack.workflow.dataset import SceneImages
 from scenetrack.workflow.learnt_cache import (
     KEPT_NETWORKS,
@@ -39,9 +41,9 @@ class TrainingData:
     Attributes:
         batches: training batches.
         validation: inputs uint8 [M, S, S, 3] and labels int64 [M], or None.
-        images: that both come from.
+        images: the data set that both come from.
         adapt: prepares layers that are learnt from data before training (whitening).
-        prefix: of the curves' metric names, where train/accuracy is another method's.
+        prefix: goes before the curves' metric names, where train/accuracy is another method's.
     """
 
     batches: Batches
@@ -51,8 +53,8 @@ class TrainingData:
     prefix: str = ""
 
 
-def train(
-    model: keras.Model, data: TrainingData, config: TrainingConfig, tracker: Tracker, folder: Path
+def train_network(
+    model: keras.Model, data: TrainingData, config: TrainingConfig, tracker: Tracker
 ) -> TrainResult:
     """Train ``model``, log its curves epoch by epoch and the model at the end.
 
@@ -66,42 +68,36 @@ def train(
         ModelError: the run to resume has no usable checkpoint.
     """
     _log_network(model, tracker)
-    path = folder / "model.keras"
-    if config.resume:
-        result = _fit(model, data, config, tracker, path)
-    else:
-        result = _fit_once(model, data, config, tracker, path)
-    kept: Iterable[Metric] = ()
-    if result.best_epoch != result.epochs - 1:
-        # The last value of a curve is what MLflow's table shows: it has to be the kept model's.
-        best = {name: values[result.best_epoch] for name, values in result.history.items()}
-        kept = _of_epoch(data, result.epochs, best)
-    tracker.log(
-        *kept,
-        Metric("epochs", result.epochs),
-        Metric("best_epoch", result.best_epoch + 1),
-        draw_learning_curves(result.history, best_epoch=result.best_epoch),
-        Metric("time/fit_s", result.seconds),
-        keras_record(model, path),
-    )
-    Checkpoint.of_run(tracker.run_id).delete()
-    if config.resume:
-        Checkpoint.of_run(config.resume).delete()
-    return result
-
-
-def _fit_once(
-    model: keras.Model, data: TrainingData, config: TrainingConfig, tracker: Tracker, path: Path
-) -> TrainResult:
-    """Train the network, unless another run did, or does so now in another process."""
     key = network_key(model.name, data.images, config)
-    with Cache().made_once(KEPT_NETWORKS, key):
-        kept = find_network(key)
+    alone = nullcontext() if config.resume else Cache().made_once(KEPT_NETWORKS, key)
+    with tempfile.TemporaryDirectory() as folder, alone:
+        path = Path(folder) / "model.keras"
+        kept = None if config.resume else find_network(key)
         if kept:
-            return _reuse(kept, model, data, tracker, path)
-        result = _fit(model, data, config, tracker, path)
-        keep_network(key, path, result, tracker.run_id)
-        return result
+            result = _reuse(kept, model, data, tracker, path)
+        else:
+            checkpoint = _checkpoint(config, data.images.dataset.digest, tracker)
+            if checkpoint.load() is None:
+                data.adapt(model)
+            try:
+                result = fit(
+                    model,
+                    data.batches,
+                    data.validation,
+                    config,
+                    checkpoint=checkpoint,
+                    on_epoch=lambda epoch, values: tracker.log(Epoch(epoch, values, data.prefix)),
+                )
+            except ModelError:
+                checkpoint.delete()  # a damaged state is of no use to anyone
+                raise
+            save_model(model, path)
+            if not config.resume:
+                keep_network(key, path, result, tracker.run_id)
+        _log_training(model, path, result, data.prefix, tracker)
+    for run_id in filter(None, (tracker.run_id, config.resume)):
+        Checkpoint.of_run(run_id).delete()
+    return result
 
 
 def _reuse(
@@ -115,33 +111,8 @@ def _reuse(
     history = kept.result.history
     for epoch in range(kept.result.epochs):
         values = {name: curve[epoch] for name, curve in history.items()}
-        tracker.log(*_of_epoch(data, epoch, values))
+        tracker.log(Epoch(epoch, values, data.prefix))
     return kept.result
-
-
-def _fit(
-    model: keras.Model, data: TrainingData, config: TrainingConfig, tracker: Tracker, path: Path
-) -> TrainResult:
-    checkpoint = _checkpoint(config, data.images.dataset.digest, tracker)
-    if checkpoint.load() is None:
-        data.adapt(model)
-
-    def log_epoch(epoch: int, values: Mapping[str, float]) -> None:
-        tracker.log(*_of_epoch(data, epoch, values))
-
-    try:
-        result = fit(
-            model, data.batches, data.validation, config, checkpoint=checkpoint, on_epoch=log_epoch
-        )
-    except ModelError:
-        checkpoint.delete()  # a damaged state is of no use to anyone
-        raise
-    save_model(model, path)
-    return result
-
-
-def _of_epoch(data: TrainingData, epoch: int, values: Mapping[str, float]) -> Iterable[Metric]:
-    return metrics({data.prefix + name: value for name, value in values.items()}, epoch)
 
 
 def _checkpoint(config: TrainingConfig, digest: str, tracker: Tracker) -> Checkpoint:
@@ -167,6 +138,24 @@ def _log_network(model: keras.Model, tracker: Tracker) -> None:
         Metric("parameters", model.count_params()),
         Text("model_summary.txt", "\n".join(lines)),
         draw_topology(layer_rows(model)),
+    )
+
+
+def _log_training(
+    model: keras.Model, path: Path, result: TrainResult, prefix: str, tracker: Tracker
+) -> None:
+    kept: list[Metric] = []
+    if result.best_epoch != result.epochs - 1:
+        # The last value of a curve is what MLflow's table shows: it has to be the kept model's.
+        best = {name: values[result.best_epoch] for name, values in result.history.items()}
+        kept = Epoch(result.epochs, best, prefix).metrics
+    tracker.log(
+        *kept,
+        Metric("epochs", result.epochs),
+        Metric("best_epoch", result.best_epoch + 1),
+        draw_learning_curves(result.history, best_epoch=result.best_epoch),
+        Metric("time/fit_s", result.seconds),
+        keras_record(model, path),
     )
 
 

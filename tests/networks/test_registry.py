@@ -107,8 +107,3 @@ def test_weights_follow_the_seed_alone() -> None:
     other = build_network(mlp(seed=4), 4).get_weights()
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
-
-
-def test_untold_kind_of_config() -> None:
-    with pytest.raises(TypeError, match="no network is known for TrainingConfig"):
-        build_network(TrainingConfig(), 4)

@@ -12,8 +12,8 @@ from mlflow import entities
 from workplace import TINY_MLP, Workplace
 
 from scenetrack import cli, tracking
-from scenetrack.cli import build_config
 from scenetrack.config import TrainMlpConfig, param
+from scenetrack.config.parsing import build_config
 from scenetrack.workflow import runner
 
 

@@ -6,7 +6,7 @@ from optuna.trial import TrialState
 
 from scenetrack.config import TARGETS, TuneConfig
 from scenetrack.errors import ConfigError
-from scenetrack.records import Metric
+from scenetrack.records import Epoch
 from scenetrack.tuning.samplers import make_pruner
 from scenetrack.tuning.space import search_space
 from scenetrack.tuning.trial_state import RETRY_OF, saved_seconds
@@ -133,7 +133,7 @@ def trained(trial, settings):
     ceiling = 1 + score(settings)
     for epoch in range(EPOCHS):
         value = ceiling * (epoch + 1) / EPOCHS
-        tracker.log(Metric("val/accuracy", value, epoch), Metric("train/loss", -value, epoch))
+        tracker.log(Epoch(epoch, {"val/accuracy": value, "train/loss": -value}))
     return (ceiling,)
 
 

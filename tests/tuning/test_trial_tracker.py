@@ -5,6 +5,7 @@ import pytest
 
 from scenetrack.records import (
     Artifact,
+    Epoch,
     Figure,
     MemoryTracker,
     Metric,
@@ -13,6 +14,7 @@ from scenetrack.records import (
     Table,
     Tag,
     Text,
+    metrics_among,
 )
 from scenetrack.tuning.trial_state import SAVED_S
 from scenetrack.tuning.trial_tracker import TrialTracker
@@ -34,10 +36,14 @@ class Trial:
         self.attributes[name] = value
 
 
-def curve(tracker, values, name="val/accuracy"):
-    loss = name.replace("val/accuracy", "train/loss")
+def curve(tracker, values, prefix=""):
     for epoch, value in enumerate(values):
-        tracker.log(Metric(name, value, epoch), Metric(loss, 1 - value, epoch))
+        tracker.log(Epoch(epoch, {"val/accuracy": value, "train/loss": 1 - value}, prefix))
+
+
+def steps(run):
+    """The epochs whose validation accuracy a run has."""
+    return [metric.step for metric in metrics_among(run.records) if metric.name == "val/accuracy"]
 
 
 def test_figures_are_logged_and_files_are_let_go(tmp_path):
@@ -76,6 +82,7 @@ def test_a_method_of_the_stage_gives_metrics_of_its_name():
         Metric("val/accuracy/svm/seed 1", 0.25),
     ]
     assert run.children == {}
+    assert tracker.kernels == {"svm": "rbf"}
 
 
 def test_epochs_are_logged_together_and_none_is_lost():
@@ -87,16 +94,17 @@ def test_epochs_are_logged_together_and_none_is_lost():
     curve(tracker, [0.5] * 40)
     tracker.flush()
     assert len(calls) < 10
-    assert [one.step for one in run.records if one.name == "val/accuracy"] == list(range(40))
+    assert steps(run) == list(range(40))
     tracker.flush()
-    assert sum(calls) == 80
+    assert sum(calls) == 40
 
 
-@pytest.mark.parametrize("name", ["val/accuracy", "patch/val/accuracy", "network/val/accuracy"])
-def test_the_pruner_hears_of_the_validation_curve(name):
+@pytest.mark.parametrize("prefix", ["", "patch/", "network/"])
+def test_the_pruner_hears_of_the_validation_curve(prefix):
     trial = Trial()
     tracker = TrialTracker(MemoryTracker(), trial, 3)
-    curve(tracker, [0.1, 0.2, 0.3, 0.25], name)
+    curve(tracker, [0.1, 0.2, 0.3], prefix)
+    tracker.log(Metric(f"{prefix}val/accuracy", 0.25, 3), Metric(f"{prefix}train/loss", 0.7, 3))
     # After the last epoch comes the kept network's value, which is no epoch; nor is what the stage
     # says of its finished methods.
     tracker.log(Metric("val/accuracy", 0.9), Metric("cv/accuracy", 0.9))
@@ -108,8 +116,8 @@ def test_a_bad_training_is_stopped_with_all_that_it_logged():
     tracker = TrialTracker(run, trial, 10)
     with pytest.raises(optuna.TrialPruned, match="after 4 of 10 epochs"):
         curve(tracker, [0.1] * 10)
-    assert [one.step for one in run.records if one.name == "val/accuracy"] == [0, 1, 2, 3]
-    (saved,) = (one.value for one in run.records if one.name == "time/saved_s")
+    assert steps(run) == [0, 1, 2, 3]
+    saved = run.metrics()["time/saved_s"]
     # Four epochs took what six more would have taken, but for 6/4.
     assert trial.attributes[SAVED_S] == pytest.approx(saved, abs=0.01)
     assert saved > 0

@@ -98,7 +98,7 @@ def config(**changes: object) -> HandcraftedConfig:
 def compared(settings: Mapping[str, Any], described: DescribedSplits) -> Watched:
     """What a stage with these settings and descriptors hands to the comparison."""
     watched, tracker = Watched(), MemoryTracker()
-    EncodingMethods(config(**settings), described, tracker).compare(watched, "made up")  # type: ignore[arg-type]
+    EncodingMethods(config(**settings), described, tracker).add_to(watched, "made up")  # type: ignore[arg-type]
     return watched
 
 
@@ -180,14 +180,14 @@ class TestCompare:
         assert [kernel for kernel, _ in watched.added.values()] == list(kernels)
         (features,) = {id(one): one for _, one in watched.added.values()}.values()
         assert features.preparation == "square_root"
-        assert dict(features.tags) == {"descriptor": "made up", "encoder": "bag of words"}
+        assert (features.descriptor, features.encoder) == ("made up", "bag of words")
         assert (features.train.shape, features.test.shape) == ((TRAIN, 3), (TEST, 3))
         np.testing.assert_allclose(features.train.sum(axis=1), 1, rtol=1e-6)
 
     def test_what_the_run_keeps(self) -> None:
         tracker = MemoryTracker()
         settings = config(**LEARNT["vlad"])
-        EncodingMethods(settings, splits(), tracker).compare(Watched(), "")  # type: ignore[arg-type]
+        EncodingMethods(settings, splits(), tracker).add_to(Watched(), "")  # type: ignore[arg-type]
         found = tracker.metrics()
         assert set(found) == {"time/codebook_s", "time/encoding_images_per_s", "features"}
         assert found["features"] == 3 * 2 * 3  # centres, dimensions, regions

@@ -20,11 +20,11 @@ from scenetrack.config import HandcraftedConfig, LayerSvmConfig, PatchBowConfig,
 from scenetrack.data.augment import ImageBatches
 from scenetrack.data.catalog import SceneDataset, Split
 from scenetrack.networks.registry import build_network
-from scenetrack.records import MemoryTracker, Metric, Record, Tag
+from scenetrack.records import Epoch, MemoryTracker, Model, Record, Tag, metrics_among
 from scenetrack.workflow import network_training
 from scenetrack.workflow.dataset import SceneImages
 from scenetrack.workflow.learnt_cache import KEPT_NETWORKS, encoder_key, network_key
-from scenetrack.workflow.network_training import TrainingData, train
+from scenetrack.workflow.network_training import TrainingData, train_network
 
 KEY = {"network": "one"}
 TINY = TrainMlpConfig(image_size=8, hidden=(6,), epochs=3, batch_size=8, patience=2, seed=5)
@@ -135,39 +135,42 @@ def test_descriptors_sample_and_owners_tell_encoders_apart() -> None:
 
 
 def trained(
-    images: SceneImages, folder: Path, tracker: MemoryTracker, config: TrainMlpConfig = TINY
+    images: SceneImages, tracker: MemoryTracker, config: TrainMlpConfig = TINY
 ) -> keras.Model:
-    """The network after ``train``."""
+    """The network after ``train_network``."""
     model = build_network(config, 2)
     labels = images.dataset.train.labels
     batches = ImageBatches(images.train, labels, images.fitted, ("flip",), 8, config.seed)
     held_out = images.held_out
     validation = images.train[held_out], labels[held_out]
-    folder.mkdir(exist_ok=True)
-    train(model, TrainingData(batches, validation, images, prefix="p/"), config, tracker, folder)
+    data = TrainingData(batches, validation, images, prefix="p/")
+    train_network(model, data, config, tracker)
     return model
 
 
-def metrics(tracker: MemoryTracker) -> list[Metric]:
-    return [one for one in tracker.records if isinstance(one, Metric)]
+class KeepingTracker(MemoryTracker):
+    """Keeps the content of the logged network, whose file goes after the training."""
+
+    def log(self, *records: Record) -> None:
+        super().log(*records)
+        self.files = [r.path.read_bytes() for r in records if isinstance(r, Model)]
 
 
 def test_a_second_training_is_the_first_ones_network(
-    images: SceneImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: SceneImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, again = MemoryTracker("first"), MemoryTracker("again")
-    expected = trained(images, tmp_path / "one", first)
+    first, again = KeepingTracker("first"), KeepingTracker("again")
+    expected = trained(images, first)
     with monkeypatch.context() as patched:
         patched.setattr(network_training, "fit", None)
-        found = trained(images, tmp_path / "two", again)
+        found = trained(images, again)
     assert Tag("network_of_run", "first") in again.records
-    assert metrics(again) == metrics(first)
+    assert metrics_among(again.records) == metrics_among(first.records)
     for mine, other in zip(found.get_weights(), expected.get_weights(), strict=True):
         assert np.array_equal(mine, other)
-    files = [tmp_path / name / "model.keras" for name in ("one", "two")]
-    assert files[0].read_bytes() == files[1].read_bytes()
+    assert again.files == first.files != []
     monkeypatch.setenv("SCENETRACK_CACHE_SIZE", "0")
-    anew = trained(images, tmp_path / "three", MemoryTracker("anew"))
+    anew = trained(images, MemoryTracker("anew"))
     for mine, other in zip(anew.get_weights(), expected.get_weights(), strict=True):
         assert np.array_equal(mine, other)
 
@@ -179,7 +182,7 @@ def test_a_training_waits_for_the_same_one_elsewhere(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    trained(images, tmp_path / "one", MemoryTracker("elsewhere"))
+    trained(images, MemoryTracker("elsewhere"))
     monkeypatch.setattr(network_training, "fit", None)
     (cache / KEPT_NETWORKS).rename(tmp_path / "not kept yet")
     (cache / KEPT_NETWORKS).mkdir()
@@ -191,7 +194,7 @@ def test_a_training_waits_for_the_same_one_elsewhere(
                 waiting.set()
 
     heard = Heard()
-    thread = threading.Thread(target=trained, args=(images, tmp_path / "two", again))
+    thread = threading.Thread(target=trained, args=(images, again))
     logging.getLogger("scenetrack").addHandler(heard)
     try:
         with (
@@ -210,32 +213,32 @@ def test_a_training_waits_for_the_same_one_elsewhere(
     assert Tag("network_of_run", "elsewhere") in again.records
 
 
-def test_a_stopped_training_keeps_nothing(images: SceneImages, tmp_path: Path) -> None:
+def test_a_stopped_training_keeps_nothing(images: SceneImages) -> None:
     class Pruned(MemoryTracker):
         def log(self, *records: Record) -> None:
             super().log(*records)
-            if any(isinstance(one, Metric) and one.step == 1 for one in records):
+            if any(isinstance(record, Epoch) and record.number == 1 for record in records):
                 raise optuna.TrialPruned
 
     with pytest.raises(optuna.TrialPruned):
-        trained(images, tmp_path / "one", Pruned("pruned"))
+        trained(images, Pruned("pruned"))
     assert Cache().entries() == []
     whole = MemoryTracker("whole")
-    trained(images, tmp_path / "two", whole)
+    trained(images, whole)
     assert not any(isinstance(one, Tag) and one.name == "network_of_run" for one in whole.records)
 
 
 def test_a_damaged_network_is_trained_anew(
-    images: SceneImages, tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture
+    images: SceneImages, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    expected = trained(images, tmp_path / "one", MemoryTracker("first"))
+    expected = trained(images, MemoryTracker("first"))
     (data,) = cache.glob("networks/*/data.npy")
     content = bytearray(data.read_bytes())
     content[len(content) // 2] ^= 1
     data.write_bytes(content)
     anew = MemoryTracker("anew")
     with caplog.at_level(logging.WARNING, "scenetrack"):
-        found = trained(images, tmp_path / "two", anew)
+        found = trained(images, anew)
     assert "is damaged (the checksum of data.npy is wrong) and made anew" in caplog.text
     assert not any(isinstance(one, Tag) and one.name == "network_of_run" for one in anew.records)
     for mine, other in zip(found.get_weights(), expected.get_weights(), strict=True):

@@ -40,14 +40,14 @@ def features() -> Features:
         (np.eye(3)[part.labels] + rng.standard_normal((len(part), 3))).astype(np.float32)
         for part in (split(45), split(12))
     )
-    return Features(train, test, preparation="standardise", tags={"encoder": "none"})
+    return Features(train, test, preparation="standardise", descriptor="made up")
 
 
 def compared(images: SceneImages, features: Features, *, unseen: bool) -> MemoryTracker:
     """The parent run of the network's verdict and of one SVM; the features serve as scores."""
     tracker = MemoryTracker()
     comparison = MethodRuns(LayerSvmConfig(folds=3), images, tracker, unseen)
-    comparison.add_end_to_end(features.test, features.train, {})
+    comparison.add_end_to_end(features.train, features.test, "made up")
     classifier = comparison.cross_validate("linear", features)
     comparison.add_svm("svm", classifier, features, 0.0)
     return tracker
@@ -84,7 +84,7 @@ def test_given_temperatures_serve_where_nothing_is_held_out(
     config = LayerSvmConfig(folds=3, validation=0, temperatures="end to end=2.5; svm=0.25")
     tracker = MemoryTracker()
     comparison = MethodRuns(config, images, tracker, True)
-    comparison.add_end_to_end(features.test, features.train, {})
+    comparison.add_end_to_end(features.train, features.test, "made up")
     comparison.add_svm("svm", comparison.cross_validate("linear", features), features, 0.0)
     for name, temperature in ((END_TO_END, 2.5), ("svm", 0.25)):
         assert tracker.children[name].metrics()["temperature"] == temperature

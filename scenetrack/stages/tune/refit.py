@@ -17,7 +17,7 @@ from scenetrack.config import BundleConfig, EvaluatedConfig, TuneConfig
 from scenetrack.errors import ScenetrackError
 from scenetrack.records import Param, Tag, metrics
 from scenetrack.stages.tune.context import StudyContext
-from scenetrack.stages.tune.run_trial import METHOD
+from scenetrack.stages.tune.run_trial import KERNEL, METHOD
 from scenetrack.system.interrupts import heard, held
 from scenetrack.tuning.space import SearchSpace
 from scenetrack.tuning.storage import SETTLE_S, is_journal
@@ -60,9 +60,8 @@ def refit_config(
         settings["temperatures"] = _temperatures(figures)
     if settings.get("patience", "0") != "0":
         settings |= {"patience": "0", "epochs": f"{figures['best_epoch']:.0f}"}
-    words = str(trial.user_attrs.get(METHOD, "")).split()
-    if len(words) > 1 and words[-1] == "svm" and words[-2] != "layer":
-        settings["kernels"] = words[-2]
+    if config.target != "layer_svm" and trial.user_attrs.get(KERNEL):
+        settings["kernels"] = trial.user_attrs[KERNEL]
     return trial_config(config, space, settings, test=True)
 
 

@@ -26,8 +26,8 @@ from scenetrack.tuning.worker import RunTrial
 from scenetrack.workflow.latency import latency_ms
 from scenetrack.workflow.result import StageResult
 
-# Key of a trial's user attributes: the method that was its best.
-METHOD = "method"
+# Keys of a trial's user attributes: the method that was its best, and that method's SVM kernel.
+METHOD, KERNEL = "method", "kernel"
 
 
 def trial_runner(context: StudyContext) -> RunTrial:
@@ -81,7 +81,9 @@ def _run_trial(
         seconds = time.perf_counter() - started
         values = _values(config, target, result, tracker)
     with held():
-        trial.set_user_attr(METHOD, tracker.tags.get("best_method", ""))
+        method = tracker.tags.get("best_method", "")
+        trial.set_user_attr(METHOD, method)
+        trial.set_user_attr(KERNEL, tracker.kernels.get(method, ""))
     child.log(
         *metrics({f"objective/{name}": value for name, value in values.items()}),
         Metric("time/trial_s", seconds),
