@@ -18,9 +18,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from scenetrack.export.keras_layers import (
+from scenetrack.export.layers import (
+    add_activation,
+    class_name,
     convert,
-    convert_activation,
     convert_dense,
     dense_weights,
     is_identity,
@@ -125,7 +126,7 @@ class _Conversion:
             return None
         if norm is not None:
             with self.builder.scope(step.layer.name):
-                return convert_dense(self.builder, step.layer, given[0], norm)
+                return convert_dense(self.builder, step, given, norm)
         if is_network(step.layer):
             return self._convert_inner(step.layer, given)
         return convert(self.builder, step, given)
@@ -144,34 +145,31 @@ class _Conversion:
     def _from_pixels(self, step: Step, pixels: Pixels, norm: Any) -> str | Pixels | None:
         """What a layer makes of symbolic pixels; None where they have to be real for it."""
         layer = step.layer
-        name = type(layer).__name__
-        own = type(layer).__module__
         if is_identity(layer):
             return pixels
-        if name == "ContrastNormalization" and own == "scenetrack.networks.layers":
-            return dataclasses.replace(pixels, contrast=layer.offset) if _is_raw(pixels) else None
-        if name == "Whitening" and own == "scenetrack.networks.layers" and pixels.flat:
-            projection = np.asarray(layer.projection, np.float64)
-            return self._product(
-                pixels, projection, -np.asarray(layer.center, np.float64) @ projection
-            )
-        if not own.startswith("keras."):
-            return None
-        if name == "Rescaling":
-            return _rescaled(pixels, layer)
-        if name == "Flatten" and layer.data_format == "channels_last":
-            return dataclasses.replace(pixels, flat=True)
-        if name == "GlobalAveragePooling2D" and layer.data_format == "channels_last":
-            return self._mean_colour(pixels, layer)
-        if name == "Dense" and pixels.flat:
-            return self._dense(pixels, layer, norm)
+        match class_name(layer):
+            case "ContrastNormalization" if _is_raw(pixels):
+                return dataclasses.replace(pixels, contrast=layer.offset)
+            case "Whitening" if pixels.flat:
+                projection = np.asarray(layer.projection, np.float64)
+                return self._product(
+                    pixels, projection, -np.asarray(layer.center, np.float64) @ projection
+                )
+            case "Rescaling":
+                return _rescaled(pixels, layer)
+            case "Flatten" if layer.data_format == "channels_last":
+                return dataclasses.replace(pixels, flat=True)
+            case "GlobalAveragePooling2D" if layer.data_format == "channels_last":
+                return self._mean_colour(pixels, layer)
+            case "Dense" if pixels.flat:
+                return self._dense(pixels, layer, norm)
         return None
 
     def _dense(self, pixels: Pixels, layer: Any, norm: Any) -> str | None:
         weights = dense_weights(layer, norm)
         if weights is None:
             return None
-        return convert_activation(self.builder, layer.activation, self._product(pixels, *weights))
+        return add_activation(self.builder, layer.activation, self._product(pixels, *weights))
 
     def _product(self, pixels: Pixels, kernel: np.ndarray, bias: np.ndarray) -> str:
         """Rows [B, D]: the pixels' values times ``kernel`` [h w C, D], plus ``bias`` [D]."""

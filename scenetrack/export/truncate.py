@@ -19,7 +19,7 @@ import onnx.version_converter
 from scenetrack.errors import ExportError, ModelError
 from scenetrack.export.dense import Dense, FormChoice, export_dense, free_lengths
 from scenetrack.export.direct import build_graph
-from scenetrack.export.keras_layers import is_identity
+from scenetrack.export.layers import is_identity
 from scenetrack.export.pixels import WholeImages
 from scenetrack.export.precision import with_precision
 from scenetrack.export.steps import layer_tensors, producer
@@ -131,7 +131,7 @@ def export_truncated(
     """Write the network up to the named layers as one ONNX file, once it has been verified.
 
     The graph's input is ``images`` uint8 [N, H, W, 3], with any N; the cast to float32 is
-    inside. Layers without a twin in ``keras_layers`` send the network through Keras' own exporter.
+    inside. A network with a layer that ``layers.registry`` lacks goes through Keras' own exporter.
 
     Args:
         model: a functional or built Sequential Keras model with one input.
