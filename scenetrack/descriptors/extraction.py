@@ -73,7 +73,7 @@ class LocalDescriptors:
 
 
 @dataclass
-class Descriptor:
+class DescriptorExtractor:
     """A graph that describes places of whole images, run by ONNX Runtime.
 
     Args:

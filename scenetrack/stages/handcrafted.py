@@ -11,7 +11,7 @@ import onnx
 
 from scenetrack import __version__
 from scenetrack.config import HandcraftedConfig
-from scenetrack.descriptors.extraction import Descriptor
+from scenetrack.descriptors.extraction import DescriptorExtractor
 from scenetrack.descriptors.sift import SiftGrid, sift_graph
 from scenetrack.graphs.digest import model_digest
 from scenetrack.graphs.runtime import OnnxModel
@@ -47,7 +47,8 @@ def handcrafted(config: HandcraftedConfig, tracker: Tracker) -> StageResult:
         graph.SerializeToString(), device=config.device, require_gpu=config.require_gpu
     )
     _log_network(graph, network, metadata, tracker)
-    splits = describe(Descriptor(network, model_digest(graph), grid.positions), images, tracker)
+    extractor = DescriptorExtractor(network, model_digest(graph), grid.positions)
+    splits = describe(extractor, images, tracker)
     comparison = MethodRuns(config, images, tracker, unseen=False)
     EncodingMethods(config, splits, tracker).compare(comparison, name)
     return comparison.finish()

@@ -12,7 +12,7 @@ import numpy as np
 from scenetrack.config import PatchBowConfig
 from scenetrack.data.images import load_images
 from scenetrack.data.patches import PatchBatches, sample_patches
-from scenetrack.descriptors.extraction import Descriptor
+from scenetrack.descriptors.extraction import DescriptorExtractor
 from scenetrack.errors import ConfigError
 from scenetrack.export.dense import Dense
 from scenetrack.export.scales import positions
@@ -64,8 +64,8 @@ def patch_bow(config: PatchBowConfig, tracker: Tracker) -> StageResult:
         onnx = export_descriptor(
             network, layers, images, config, tracker, folder, dense, config.scaled_sizes
         )
-        descriptor = Descriptor(onnx.model, onnx.digest, positions(patch_grids(config)))
-        splits = describe(descriptor, images, tracker)
+        extractor = DescriptorExtractor(onnx.model, onnx.digest, positions(patch_grids(config)))
+        splits = describe(extractor, images, tracker)
     return _compare(config, tracker, images, layers, splits, unseen=chosen.is_new)
 
 
