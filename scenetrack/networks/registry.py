@@ -25,6 +25,12 @@ def build_network(config: TrainingConfig, classes: int) -> keras.Model:
 
     Its weights depend only on ``config.seed``. The input ``images`` is uint8 [N, S, S, 3]; the
     output is float32 [N, classes], probabilities that sum to one.
+
+    Raises:
+        TypeError: the config names no network.
     """
+    build = NETWORKS.get(getattr(config, "network", ""))
+    if build is None:
+        raise TypeError(f"no network is known for {type(config).__name__}")
     keras.utils.set_random_seed(config.seed)
-    return NETWORKS[config.network](config, classes)
+    return build(config, classes)
