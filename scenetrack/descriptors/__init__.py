@@ -1,1 +1,1 @@
-"""Local descriptors of images: dense SIFT, and layers of networks, run by ONNX Runtime."""
+"""Local descriptors of images: dense SIFT and layers of networks, computed by ONNX Runtime."""

@@ -1,4 +1,4 @@
-"""The logits of an image's patches as one score for each class."""
+"""Aggregation of the logits of an image's patches to one score per class."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import numpy as np
 
 
 def aggregate(logits: np.ndarray, how: str) -> np.ndarray:
-    """An image's scores from its patches' logits: float32 [N, n, C] -> [N, C].
+    """Return image scores from the logits of the patches: float32 [N, n, C] -> [N, C].
 
-    ``mean`` and ``max`` are over the patches' logits; ``vote`` is the part of the patches whose
-    largest logit is the class's.
+    ``mean`` and ``max`` are taken over the patches' logits; ``vote`` is the share of the patches
+    for which the class has the largest logit.
     """
     reduced: np.ndarray
     if how == "vote":

@@ -1,4 +1,4 @@
-"""Images to local descriptors, computed once and found again by later runs."""
+"""Extraction of local descriptors from images, with a cache that later runs reuse."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scenetrack.graphs.runtime import OnnxModel
 logger = logging.getLogger(__name__)
 
 KIND = "descriptors"
-PATCHES_AT_ONCE = 32768  # bounds the memory of one step, whatever the number of images
+PATCHES_AT_ONCE = 32768  # limits the memory of a batch for any number of images
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class LocalDescriptors:
 
     Attributes:
         values: [N, n, D], n descriptors of each image; a memory map.
-        logits: float32 [N, n, C], the network's own verdict on each patch; C is 0 for handcrafted
+        logits: float32 [N, n, C], the network's logits of each patch; C is 0 for handcrafted
             descriptors.
     """
 
@@ -35,10 +35,10 @@ class LocalDescriptors:
     logits: NDArray[np.float32]
 
     def batches(self, task: str) -> Iterator[tuple[slice, LocalDescriptors]]:
-        """A few images after another, and which they are.
+        """Yield the descriptors of a few images at a time, with the slice of the images.
 
         Args:
-            task: what the progress bar says.
+            task: label of the progress bar.
         """
         count, each = self.values.shape[:2]
         at_once = max(1, PATCHES_AT_ONCE // each)
@@ -51,15 +51,15 @@ class LocalDescriptors:
     def sample(
         self, count: int, *, seed: int, owners: NDArray[np.int64] | None = None
     ) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
-        """Random descriptors.
+        """Draw random descriptors.
 
         Args:
-            count: how many; all, in order, where there are no more than that.
-            seed: of the draw.
-            owners: int64 [m], the images to draw from; None: all.
+            count: number of descriptors; if there are no more than that, all in order.
+            seed: seed of the random draw.
+            owners: int64 [m], indices of the images to draw from; None for all.
 
         Returns:
-            [count, D], and which descriptor of its image each is, int64 [count] in [0, n).
+            Descriptors [count, D], and the index of each within its image, int64 [count] in [0, n).
         """
         rng = np.random.default_rng(seed)
         allowed = np.arange(len(self.values)) if owners is None else owners
@@ -67,24 +67,24 @@ class LocalDescriptors:
         if count >= len(allowed) * each:
             every = self.values[allowed].reshape(-1, self.values.shape[2])
             return every, np.tile(np.arange(each), len(allowed))
-        images = np.sort(rng.choice(allowed, size=count))  # kind to memory maps
+        images = np.sort(rng.choice(allowed, size=count))  # memory maps are read in order
         places = rng.integers(self.values.shape[1], size=count)
         return self.values[images, places], places
 
 
 @dataclass
-class Descriptor:
-    """A graph that describes places of whole images, run by ONNX Runtime.
+class DescriptorExtractor:
+    """Computes local descriptors of whole images with an ONNX graph.
 
     Args:
-        network: ``images`` uint8 [N, S, S, 3] to ``descriptors`` [N, ..., D] and, of a patch
-            network, ``logits`` float32 [N, ..., C], for n places in between.
-        digest: of what the graph computes.
-        positions: float32 [n, 2], the middles (y, x) of the places relative to the image.
+        network: graph from ``images`` uint8 [N, S, S, 3] to ``descriptors`` [N, ..., D] and, for a
+            patch network, ``logits`` float32 [N, ..., C], at n positions in between.
+        digest: digest of the function that the graph computes.
+        positions: float32 [n, 2], the centres (y, x) of the descriptors relative to the image.
 
     Attributes:
-        seconds: spent on computing so far.
-        described: images computed so far; those found in the cache do not count.
+        seconds: computing time so far.
+        described: number of images computed so far, without those found in the cache.
     """
 
     network: OnnxModel
@@ -101,12 +101,12 @@ class Descriptor:
     def describe(
         self, images: NDArray[np.uint8], source: Mapping[str, str], task: str
     ) -> LocalDescriptors:
-        """Descriptors of all ``images``, from the cache if they are there.
+        """Return the descriptors of all ``images``, from the cache if they are there.
 
         Args:
             images: uint8 [N, S, S, 3], N > 0, an array or a memory map.
-            source: what tells these images from others, such as data set digest and split.
-            task: what the progress bar says.
+            source: identifies the images, for instance by data set digest and split.
+            task: label of the progress bar.
         """
         key = self.key(images, source)
         cache, logits = Cache(), self._widths(images)["logits"]
@@ -120,7 +120,7 @@ class Descriptor:
         return LocalDescriptors(stored[..., :width], stored[..., width:])
 
     def key(self, images: NDArray[np.uint8], source: Mapping[str, str]) -> dict[str, str]:
-        """All that the descriptors of ``images`` depend on; arguments as of ``describe``."""
+        """Return all that the descriptors depend on; arguments as for ``describe``."""
         return {
             "model": self.digest,
             "image_size": str(images.shape[1]),
@@ -138,7 +138,7 @@ class Descriptor:
         return ArraySpec((len(images), *block.shape), str(block.dtype))
 
     def _blocks(self, images: NDArray[np.uint8], task: str) -> Iterator[NDArray[np.generic]]:
-        """Descriptors and logits side by side, [B, n, D + C], a few images at a time."""
+        """Yield descriptors and logits, concatenated to [B, n, D + C], a few images at a time."""
         at_once = max(1, PATCHES_AT_ONCE // len(self.positions))
         with tqdm(total=len(images), desc=task, unit="image", disable=None) as bar:
             for start in range(0, len(images), at_once):

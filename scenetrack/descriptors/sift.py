@@ -1,13 +1,13 @@
-"""Dense SIFT: handcrafted descriptors of a regular grid at several scales, as an ONNX graph.
+"""Dense SIFT as an ONNX graph: handcrafted descriptors of a regular grid at several scales.
 
 D. G. Lowe, "Distinctive image features from scale-invariant keypoints", 2004, section 6, without
 rotation; square-rooted as in Arandjelovic and Zisserman, "Three things everyone should know to
 improve object retrieval", 2012, section 3.
 
-The weight of a pixel in a spatial bin, triangle times Gaussian window, is a product of one factor
-of its row and one of its column. So the histograms of all grid points are two matrix products of
-the orientation maps, and no key point is ever visited. Where bins are large enough, the maps are
-summed up over squares of pixels first, which makes a quarter of the work.
+The weight of a pixel in a spatial bin, triangle times Gaussian window, is separable: a factor of
+its row times a factor of its column. So the histograms of all grid points are two matrix products
+of the orientation maps, without a loop over key points. Where bins are large enough, the maps are
+first summed over squares of pixels, which reduces the work to a quarter.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from scenetrack.graphs.builder import GraphBuilder
 
 BINS, ORIENTATIONS = 4, 8
 WIDTH = BINS * BINS * ORIENTATIONS
-# A descriptor's values as bytes: those of a root of shares are hardly ever above half.
+# Scale of the values as bytes: square roots of shares are hardly ever above half.
 STEPS_PER_UNIT = 512
-# No value of a descriptor of length 1 is larger: Lowe, section 6.1.
+# Clipping limit of a descriptor of length 1: Lowe, section 6.1.
 _LARGEST = 0.2
 # The standard deviation of the Gaussian window is half the descriptor's width (section 6.1).
 _WINDOW_BINS = BINS / 2
-# Where all bins are at least as large, in pixels, pairs of pixels are summed up before they are
-# weighted: a quarter of the products.
+# If all bins have at least this size in pixels, pairs of pixels along each axis are summed before
+# they are weighted: a quarter of the products.
 _POOLED_BIN = 4
-# Smaller weights are 0. Those of least squares fall so fast that the products would meet numbers
-# below the normal ones, on which processors take up to a hundred times as long.
+# Smaller weights are set to 0. Those of least squares decay so fast that products would become
+# subnormal numbers, on which processors take up to a hundred times as long.
 _NEGLIGIBLE = 1e-6
-# A histogram shorter than this, in grey levels a squared pixel of a bin, holds nothing but the
-# rounding of a flat patch; an edge of one grey level gives a hundred times as much.
+# A histogram of smaller norm, in grey levels per squared pixel of a bin, holds only the rounding
+# errors of a flat patch; an edge of one grey level gives a hundred times as much.
 _SILENCE = 1e-3
 _TINY = float(np.finfo(np.float32).tiny)
 _GREY = np.array([[0.299, 0.587, 0.114]], np.float32)
@@ -57,12 +57,12 @@ _OPPONENT = np.array(
 
 @dataclass(frozen=True)
 class SiftGrid:
-    """Where the descriptors lie and what they are made of.
+    """Grid of a dense SIFT: positions, scales and colour of the descriptors.
 
     Attributes:
         image_size: side S of the square image in pixels.
         step: pixels between neighbouring grid points.
-        bin_sizes: side of a spatial bin in pixels, one for each scale; a descriptor spans 4 bins.
+        bin_sizes: side of a spatial bin in pixels for each scale; a descriptor spans 4 bins.
         colour: one of ``config.COLOURS``.
         smoothing: standard deviation in pixels of the blur before the gradients; 0: none.
 
@@ -87,7 +87,7 @@ class SiftGrid:
 
     @property
     def width(self) -> int:
-        """Values of a descriptor."""
+        """Number of values of a descriptor."""
         return WIDTH * len(self.mixing)
 
     @property
@@ -96,7 +96,7 @@ class SiftGrid:
         return _GREY if self.colour == "grey" else _OPPONENT
 
     def centres(self, bin_size: int) -> NDArray[np.int64]:
-        """Of the grid points along one side, in pixels; the margins are equal but for a pixel."""
+        """Return the grid points along a side in pixels; margins differ by one pixel at most."""
         room = self.image_size - BINS * bin_size
         first = BINS * bin_size // 2 + room % self.step // 2
         return np.arange(first, first + room + 1 - room % self.step, self.step)
@@ -112,17 +112,17 @@ class SiftGrid:
 
     @property
     def pace(self) -> int:
-        """Pixels along a side that are summed up before they are weighted: 1 or 2."""
+        """Number of pixels along a side that are summed before they are weighted: 1 or 2."""
         return 2 if min(self.bin_sizes) >= _POOLED_BIN else 1
 
     @property
     def _pixels(self) -> NDArray[np.int64]:
-        """Of a line, those that have a gradient, in groups to sum up: [cells, pace]."""
-        # Of an odd number of pixels the last has none: a group is completed by it.
+        """Pixels of a line that have a gradient, in groups to sum: int64 [cells, pace]."""
+        # With an odd side the last pixel, which has no gradient, completes the last group.
         return np.arange(1, self.image_size - 1 + self.image_size % 2).reshape(-1, self.pace)
 
     def pixel_weights(self, bin_size: int) -> NDArray[np.float64]:
-        """Of each pixel of a line in the bins of each grid point: float64 [4, points, S]."""
+        """Return weights of a line's pixels in the bins of the points: float64 [4, points, S]."""
         offsets = np.arange(self.image_size) - self.centres(bin_size)[:, None]
         distances = offsets / bin_size
         window = np.exp(-(distances**2) / (2 * _WINDOW_BINS**2))
@@ -131,11 +131,11 @@ class SiftGrid:
         return np.asarray(triangles * window)
 
     def weights(self, bin_size: int) -> NDArray[np.float32]:
-        """Of each sum of ``pace`` pixels of a line, likewise: float32 [4, points, cells].
+        """Return weights of sums of ``pace`` pixels of a line: float32 [4, points, cells].
 
-        Those whose histograms are nearest to those of ``pixel_weights``, by least squares, where
-        pixels correlate as exp(-distance). At bins of 4 px the mean weights of each sum would
-        take descriptors twice as far from those of single pixels.
+        They are the least-squares approximation to the histograms of ``pixel_weights`` for pixels
+        that correlate as exp(-distance). At bins of 4 px, averaging the weights of each sum
+        instead would double the error of the descriptors.
         """
         pixels = self._pixels.ravel()
         weights = self.pixel_weights(bin_size)[..., pixels]
@@ -147,13 +147,13 @@ class SiftGrid:
         return np.asarray(pooled, np.float32)
 
     def filters(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """What blurs a line of pixels, and what blurs and differentiates it.
+        """Return matrices that blur a line of pixels, and that blur and differentiate it.
 
-        float32 [cells, pace, S] each: a row gives a pixel. Those outside the image mirror those
-        inside.
+        Both are float32 [cells, pace, S], one row per resulting pixel. Pixels outside the image
+        mirror those inside.
         """
         size = self.image_size
-        # A line mirrors no farther than its own length.
+        # Mirrored pixels lie no farther out than the length of the line.
         radius = min(int(np.ceil(4 * self.smoothing)), size - 1)
         places = np.arange(-radius, radius + 1)
         kernel = np.exp(-(places**2) / (2 * max(self.smoothing, _TINY) ** 2))
@@ -168,11 +168,13 @@ class SiftGrid:
 
 
 def sift_graph(grid: SiftGrid, metadata: Mapping[str, str]) -> onnx.ModelProto:
-    """``images`` uint8 [N, S, S, 3] to ``descriptors`` uint8 [N, n, D], 512 steps to the unit.
+    """Return the graph from ``images`` uint8 [N, S, S, 3] to ``descriptors`` uint8 [N, n, D].
+
+    A value of 1 is 512 steps.
 
     Args:
         grid: geometry and colour.
-        metadata: stored in the graph, with the geometry.
+        metadata: stored in the graph, together with the geometry.
     """
     builder = GraphBuilder("dense_sift")
     size = grid.image_size
@@ -192,7 +194,7 @@ def sift_graph(grid: SiftGrid, metadata: Mapping[str, str]) -> onnx.ModelProto:
     joined = builder.node("Reshape", joined, _shape(builder, 0, *shape))
     builder.output("descriptors", joined, np.uint8, ["batch", *shape])
     # All float32 tensors; ONNX Runtime holds a quarter at once. The more of them fit into the
-    # processor's cache, the faster: a batch of 12 takes a third more an image than a batch of 1.
+    # processor's cache, the faster: a batch of 12 takes a third more time per image than one of 1.
     workspace = 4 * len(grid.mixing) * (32 * size**2 + 7 * len(grid.positions) * WIDTH)
     about = {
         "image_size": str(size),
@@ -206,9 +208,9 @@ def sift_graph(grid: SiftGrid, metadata: Mapping[str, str]) -> onnx.ModelProto:
 
 
 def _gradients(builder: GraphBuilder, planes: str, grid: SiftGrid) -> tuple[str, str]:
-    """Rightward and downward differences of the blurred planes [B, c, S, S].
+    """Add the rightward and downward differences of the blurred planes [B, c, S, S].
 
-    [B, c, cells, pace * pace, cells]: the pixels that will be summed up lie along one axis.
+    Both are [B, c, cells, pace * pace, cells]: the pixels to sum lie along one axis.
     """
     blur, slope = grid.filters()
     cells, pace, size = blur.shape
@@ -223,30 +225,30 @@ def _gradients(builder: GraphBuilder, planes: str, grid: SiftGrid) -> tuple[str,
 
 
 def _orientation_maps(builder: GraphBuilder, right: str, down: str) -> str:
-    """Parts of the gradients along the 8 directions, summed up: [B, c, cells, 8 cells].
+    """Add the components of the gradients along 8 directions, summed: [B, c, cells, 8 cells].
 
     Direction k points to k * 45 degrees, y downwards. A gradient is the sum of two vectors along
-    the directions beside it: along the axis its larger side less the smaller one, along the
-    diagonal the smaller one times the root of 2. Lowe shares its length in proportion to the angle
-    instead. The lengths of the two exceed that by 0 to 8% together, which hardly changes a
-    descriptor (cosines above 0.9999) and needs neither angles nor roots.
+    its neighbouring directions: along the axis, the larger side minus the smaller; along the
+    diagonal, the smaller side times the root of 2. Lowe divides its length in proportion to the
+    angle instead. The lengths of the two vectors together exceed it by 0 to 8%, which hardly
+    changes a descriptor (cosines above 0.9999) and requires neither angles nor roots.
     """
     left, up = builder.node("Neg", right), builder.node("Neg", down)
     wide, tall = builder.node("Abs", right), builder.node("Abs", down)
     root, axis, maps = _number(builder, np.sqrt(2)), _shape(builder, 3), []
     sides = (right, tall, down), (down, wide, left), (left, tall, up), (up, wide, right)
-    for side, other, following in sides:
+    for side, across, following in sides:
         smaller = builder.node("Min", side, following)
-        for part in (builder.node("Sub", side, other), builder.node("Mul", smaller, root)):
+        for part in (builder.node("Sub", side, across), builder.node("Mul", smaller, root)):
             maps.append(builder.node("ReduceSum", builder.node("Relu", part), axis))
     joined = builder.node("Concat", *maps, axis=3)
     return builder.node("Reshape", joined, _shape(builder, 0, 0, 0, -1))
 
 
 def _descriptors(builder: GraphBuilder, maps: str, grid: SiftGrid, bin_size: int) -> str:
-    """Orientation maps [B, c, cells, 8 cells] to uint8 [B, points, 128 c].
+    """Add the descriptors of orientation maps [B, c, cells, 8 cells]: uint8 [B, c, points, 128].
 
-    The 128 are row of bins, direction, column of bins.
+    The 128 values are ordered by row of bins, direction, column of bins.
     """
     weights = grid.weights(bin_size)
     _, points, cells = weights.shape
@@ -261,16 +263,16 @@ def _descriptors(builder: GraphBuilder, maps: str, grid: SiftGrid, bin_size: int
 
 
 def _as_bytes(builder: GraphBuilder, histograms: str, bin_size: int) -> str:
-    """Normalised, clipped and square-rooted histograms float32 [B, c, points, 128, points]."""
+    """Normalise, clip and square-root histograms float32 [B, c, points, 128, points]; as uint8."""
     length = builder.node("Sqrt", _total(builder, builder.node("Mul", histograms, histograms)))
     is_flat = builder.node("Less", length, _number(builder, _SILENCE * bin_size**2))
     length = builder.node("Where", is_flat, _number(builder, np.inf), length)
     unit = builder.node("Div", histograms, length)
-    # Weights by least squares may be below 0.
+    # Least-squares weights may be negative.
     clipped = builder.node("Clip", unit, _number(builder, 0), _number(builder, _LARGEST))
     total = builder.node("Max", _total(builder, clipped), _number(builder, _TINY))
     root = builder.node("Sqrt", builder.node("Div", clipped, total))
-    # Rounds and saturates.
+    # QuantizeLinear rounds and saturates.
     step = builder.constant("step", np.array(1 / STEPS_PER_UNIT, np.float32))
     return builder.node(
         "QuantizeLinear", root, step, builder.constant("zero", np.array(0, np.uint8))

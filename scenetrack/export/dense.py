@@ -1,4 +1,4 @@
-"""A patch network applied to whole images: descriptors of a grid of patches in one graph.
+"""Dense (fully convolutional) forms of a patch network: a grid of patches in one ONNX graph.
 
 A layer that is linear in the pixels of P x P patches at stride s is a convolution with a P x P
 kernel and stride s, and what follows it works on each patch alone (Long, Shelhamer and Darrell,
@@ -51,12 +51,12 @@ _TIMED_IMAGES, _TIMED_RUNS = 16, 3
 
 @dataclass(frozen=True)
 class Dense:
-    """What is wanted of a dense form.
+    """Settings of a dense export.
 
     Attributes:
         stride: pixels between neighbouring patches.
         form: one of ``FORMS``, or "auto" for the fastest here.
-        device: that the forms are timed on.
+        device: the device on which the forms are timed.
     """
 
     stride: int
@@ -66,14 +66,14 @@ class Dense:
 
 @dataclass(frozen=True)
 class FormChoice:
-    """The form that was chosen, and the milliseconds an image took in each that was tried."""
+    """The chosen form, and the milliseconds per image of each form that was timed."""
 
     form: str
     milliseconds: Mapping[str, float]
 
     def __str__(self) -> str:
-        tried = ", ".join(f"{form} {value:.2f} ms" for form, value in self.milliseconds.items())
-        return f"{self.form} (an image in {tried})" if tried else self.form
+        timed = ", ".join(f"{form} {value:.2f} ms" for form, value in self.milliseconds.items())
+        return f"{self.form} (per image: {timed})" if timed else self.form
 
 
 def build_dense(
@@ -85,7 +85,7 @@ def build_dense(
     *,
     image_size: int = 0,
 ) -> onnx.ModelProto:
-    """The dense form of a patch network as a checked graph.
+    """Return the dense form of a patch network as a checked graph.
 
     ``images`` uint8 [N, H, W, 3], any H and W of at least P, become float32 [N, grid_h, grid_w,
     ...] for each output, with grid_h = (H - P) // stride + 1.
@@ -96,15 +96,15 @@ def build_dense(
         stride: pixels between neighbouring patches.
         form: one of ``FORMS``.
         metadata: stored in the graph, with patch_size, stride and form.
-        image_size: side of the images that are to be expected, for the bound of memory; 0: P.
+        image_size: expected side of the images, for the estimate of memory; 0 for P.
 
     Raises:
-        ExportError: a layer has no dense form, or the network takes no square RGB patches.
+        ExportError: a layer has no dense form, or the network's input is no square RGB patch.
     """
     shape = tuple(model.inputs[0].shape[1:])
     if len(shape) != 3 or shape[0] != shape[1] or shape[2] != 3 or None in shape:
         raise ExportError(
-            "a dense form needs a network that takes square RGB patches of one size. Received: "
+            "a dense form requires a network that takes square RGB patches of one size. Received: "
             f"{model.name!r}, which takes {shape}"
         )
     builder = GraphBuilder(model.name)
@@ -124,8 +124,8 @@ def build_dense(
     )
     if graph is None:
         raise ExportError(
-            f"every layer of a dense form needs a twin in ONNX, but {model.name!r} has one "
-            f"without in the form {form!r}: choose "
+            f"every layer of a dense form must have an ONNX form, but {model.name!r} has a layer "
+            f"without one in the form {form!r}: choose "
             f"{'--form patches, ' * (form != 'patches')}an earlier layer, or no --dense"
         )
     return graph
@@ -141,12 +141,12 @@ def export_dense(
     seed: int,
     precision: str,
 ) -> tuple[onnx.ModelProto, FormChoice, VerifyReport]:
-    """The verified fp32 graph of the form that is the fastest in ``precision``.
+    """Return the fp32 graph of the form that is fastest in ``precision``, with its verification.
 
-    Every form that is tried is held against the network before it is timed.
+    Every form is compared with the network before it is timed.
 
     Raises:
-        ExportError: no form exists, or one differs from the network.
+        ExportError: no form exists, or a form differs from the network.
     """
     side = model.inputs[0].shape[1]
     lengths = free_lengths(model, dense)
@@ -183,21 +183,21 @@ def export_dense(
 
 
 def free_lengths(model: Any, dense: Dense | None) -> tuple[int, int]:
-    """Height and width of images to verify on: a few patches, with pixels left over."""
+    """Return the height and width of test images: a few patches, with pixels left over."""
     side, stride = model.inputs[0].shape[1], dense.stride if dense else 0
     return side + 3 * stride + stride // 2, side + 2 * stride
 
 
 def forms_of(patch_size: int, stride: int) -> list[str]:
-    """The forms that differ for a geometry: without common blocks the last is the one before."""
+    """Return the forms that differ: without shared blocks "space_to_depth" equals "conv"."""
     return [form for form in FORMS if form != "space_to_depth" or math.gcd(patch_size, stride) > 1]
 
 
 def choose_form(candidates: Mapping[str, bytes], images: np.ndarray, device: str) -> FormChoice:
-    """The fastest of several graphs on ``images``, measured here or remembered from before.
+    """Return the fastest of several graphs on ``images``, timed now or read from the cache.
 
-    The choice is kept in the cache by device, geometry and versions, so that the same machine
-    computes the same digits every time.
+    The choice is cached by device, geometry and versions, so that the same machine always
+    computes the same digits.
 
     Args:
         candidates: serialised graphs by form.
@@ -211,10 +211,10 @@ def choose_form(candidates: Mapping[str, bytes], images: np.ndarray, device: str
         remembered = json.loads(kept.read_text(encoding="utf-8"))
         choice = FormChoice(str(remembered["form"]), dict(remembered["milliseconds"]))
         if choice.form in candidates:
-            logger.info("dense form as measured before: %s", choice)
+            logger.info("dense form from an earlier measurement: %s", choice)
             return choice
     except (KeyError, OSError, TypeError, ValueError):
-        pass  # none yet, or half written: it is measured again
+        pass  # not cached, or damaged: it is measured now
     timed = np.asarray(images[:_TIMED_IMAGES])
     milliseconds = {form: _milliseconds(model, timed) for form, model in models.items()}
     choice = FormChoice(min(milliseconds, key=milliseconds.__getitem__), milliseconds)
@@ -228,9 +228,9 @@ def choose_form(candidates: Mapping[str, bytes], images: np.ndarray, device: str
 def on_grid(
     predict: Callable[[np.ndarray], Mapping[str, np.ndarray]], patch_size: int, stride: int
 ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """A function of patches uint8 [B, P, P, 3] as one of images uint8 [N, H, W, 3].
+    """Return ``predict`` for whole images uint8 [N, H, W, 3] instead of patches [B, P, P, 3].
 
-    Its arrays become [N, grid_h, grid_w, ...].
+    The returned function gives arrays [N, grid_h, grid_w, ...].
     """
 
     def predict_images(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -242,7 +242,7 @@ def on_grid(
 
 
 def _milliseconds(model: OnnxModel, images: np.ndarray) -> float:
-    """Of one image, the best of a few runs over all."""
+    """Return the milliseconds per image in the fastest of a few runs over all images."""
     model.predict(images)
     seconds = []
     for _ in range(_TIMED_RUNS):
@@ -255,14 +255,14 @@ def _milliseconds(model: OnnxModel, images: np.ndarray) -> float:
 def _workspace(
     shape: tuple[int, ...], stride: int, tensors: Mapping[str, Any], image_size: int
 ) -> int:
-    """Bytes of an image's patches in the graph: pixels as uint8 and float, and every layer."""
+    """Return the bytes of an image's patches: pixels as uint8 and float32, and every layer."""
     patches = ((max(image_size, shape[0]) - shape[0]) // stride + 1) ** 2
     layers = (math.prod(step.output.shape[1:]) for step in steps_to(tensors.values()))
     return int(patches * (5 * math.prod(shape) + 4 * sum(layers)))
 
 
 def _geometry_key(candidates: Mapping[str, bytes], shape: tuple[int, ...], provider: str) -> str:
-    """What the speed of the forms depends on, as a file name; the weights' values are not."""
+    """Return a file name from what the speed depends on: machine, versions, shapes, operators."""
     runtimes = [
         f"{name} {distributions.version(name)}"
         for name in ("onnxruntime", "onnxruntime-gpu")

@@ -1,8 +1,8 @@
-"""A network's graph built layer by layer, from the pixels on: without Keras' own exporter.
+"""ONNX graph of a Keras network, built layer by layer without Keras' own exporter.
 
-As long as values are a linear (or contrast-normalised) function of the pixels they stay symbolic;
-the first layer that mixes them becomes one product with the pixels themselves, whatever way the
-source takes its patches.
+As long as values are a linear (or contrast-normalised) function of the pixels they stay symbolic.
+The first layer that mixes pixels becomes one product with the pixels themselves, in the way of
+the pixel source (see ``pixels``).
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from scenetrack.export.keras_layers import (
+from scenetrack.export.layers import (
+    add_activation,
+    class_name,
     convert,
-    convert_activation,
     convert_dense,
     dense_weights,
     is_identity,
@@ -36,10 +37,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pixels:
-    """The pixels p of each patch as ``scale * p + shift``, not computed yet.
+    """A symbolic function of the pixels p of each patch, ``scale * p + shift``.
 
     With ``contrast`` they are (p - mean) / (standard deviation + contrast) instead. ``scale`` and
-    ``shift`` are float64 [C], by channel; ``flat`` tells [B, h * w * C] from [B, h, w, C].
+    ``shift`` are float64 [C], by channel; ``flat`` is whether the shape is
+    [B, h * w * C] instead of [B, h, w, C].
     """
 
     scale: np.ndarray
@@ -55,7 +57,10 @@ class Pixels:
 def build_graph(
     source: PixelSource, model: Any, tensors: Mapping[str, Any], metadata: Mapping[str, str]
 ) -> onnx.ModelProto | None:
-    """The checked graph of ``tensors``, symbolic ones by output name; None without a twin."""
+    """Return the checked graph of symbolic ``tensors`` by output name.
+
+    None where a layer has no ONNX form.
+    """
     rows = convert_network(source, model, tensors.values())
     if rows is None:
         return None
@@ -66,15 +71,15 @@ def build_graph(
 
 
 def convert_network(source: PixelSource, model: Any, tensors: Iterable[Any]) -> list[str] | None:
-    """The rows of each symbolic tensor of ``model``, in the source's graph.
+    """Add the layers up to each of ``tensors`` to the source's graph.
 
     Args:
-        source: where the network's pixels come from.
+        source: gives the pixels that the network takes.
         model: a Keras model with one input.
         tensors: symbolic outputs of its layers.
 
     Returns:
-        Names of float32 tensors [B, ...]; None where a layer has no twin.
+        Names of float32 tensors [B, ...]; None where a layer has no ONNX form.
     """
     kept = list(tensors)
     channels = source.shape[-1]
@@ -88,7 +93,7 @@ def convert_network(source: PixelSource, model: Any, tensors: Iterable[Any]) -> 
 
 @dataclass
 class _Conversion:
-    """Adds twins of steps to a graph; ``values`` maps each symbolic tensor's id to its value."""
+    """Adds layers to a graph; ``values`` maps the id of each symbolic tensor to its value."""
 
     source: PixelSource
     values: dict[int, str | Pixels]
@@ -107,7 +112,7 @@ class _Conversion:
             if id(step.output) not in folded:
                 converted = self._convert(step, inputs, norm.layer if norm else None)
                 if converted is None:
-                    logger.info("layer %s has no twin here", step.layer.name)
+                    logger.info("layer %s has no ONNX form in this package", step.layer.name)
                     return False
                 result = converted
             self.values[id(step.output)] = result
@@ -125,13 +130,16 @@ class _Conversion:
             return None
         if norm is not None:
             with self.builder.scope(step.layer.name):
-                return convert_dense(self.builder, step.layer, given[0], norm)
+                return convert_dense(self.builder, step, given, norm)
         if is_network(step.layer):
             return self._convert_inner(step.layer, given)
         return convert(self.builder, step, given)
 
     def _convert_inner(self, network: Any, inputs: Sequence[str]) -> str | None:
-        """A network used as a layer; None where it has several outputs or a strange layer."""
+        """Add a network used as a layer.
+
+        None where it has several outputs, or a layer without an ONNX form.
+        """
         if len(network.outputs) != 1 or len(network.inputs) != len(inputs):
             return None
         pairs = zip(network.inputs, inputs, strict=True)
@@ -142,42 +150,39 @@ class _Conversion:
         return inner.materialised(inner.values[id(network.outputs[0])])
 
     def _from_pixels(self, step: Step, pixels: Pixels, norm: Any) -> str | Pixels | None:
-        """What a layer makes of symbolic pixels; None where they have to be real for it."""
+        """Return the layer's output for symbolic pixels; None where it needs computed pixels."""
         layer = step.layer
-        name = type(layer).__name__
-        own = type(layer).__module__
         if is_identity(layer):
             return pixels
-        if name == "ContrastNormalization" and own == "scenetrack.networks.layers":
-            return dataclasses.replace(pixels, contrast=layer.offset) if _is_raw(pixels) else None
-        if name == "Whitening" and own == "scenetrack.networks.layers" and pixels.flat:
-            projection = np.asarray(layer.projection, np.float64)
-            return self._product(
-                pixels, projection, -np.asarray(layer.center, np.float64) @ projection
-            )
-        if not own.startswith("keras."):
-            return None
-        if name == "Rescaling":
-            return _rescaled(pixels, layer)
-        if name == "Flatten" and layer.data_format == "channels_last":
-            return dataclasses.replace(pixels, flat=True)
-        if name == "GlobalAveragePooling2D" and layer.data_format == "channels_last":
-            return self._mean_colour(pixels, layer)
-        if name == "Dense" and pixels.flat:
-            return self._dense(pixels, layer, norm)
+        match class_name(layer):
+            case "ContrastNormalization" if _is_raw(pixels):
+                return dataclasses.replace(pixels, contrast=layer.offset)
+            case "Whitening" if pixels.flat:
+                projection = np.asarray(layer.projection, np.float64)
+                return self._product(
+                    pixels, projection, -np.asarray(layer.center, np.float64) @ projection
+                )
+            case "Rescaling":
+                return _rescaled(pixels, layer)
+            case "Flatten" if layer.data_format == "channels_last":
+                return dataclasses.replace(pixels, flat=True)
+            case "GlobalAveragePooling2D" if layer.data_format == "channels_last":
+                return self._mean_colour(pixels, layer)
+            case "Dense" if pixels.flat:
+                return self._dense(pixels, layer, norm)
         return None
 
     def _dense(self, pixels: Pixels, layer: Any, norm: Any) -> str | None:
         weights = dense_weights(layer, norm)
         if weights is None:
             return None
-        return convert_activation(self.builder, layer.activation, self._product(pixels, *weights))
+        return add_activation(self.builder, layer.activation, self._product(pixels, *weights))
 
     def _product(self, pixels: Pixels, kernel: np.ndarray, bias: np.ndarray) -> str:
-        """Rows [B, D]: the pixels' values times ``kernel`` [h w C, D], plus ``bias`` [D]."""
+        """Add rows [B, D]: the pixels' values times ``kernel`` [h w C, D], plus ``bias`` [D]."""
         builder, shape = self.builder, self.source.shape
         if pixels.contrast:
-            # Taking the mean off the patch is taking it off the kernel's columns.
+            # Subtracting the mean of the patch equals subtracting the mean of each kernel column.
             centred = kernel - kernel.mean(axis=0)
             rows = self.source.project(centred.reshape(*shape, -1))
             rows = builder.node("Div", rows, self._spread(pixels.contrast))
@@ -202,7 +207,7 @@ class _Conversion:
         return builder.node("Cast", means, to=TensorProto.FLOAT)
 
     def _spread(self, offset: float) -> str:
-        """Standard deviation of each patch's values plus ``offset``: float32 [B, 1]."""
+        """Add the standard deviation of each patch's values plus ``offset``: float32 [B, 1]."""
         builder, shape = self.builder, self.source.shape
         axis, lengths = self.source.constant("axis", 1), self.source.constant("parts", shape[-1], 1)
         parts = builder.node(
@@ -216,14 +221,14 @@ class _Conversion:
         mean = builder.node("Div", builder.node("ReduceSum", parts[0], axis), size)
         power = builder.node("Div", parts[1], size)
         variance = builder.node("Sub", power, builder.node("Mul", mean, mean))
-        # Rounding may leave less than nothing of a flat patch's variance.
+        # Rounding may make the variance of a flat patch negative.
         nothing = builder.constant("nothing", np.array(0.0))
         spread = builder.node("Sqrt", builder.node("Max", variance, nothing))
         spread = builder.node("Add", spread, builder.constant("offset", np.array(float(offset))))
         return builder.node("Cast", spread, to=TensorProto.FLOAT)
 
     def materialised(self, value: str | Pixels) -> str | None:
-        """The value as a float32 tensor; None where the source never makes patches."""
+        """Return the value as a float32 tensor; None where the source never makes patches."""
         if isinstance(value, str):
             return value
         patches = self.source.patches()
@@ -260,7 +265,7 @@ def _rescaled(pixels: Pixels, layer: Any) -> Pixels | None:
 
 
 def _foldable_norms(steps: Sequence[Step], kept: Iterable[Any]) -> dict[int, Step]:
-    """Batch normalisations by the id of the Dense output that they alone take."""
+    """Return batch normalisations by the id of the Dense output that only they take."""
     counts = uses(steps, kept)
     alone = {
         id(step.output)

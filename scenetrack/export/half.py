@@ -1,4 +1,4 @@
-"""Layers in float16, for GPUs that multiply it several times as fast as float32."""
+"""Conversion of a graph's layers to float16, which GPUs multiply several times as fast."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from onnx import TensorProto
 
 from scenetrack.export.rewrite import MOVES, Convolution, Linear, Rewrite, attributes, uses
 
-# What may follow a layer in float16 without passing through float32 again.
+# Operators that may follow a layer in float16 without a cast to float32.
 _ACTIVATIONS = ("Clip", "Elu", "Gelu", "LeakyRelu", "Relu", "Sigmoid", "Tanh")
 _FOLLOWERS = frozenset((*_ACTIVATIONS, "Add", "MaxPool", "Mul", "Sub", "Sum"))
 _LARGEST = float(np.finfo(np.float16).max)
@@ -18,10 +18,10 @@ _SHARING = 16
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """``model`` with its MatMul and Conv of constant weights, and what follows them, in float16.
+    """Return ``model`` with MatMul and Conv of constant weights, and what follows, in float16.
 
-    What comes before the first of them (means, deviations) and everything else stays in the
-    precision that it has; integers of up to 8 bits, as pixels are, are exact in float16. A layer
+    Everything before the first of them (means, deviations), and everything else, keeps its
+    precision; integers of up to 8 bits, as pixels are, are exact in float16. A layer
     on pixels whose sums might pass 65504 has its weights divided by a power of two, and its
     result multiplied in float32.
 
@@ -37,11 +37,11 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def halve_columns(weights: np.ndarray) -> NDArray[np.float16]:
-    """float16 [K, M] of float32 weights, the sum of each column kept almost exactly.
+    """Round float32 weights [K, M] to float16, the sum of each column kept almost exactly.
 
     A column that sums to zero cancels the mean of the pixels, which is many times what remains;
-    the sum of K rounding errors would let some of it through. It goes to the smallest weights of
-    the column, where float16 is finest: first shared, then what is still left to one.
+    the sum of K rounding errors would let a part of it through. This sum is given to the smallest
+    weights of the column, where float16 is finest: first in shares, then the rest to one weight.
     """
     halves = weights.astype(np.float16)
     for count in (min(_SHARING, len(weights)), 1):
@@ -53,13 +53,13 @@ def halve_columns(weights: np.ndarray) -> NDArray[np.float16]:
 
 
 class _Halving:
-    """The walk over a graph; a tensor may exist in float32, in float16 or in both."""
+    """Converts a graph node by node; a tensor may exist in float32, in float16 or in both."""
 
     def __init__(self, rewrite: Rewrite) -> None:
         self.rewrite = rewrite
         self._halves: dict[str, str] = {}  # float16 name by the model's name
-        self._computed: set[str] = set()  # in float16, rather than cast to it
-        self._only_half: set[str] = set()  # those of them that float32 is missing of
+        self._computed: set[str] = set()  # computed in float16, not cast to it
+        self._only_half: set[str] = set()  # computed ones without a float32 version
 
     def add(self, node: onnx.NodeProto) -> None:
         linear, convolution = self.rewrite.linear(node), self.rewrite.convolution(node)
@@ -73,7 +73,7 @@ class _Halving:
             self.rewrite.keep(node)
 
     def to_float(self, name: str) -> None:
-        """See to it that a tensor of the model exists as it was declared."""
+        """Add the float32 version of a tensor of the model if only float16 exists."""
         if name in self._only_half:
             self._only_half.remove(name)
             self.rewrite.node("Cast", self._halves[name], to=TensorProto.FLOAT, result=name)
@@ -116,7 +116,7 @@ class _Halving:
         self.rewrite.node("Mul", values, factor, result=result)
 
     def _follow(self, node: onnx.NodeProto) -> bool:
-        """Repeat a simple node on float16; False where it must or may as well be float32."""
+        """Repeat a simple node on float16; False where float32 is required or costs no more."""
         if node.op_type not in _FOLLOWERS | MOVES or len(node.output) != 1:
             return False
         count = 1 if node.op_type in MOVES else len(node.input)
@@ -136,7 +136,7 @@ class _Halving:
         self._only_half.add(name)
 
     def _operand(self, name: str) -> str | None:
-        """The float16 of a constant or of what follows a layer; None for anything else."""
+        """Return the float16 version of a constant or a computed tensor; None for any other."""
         if not name or name in self._computed:
             return self._halves.get(name, "")
         value = self.rewrite.constant(name)
@@ -145,7 +145,7 @@ class _Halving:
         return self.rewrite.add_constant(name, value.astype(np.float16))
 
     def _overflow(self, tensor: str, weights: np.ndarray) -> int:
-        """The power of two by which weights [K, M] must shrink for pixels to stay in range."""
+        """Return the power of two that keeps products of pixels and weights [K, M] in range."""
         if self.rewrite.pixels(tensor) is None:
             return 0
         bound = _LARGEST_PIXEL * float(np.abs(weights).sum(axis=0, dtype=np.float64).max(initial=0))

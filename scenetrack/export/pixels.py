@@ -1,12 +1,12 @@
-"""Patches as an ONNX graph sees them: ways to take linear functions of all patches of an image.
+"""Pixel sources of an ONNX graph: linear functions of all patches of an image, in several forms.
 
 A layer that is linear in the pixels of a patch (Dense, whitening, mean colour) can be computed on
-every patch of an image without a float copy of the patches. The ways, of which one may be faster
-than the others on a device and for a geometry, give the same rows in the same order: image by
-image, each grid row by row.
+every patch of an image without a float copy of the patches. All forms give the same rows in the
+same order, image by image and each grid row by row; which form is the fastest depends on the
+device and the geometry.
 
-Blocks of b x b pixels, b the greatest common divisor of patch size and stride, are what patches
-share: a patch is P/b x P/b blocks, and the next one begins s/b blocks further.
+Patches share blocks of b x b pixels, b the greatest common divisor of patch size and stride: a
+patch is P/b x P/b blocks, and the next patch begins s/b blocks further.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ CHANNELS = 3
 
 @dataclass
 class PixelSource(ABC):
-    """The pixels that a network takes, inside a graph.
+    """Gives the pixels that a network takes, inside a graph.
 
     Args:
-        builder: of the graph.
+        builder: builder of the graph.
         images: name of a uint8 tensor [N, H, W, 3].
         shape: height, width and channels of what the network takes.
     """
@@ -40,28 +40,30 @@ class PixelSource(ABC):
 
     @abstractmethod
     def project(self, kernel: np.ndarray) -> str:
-        """The product of each patch with ``kernel`` [h, w, 3, D]: float32 rows [B, D]."""
+        """Add the product of each patch with ``kernel`` [h, w, 3, D]: float32 rows [B, D]."""
 
     @abstractmethod
     def patches(self) -> str | None:
-        """The patches themselves, uint8 [B, h, w, 3]; None where this way never makes them."""
+        """Add the patches, uint8 [B, h, w, 3]; return None where this form never makes them."""
 
     @abstractmethod
     def sums(self) -> str:
-        """Sums over each patch, float64 [B, 4]: of each channel, and of all squares."""
+        """Add the sums over each patch, float64 [B, 4]: of each channel, and of all squares."""
 
     @abstractmethod
     def restore(self, rows: str, shape: tuple[int, ...]) -> tuple[str, list[int | str]]:
-        """Rows [B, *shape] in the shape of the output, and that shape."""
+        """Add rows [B, *shape] in the shape of the output; return them and that shape."""
 
     def constant(self, name: str, *values: int) -> str:
+        """Add int64 ``values`` as a constant."""
         return self.builder.constant(name, np.array(values, np.int64))
 
     def to_float(self, tensor: str) -> str:
+        """Add a cast to float32."""
         return self.builder.node("Cast", tensor, to=TensorProto.FLOAT)
 
     def with_squares(self, images: str) -> str:
-        """float64 [..., 4] of uint8 [..., 3]: the channels and the sum of their squares.
+        """Add float64 [..., 4] of uint8 [..., 3]: the channels and the sum of their squares.
 
         In float64 every sum over an image is exact: variances of nearly flat patches are small
         differences of large sums.
@@ -76,7 +78,7 @@ class PixelSource(ABC):
 
 @dataclass
 class WholeImages(PixelSource):
-    """The network takes the images as they are: B = N."""
+    """Source of a network that takes whole images: B = N."""
 
     def project(self, kernel: np.ndarray) -> str:
         flat = self.builder.node("Flatten", self.images, axis=1)
@@ -95,7 +97,7 @@ class WholeImages(PixelSource):
 
 @dataclass
 class GridSource(PixelSource, ABC):
-    """All patches of a grid: B = N * grid_h * grid_w, for images of any height and width.
+    """Source of all patches of a grid: B = N * grid_h * grid_w, for images of any size.
 
     Args:
         shape: (P, P, 3).
@@ -107,7 +109,7 @@ class GridSource(PixelSource, ABC):
 
     @property
     def side(self) -> int:
-        """P in pixels."""
+        """Side P of a patch in pixels."""
         return self.shape[0]
 
     @property
@@ -117,7 +119,7 @@ class GridSource(PixelSource, ABC):
 
     @cached_property
     def grid(self) -> tuple[str, str]:
-        """Patches down and across, int64 [1] each: (length - P) // s + 1."""
+        """Number of patches down and across, int64 [1] each: (length - P) // s + 1."""
         builder = self.builder
         counts = []
         for axis in (1, 2):
@@ -142,7 +144,7 @@ class GridSource(PixelSource, ABC):
         return builder.node("Reshape", rows, target), ["batch", "grid_h", "grid_w", *shape]
 
     def blocks(self) -> tuple[str, str, str]:
-        """The image as blocks, uint8 [N, H/b, b, W/b, b * 3], what is over cut off; H/b, W/b."""
+        """Add the image as blocks, uint8 [N, H/b, b, W/b, b * 3], cropped; also H/b and W/b."""
         builder, block = self.builder, self.block
         size = self.constant("block", block)
         counts = [
@@ -160,7 +162,7 @@ class GridSource(PixelSource, ABC):
         return builder.node("Reshape", cropped, shape), counts[0], counts[1]
 
     def _sums_along(self, values: str, axis: int) -> str:
-        """Sums over the grid's windows along one axis, as differences of running sums."""
+        """Add the sums over the grid's windows along one axis, as differences of running sums."""
         builder = self.builder
         running = builder.node("CumSum", values, self.constant("axis", axis))
         before = [0, 0, 0, 0]
@@ -182,7 +184,7 @@ class GridSource(PixelSource, ABC):
 
 @dataclass
 class BatchedPatches(GridSource):
-    """Every patch is copied, as uint8, and multiplied as a row of one matrix."""
+    """Copies every patch as uint8 and multiplies it as a row of one matrix (im2col)."""
 
     def project(self, kernel: np.ndarray) -> str:
         count, block = self.side // self.block, self.block
@@ -200,7 +202,7 @@ class BatchedPatches(GridSource):
 
     @cached_property
     def _rows(self) -> str:
-        """uint8 [B, 3 P^2], ordered (block column, block row, y, x, channel).
+        """Patches uint8 [B, 3 P^2], ordered (block column, block row, y, x, channel).
 
         Rows of blocks are gathered first, so that a patch is made of P/b long runs of bytes.
         """
@@ -223,7 +225,7 @@ class BatchedPatches(GridSource):
         return builder.node("Reshape", patches, self.constant("flat", -1, size))
 
     def _block_indices(self, axis: int) -> str:
-        """Which blocks along an axis each patch consists of: int64 [grid, P/b]."""
+        """Add the indices of the blocks of each patch along an axis: int64 [grid, P/b]."""
         builder = self.builder
         zero, one = (builder.constant("bound", np.array(v, np.int64)) for v in (0, 1))
         count = builder.node("Squeeze", self.grid[axis])
@@ -239,7 +241,7 @@ class BatchedPatches(GridSource):
 
 @dataclass
 class StridedConv(GridSource):
-    """A convolution with the patch as its kernel: no patch is ever copied."""
+    """Convolves with a kernel of the patch's size: no patch is ever copied."""
 
     def project(self, kernel: np.ndarray) -> str:
         planes = self.builder.node("Transpose", self.images, perm=[0, 3, 1, 2])
@@ -250,7 +252,7 @@ class StridedConv(GridSource):
         return None
 
     def convolve(self, planes: str, weights: np.ndarray, stride: int) -> str:
-        """Rows [B, D] of uint8 [N, C, h, w] with weights [D, C, k, k]."""
+        """Add the rows [B, D] of a convolution of uint8 [N, C, h, w] with weights [D, C, k, k]."""
         builder = self.builder
         name = builder.constant("kernel", np.asarray(weights, np.float32))
         maps = builder.node("Conv", self.to_float(planes), name, strides=[stride, stride])
@@ -260,7 +262,7 @@ class StridedConv(GridSource):
 
 @dataclass
 class SpaceToDepth(StridedConv):
-    """Blocks become channels: a small dense kernel instead of a large one with a large stride."""
+    """Makes channels of blocks: a small dense kernel instead of a large one with a large stride."""
 
     def project(self, kernel: np.ndarray) -> str:
         builder, block, count = self.builder, self.block, self.side // self.block

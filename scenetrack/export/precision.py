@@ -1,4 +1,4 @@
-"""The arithmetic of a graph's layers: float32, float16 or 8-bit integers."""
+"""Precision of a graph's layers: float32, float16 or 8-bit integers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _REWRITES: Mapping[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
 
 
 def with_precision(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
-    """``model`` with its layers computed in ``precision``; inputs and outputs stay as they are.
+    """Return ``model`` with its layers in ``precision``; inputs and outputs do not change.
 
     Args:
         model: a graph of this package's opset, with float32 weights; it is not changed.
-        precision: "fp32", which gives back the model itself; "fp16", see ``half.to_half``;
+        precision: "fp32", which returns the model itself; "fp16", see ``half.to_half``;
             "int8", see ``quantise.quantise``.
 
     Raises:

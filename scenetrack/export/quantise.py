@@ -1,8 +1,8 @@
-"""Layers in 8-bit integers: one scale for each column of weights and each row of activations.
+"""Quantisation to 8-bit integers: one scale per column of weights and per row of activations.
 
 Pixels are 8-bit integers already and are taken as they are. Activations are quantised row by row
-(a patch, an image, a position), so that what an image gives does not depend on the images that
-share its batch, as it would with DynamicQuantizeLinear.
+(a patch, an image, a position), so that the result of an image does not depend on the other images
+of its batch, as it would with DynamicQuantizeLinear.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scenetrack.export.rewrite import MOVES, Convolution, Linear, Rewrite
 # same integers come out on every processor.
 _PAIR_LIMIT = 127  # before rounding, which adds less than 1 to each of two
 _LARGEST = 127
-_ZERO = 128  # of uint8 that stand for signed values
+_ZERO = 128  # zero point of uint8 that represent signed values
 _ACCUMULATOR = 2**31 - 1
 # Quantising activations costs a few passes over them. Measured on 2 cores, 784 rows of 512 values:
 # with 8 and 64 columns float32 was 4 and 1.7 times as fast, with 256 half as fast.
@@ -31,11 +31,11 @@ _TINY = 1e-30  # keeps rows of zeros from dividing by zero
 
 
 def quantise(model: onnx.ModelProto) -> onnx.ModelProto:
-    """``model`` with its MatMul and Conv of constant weights in 8-bit integers.
+    """Return ``model`` with its MatMul and Conv of constant weights in 8-bit integers.
 
     Sums are exact in int32; only weights and activations are rounded, to 8 bits or a little less.
     Narrow layers on activations, such as the last one before the classes, convolutions of
-    activations, and layers on activations that are no rows [B, K] stay in float32.
+    activations, and layers on activations of another rank than [B, K] stay in float32.
 
     Raises:
         ExportError: the checker refuses the result.
@@ -56,15 +56,15 @@ def quantise(model: onnx.ModelProto) -> onnx.ModelProto:
 def quantise_columns(
     weights: np.ndarray, *, pairs: bool = True
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Integers and one scale a column: ``weights`` is about ``integers * scales``.
+    """Return integers and one scale per column: ``weights`` is about ``integers * scales``.
 
     The sum of each column is kept to half a step. Pixels have a large mean, which a column of
-    contrast-normalised networks cancels by its sum of zero; plain rounding would leave some
-    hundredfold more of it.
+    contrast-normalised networks cancels by its sum of zero; plain rounding would leave about a
+    hundred times as much of it.
 
     Args:
         weights: float [K, M].
-        pairs: keep the rows 2i and 2i + 1 together within 16 bits, see ``_PAIR_LIMIT``.
+        pairs: keep the sums of rows 2i and 2i + 1 within 16 bits, see ``_PAIR_LIMIT``.
 
     Returns:
         int8 [K, M] within +-127, float32 [M].
@@ -80,7 +80,7 @@ def quantise_columns(
 
 
 def _scales(columns: np.ndarray, pairs: bool) -> NDArray[np.float32]:
-    """The finest scale of each row of [M, K] that keeps integers and sums within their range."""
+    """Return the finest scale of each row of [M, K] that keeps integers and sums in range."""
     padded = np.pad(columns, ((0, 0), (0, columns.shape[1] % 2)))
     up, down = np.maximum(padded, 0), np.maximum(-padded, 0)
     if pairs:
@@ -96,7 +96,7 @@ def _scales(columns: np.ndarray, pairs: bool) -> NDArray[np.float32]:
 
 
 def _round_keeping_sums(values: np.ndarray) -> NDArray[np.int8]:
-    """[M, K] to the nearest integers, a few of each row to the other side to keep its sum."""
+    """Round [M, K] to the nearest integers, a few of each row the other way to keep its sum."""
     rounded = np.rint(values)
     left = values - rounded
     missing = np.rint(values.sum(axis=1, dtype=np.float64)) - rounded.sum(axis=1, dtype=np.float64)
@@ -120,7 +120,7 @@ def _round_keeping_sums(values: np.ndarray) -> NDArray[np.int8]:
 
 
 def _linear(rewrite: Rewrite, layer: Linear) -> bool:
-    """Add the integer twin of a product; False where float32 is better."""
+    """Add a product in integers; return False, adding nothing, where float32 is better."""
     pixels = rewrite.pixels(layer.tensor)
     if pixels is None and layer.weights.shape[1] < _FEWEST_COLUMNS:
         return False
@@ -135,7 +135,7 @@ def _linear(rewrite: Rewrite, layer: Linear) -> bool:
 
 
 def _pixel_product(rewrite: Rewrite, left: str, weights: np.ndarray, result: str) -> None:
-    """``result = left @ weights`` of uint8 ``left``."""
+    """Add ``result = left @ weights`` for uint8 ``left``."""
     integers, scales = quantise_columns(weights)
     sums = rewrite.node(
         "MatMulInteger",
@@ -148,7 +148,7 @@ def _pixel_product(rewrite: Rewrite, left: str, weights: np.ndarray, result: str
 
 
 def _row_product(rewrite: Rewrite, layer: Linear) -> None:
-    """A product of float32 rows [B, K], each quantised by its own scale."""
+    """Add a product of float32 rows [B, K], each quantised by its own scale."""
     integers, scales = quantise_columns(layer.weights)
     kernel = rewrite.add_constant(f"{layer.result}/int8", integers)
     rows, spread, zero = _quantise_rows(rewrite, layer.tensor)
@@ -162,7 +162,7 @@ def _row_product(rewrite: Rewrite, layer: Linear) -> None:
 
 
 def _quantise_rows(rewrite: Rewrite, tensor: str) -> tuple[str, str, str]:
-    """uint8 [B, K] of float32 rows; their scales float32 [B]; the zero point, "" for none."""
+    """Quantise float32 rows: uint8 [B, K], scales float32 [B], zero point ("" for none)."""
     signed = not _is_non_negative(rewrite, tensor)
     size = rewrite.node("Abs", tensor) if signed else tensor
     axis = rewrite.add_constant("axis", np.array([1], np.int64))
@@ -170,7 +170,7 @@ def _quantise_rows(rewrite: Rewrite, tensor: str) -> tuple[str, str, str]:
     step = rewrite.add_constant("step", np.float32(1 / (_LARGEST if signed else 255)))
     tiny = rewrite.add_constant("tiny", np.float32(_TINY))
     scale = rewrite.node("Max", rewrite.node("Mul", peak, step), tiny)
-    # Rows with scales of their own need zero points of their own, although all are the same.
+    # QuantizeLinear by row requires one zero point per row, although all are equal.
     fill = helper.make_tensor("value", TensorProto.UINT8, [1], [_ZERO if signed else 0])
     zeros = rewrite.node("ConstantOfShape", rewrite.node("Shape", scale), value=fill)
     rows = rewrite.node("QuantizeLinear", tensor, scale, zeros, axis=0)
@@ -185,7 +185,7 @@ def _is_non_negative(rewrite: Rewrite, tensor: str) -> bool:
 
 
 def _convolution(rewrite: Rewrite, layer: Convolution) -> bool:
-    """Add the integer twin of a convolution of pixels; False for one of activations."""
+    """Add a convolution of pixels in integers; return False for a convolution of activations."""
     pixels = rewrite.pixels(layer.tensor)
     if pixels is None:
         return False
@@ -208,7 +208,7 @@ def _convolution(rewrite: Rewrite, layer: Convolution) -> bool:
 
 def _integer_convolution(rewrite: Rewrite, layer: Convolution, planes: str, result: str) -> None:
     weights = layer.weights
-    # ONNX Runtime has no fast int8 kernels for it; with uint8 it never saturates.
+    # ONNX Runtime has no fast int8 kernels for ConvInteger; with uint8 it never saturates.
     integers, scales = quantise_columns(weights.reshape(len(weights), -1).T, pairs=False)
     shifted = (integers.T.astype(np.int16) + _ZERO).astype(np.uint8).reshape(weights.shape)
     kernel = rewrite.add_constant(f"{result}/uint8", shifted)

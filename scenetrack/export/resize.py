@@ -1,4 +1,4 @@
-"""Pillow's bilinear resize as a graph, bit for bit: what the networks were trained on.
+"""Pillow's bilinear resize as an ONNX graph, equal to the bit: networks are trained on it.
 
 ONNX's own antialiased Resize differs from it by up to 15 grey levels at the borders. Source:
 Pillow, ``src/libImaging/Resample.c``.
@@ -18,9 +18,9 @@ _BYTE, _BYTES = 256, 3
 
 
 def resize_in_graph(builder: GraphBuilder, images: str, size: int) -> str:
-    """``images`` uint8 [N, H, W, 3], any H and W, as uint8 [N, size, size, 3].
+    """Add the resize of uint8 [N, H, W, 3], any H and W, to uint8 [N, size, size, 3].
 
-    Images of that size pass through at no cost.
+    Images that have this size already pass through at no cost.
     """
     with builder.scope("resize"):
         wanted = builder.constant("size", np.array([size, size], np.int64))
@@ -40,7 +40,7 @@ def resize_in_graph(builder: GraphBuilder, images: str, size: int) -> str:
 
 
 def _resized(builder: GraphBuilder, images: str, lengths: str, size: int) -> str:
-    """Rows first, then columns, each rounded to bytes, as Pillow does."""
+    """Resize the width, then the height, each rounded to bytes, as Pillow does."""
     height, width = builder.node("Split", lengths, outputs=2, num_outputs=2)
     planes = builder.node("Transpose", images, perm=[0, 1, 3, 2])  # N x H x 3 x W
     narrow = _rounded(
@@ -64,9 +64,10 @@ def _resized(builder: GraphBuilder, images: str, lengths: str, size: int) -> str
 
 
 def _weights(builder: GraphBuilder, length: str, size: int) -> list[str]:
-    """The triangle filter from ``length`` int64 [1] to ``size`` samples: its bytes, low first.
+    """Add the weights of the triangle filter from ``length`` (int64 [1]) to ``size`` samples.
 
-    Each uint8 [length, size]. The operations and their order are Pillow's.
+    Returns their three bytes, low first, each uint8 [length, size]. The operations and their order
+    are Pillow's.
     """
     zero, half, one = (_double(builder, "number", value) for value in (0.0, 0.5, 1.0))
     scale = builder.node(
@@ -96,7 +97,7 @@ def _weights(builder: GraphBuilder, length: str, size: int) -> list[str]:
 
 
 def _pixels(builder: GraphBuilder, length: str) -> str:
-    """0 to ``length`` - 1 as int64 [length, 1]."""
+    """Add the numbers 0 to ``length`` - 1 as int64 [length, 1]."""
     scalar = builder.node("Squeeze", length)
     bounds = [builder.constant("bound", np.array(value, np.int64)) for value in (0, 1)]
     column = builder.constant("column", np.array([-1, 1], np.int64))
@@ -104,7 +105,7 @@ def _pixels(builder: GraphBuilder, length: str) -> str:
 
 
 def _bytes(builder: GraphBuilder, whole: str) -> list[str]:
-    """The three bytes of int64 values below 2**24, low first."""
+    """Split int64 values below 2**24 into their three bytes, low first."""
     base = builder.constant("base", np.array(_BYTE, np.int64))
     parts = []
     for _ in range(_BYTES):
@@ -114,7 +115,7 @@ def _bytes(builder: GraphBuilder, whole: str) -> list[str]:
 
 
 def _rounded(builder: GraphBuilder, parts: list[str]) -> str:
-    """Products with the weights' bytes, int32, put together and rounded to bytes."""
+    """Sum int32 products with the bytes of the weights, rounded to uint8."""
     # 255 * 2**22 and the rounding stay below 2**31.
     total = builder.constant("round", np.array(2 ** (_PRECISION_BITS - 1), np.int32))
     for index, part in enumerate(parts):

@@ -1,4 +1,4 @@
-"""Rewrites an ONNX graph node by node, keeping its inputs, outputs and metadata."""
+"""Node-by-node rewriting of an ONNX graph that keeps its inputs, outputs and metadata."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from scenetrack.graphs.builder import check_model
 
-# Operators that only move values about; what moves is their first input.
+# Operators that only rearrange the values of their first input.
 MOVES = frozenset(
     [
         "DepthToSpace",
@@ -29,13 +29,13 @@ MOVES = frozenset(
 )
 
 
-# No shape has more axes than this, so that longer constants cannot be needed for one.
+# No shape has more axes than this; longer constants are therefore not needed to infer shapes.
 _LARGEST_SHAPE = 64
 
 
 @dataclass(frozen=True)
 class Linear:
-    """A product with constant weights: ``result = tensor @ weights``, weights float32 [K, M]."""
+    """Product with constant weights: ``result = tensor @ weights``, weights float32 [K, M]."""
 
     tensor: str
     weights: np.ndarray
@@ -44,7 +44,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Convolution:
-    """A Conv with constant weights float32 [M, C, ...] and a bias float32 [M], if any."""
+    """Conv with constant weights float32 [M, C, ...] and an optional bias float32 [M]."""
 
     tensor: str
     weights: np.ndarray
@@ -54,7 +54,7 @@ class Convolution:
 
     @property
     def is_pointwise(self) -> bool:
-        """Whether it is one product per position: a 1 x 1 kernel, stride 1 and no padding."""
+        """Whether the kernel is 1 x 1, with stride 1 and no padding: one product per position."""
         ones = (self.attributes.get(name, 1) for name in ("strides", "group"))
         return (
             self.weights.shape[2:] == (1, 1)
@@ -65,16 +65,16 @@ class Convolution:
 
 @dataclass(frozen=True)
 class Pixels:
-    """A float32 tensor that is a uint8 one, ``source``, moved about by ``moves``."""
+    """A float32 tensor that is the uint8 tensor ``source`` rearranged by the nodes ``moves``."""
 
     source: str
     moves: tuple[onnx.NodeProto, ...]
 
 
 class Rewrite:
-    """A copy of ``model`` in the making: ``keep`` or replace its nodes, one after the other.
+    """Builds a changed copy of ``model``: ``keep`` or replace its nodes, one after the other.
 
-    A node that replaces another must give the same tensor name, unless nothing takes it any more.
+    A node that replaces another must have the same output name, unless nothing uses it any more.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -90,31 +90,31 @@ class Rewrite:
         self._types = {info.name: info.type.tensor_type for info in every}
 
     def sources(self) -> Iterator[onnx.NodeProto]:
-        """The nodes of the model, each after those whose outputs it takes."""
+        """Yield the nodes of the model, each after those whose outputs it takes."""
         yield from self._model.graph.node
 
     def roots(self) -> set[str]:
-        """The graph's outputs, and what nothing takes: it may be there to become an output."""
+        """Return the graph's outputs and all unused tensors, which may become outputs later."""
         taken = {name for node in self._model.graph.node for name in uses(node)}
         outputs = {output.name for output in self._model.graph.output}
         return outputs | (self._producers.keys() - taken)
 
     def producer(self, tensor: str) -> onnx.NodeProto | None:
-        """The node that gives ``tensor``; None for an input or a constant."""
+        """Return the node that computes ``tensor``; None for an input or a constant."""
         return self._producers.get(tensor)
 
     def constant(self, name: str) -> np.ndarray | None:
-        """The value of a constant of the graph; None for any other tensor."""
+        """Return the value of a constant of the graph; None for any other tensor."""
         found = self._constants.get(name)
         return None if found is None else numpy_helper.to_array(found)
 
     def rank(self, tensor: str) -> int | None:
-        """How many axes ``tensor`` has, where that is known."""
+        """Return the number of axes of ``tensor``; None where it is not known."""
         known = self._types.get(tensor)
         return len(known.shape.dim) if known is not None and known.HasField("shape") else None
 
     def is_float32(self, tensor: str) -> bool:
-        """Whether ``tensor`` is known to be float32."""
+        """Return whether ``tensor`` is known to be float32."""
         known = self._types.get(tensor)
         if known is not None:
             return bool(known.elem_type == TensorProto.FLOAT)
@@ -122,14 +122,14 @@ class Rewrite:
         return found is not None and found.data_type == TensorProto.FLOAT
 
     def linear(self, node: onnx.NodeProto) -> Linear | None:
-        """``node`` as a product with constant weights; None where it is none."""
+        """Return ``node`` as a product with constant weights; None where it is not one."""
         if node.op_type != "MatMul":
             return None
         weights = self._weights(node, 2)
         return None if weights is None else Linear(node.input[0], weights, node.output[0])
 
     def convolution(self, node: onnx.NodeProto) -> Convolution | None:
-        """``node`` as a convolution with constant weights; None where it is none."""
+        """Return ``node`` as a convolution with constant weights; None where it is not one."""
         weights = self._weights(node, None) if node.op_type == "Conv" else None
         if weights is None:
             return None
@@ -140,7 +140,7 @@ class Rewrite:
         return Convolution(node.input[0], weights, bias, node.output[0], attributes(node))
 
     def pixels(self, tensor: str) -> Pixels | None:
-        """Where a float32 ``tensor`` comes from, if it is uint8 pixels moved about at most."""
+        """Return the uint8 source of a float32 ``tensor``; None unless it is pixels rearranged."""
         moves: list[onnx.NodeProto] = []
         while (node := self.producer(tensor)) is not None and node.op_type in MOVES:
             moves.append(node)
@@ -153,7 +153,7 @@ class Rewrite:
         return Pixels(node.input[0], tuple(reversed(moves)))
 
     def replay(self, moves: Iterable[onnx.NodeProto], tensor: str) -> str:
-        """``tensor`` after the same moves as in the model; each is added once."""
+        """Apply the same rearrangements as in the model to ``tensor``; each is added once."""
         for move in moves:
             key = (move.output[0], tensor)
             if key not in self._replayed:
@@ -166,7 +166,7 @@ class Rewrite:
         return tensor
 
     def keep(self, node: onnx.NodeProto) -> None:
-        """Add ``node`` as it is."""
+        """Add ``node`` without changes."""
         self._nodes.append(node)
 
     def add_constant(self, name: str, value: np.ndarray | np.generic) -> str:
@@ -178,16 +178,16 @@ class Rewrite:
     def node(
         self, op_type: str, *inputs: str, name: str = "", result: str = "", **attrs: Any
     ) -> str:
-        """Add a node of one output and return it: called ``result``, or else by a unique name."""
+        """Add a node and return its only output, named ``result`` or else by a unique name."""
         unique = self._unique(name or (f"{result}/{op_type}" if result else op_type))
         output = result or unique
         self._nodes.append(helper.make_node(op_type, list(inputs), [output], name=unique, **attrs))
         return output
 
     def finish(self) -> onnx.ModelProto:
-        """The checked model, without the nodes and constants that nothing takes any more.
+        """Return the checked model, without nodes and constants that are not used any more.
 
-        What nothing took in the first place stays, together with all that it needs.
+        Tensors that the original model did not use stay, together with all that they depend on.
         """
         model = onnx.ModelProto()
         model.CopyFrom(self._model)
@@ -218,12 +218,12 @@ class Rewrite:
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    """A node's attributes by name."""
+    """Return a node's attributes by name."""
     return {item.name: helper.get_attribute_value(item) for item in node.attribute}
 
 
 def without_gemm(model: onnx.ModelProto) -> onnx.ModelProto:
-    """``model`` with each Gemm of constant weights as a MatMul and an Add."""
+    """Return ``model`` with each Gemm of constant weights as a MatMul and an Add."""
     rewrite = Rewrite(model)
     for node in rewrite.sources():
         if node.op_type != "Gemm" or not _split_gemm(rewrite, node):
@@ -248,7 +248,7 @@ def _split_gemm(rewrite: Rewrite, node: onnx.NodeProto) -> bool:
 
 
 def _without_data(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy with the constants' shapes only, except small ones, which shapes may depend on."""
+    """Copy the model without the data of large constants, on which no shape can depend."""
     light = onnx.ModelProto()
     light.CopyFrom(model)
     for tensor in light.graph.initializer:
@@ -276,7 +276,7 @@ def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 
 
 def uses(node: onnx.NodeProto) -> Iterator[str]:
-    """The tensors that a node takes, those of its subgraphs included."""
+    """Yield the tensors that a node takes, those of its subgraphs included."""
     yield from node.input
     for graph in _subgraphs(node):
         yield from (output.name for output in graph.output)

@@ -1,4 +1,4 @@
-"""A dense patch network over the same image at several sizes, in one graph.
+"""Multi-scale graph: a dense patch network on the same image at several sizes.
 
 A patch of 16 px of the image made half as large is a patch of 32 px of the image itself: one set
 of weights describes an image's details and its larger parts alike.
@@ -20,16 +20,16 @@ from scenetrack.graphs.builder import GraphBuilder
 def at_scales(
     network: onnx.ModelProto, grids: Sequence[PatchGrid], metadata: Mapping[str, str]
 ) -> onnx.ModelProto:
-    """The network on an image's grids of several sizes, the first of which is the image's own.
+    """Return a graph that applies the network to an image resized to several sizes.
 
     Args:
         network: dense, ``images`` uint8 [N, H, W, 3] to outputs [N, grid_h, grid_w, ...].
-        grids: one for each size.
+        grids: the grid of each size; the first size is the image's own.
         metadata: stored in the graph.
 
     Returns:
-        ``images`` uint8 [N, S, S, 3] to the same outputs, float32 [N, n, D], all grids' places
-        one after the other.
+        A graph from ``images`` uint8 [N, S, S, 3] to the same outputs, float32 [N, n, D], with the
+        positions of all grids one after the other.
     """
     builder = GraphBuilder(network.graph.name)
     size = max(grid.image_size for grid in grids)
@@ -54,12 +54,12 @@ def at_scales(
 
 
 def network_width(network: onnx.ModelProto, name: str) -> int:
-    """Values of each place in the output ``name``."""
+    """Return the number of values per position in the output ``name``."""
     (output,) = (item for item in network.graph.output if item.name == name)
     dims = output.type.tensor_type.shape.dim[3:]
     return int(np.prod([dim.dim_value for dim in dims]))
 
 
 def positions(grids: Sequence[PatchGrid]) -> NDArray[np.float32]:
-    """Middles (y, x) of all grids' patches relative to the image: float32 [n, 2]."""
+    """Return the centres (y, x) of all grids' patches relative to the image: float32 [n, 2]."""
     return np.concatenate([grid.centres for grid in grids])

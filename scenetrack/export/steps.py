@@ -1,4 +1,4 @@
-"""A Keras network as the calls of its layers, in the order in which they run."""
+"""Computation graph of a Keras network: the calls of its layers in the order they run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scenetrack.errors import ModelError
 
 @dataclass(frozen=True)
 class Step:
-    """One call of a layer (or Keras operation): symbolic tensors in, one symbolic tensor out."""
+    """One call of a layer or Keras operation, from symbolic tensors to one symbolic tensor."""
 
     layer: Any
     inputs: tuple[Any, ...]
@@ -19,11 +19,12 @@ class Step:
 
     @property
     def rank(self) -> int:
+        """Number of axes of the first input."""
         return len(self.inputs[0].shape)
 
 
 def steps_to(tensors: Iterable[Any]) -> list[Step]:
-    """The calls that lead to the symbolic ``tensors``, each after those whose outputs it takes."""
+    """Return the calls that compute ``tensors``, each after those whose outputs it takes."""
     ordered: dict[int, Step] = {}
     waiting = list(tensors)
     while waiting:
@@ -43,7 +44,7 @@ def steps_to(tensors: Iterable[Any]) -> list[Step]:
 
 
 def producer(tensor: Any) -> Step | None:
-    """The call that makes a symbolic tensor; None for an input.
+    """Return the call that computes a symbolic tensor; None for an input.
 
     Keras has no public way to ask this of a layer that is called twice.
     """
@@ -55,7 +56,7 @@ def producer(tensor: Any) -> Step | None:
 
 
 def uses(steps: Sequence[Step], kept: Iterable[Any]) -> dict[int, int]:
-    """How often each symbolic tensor is taken, by its id: as an input or as one of ``kept``."""
+    """Count the uses of each symbolic tensor by id: as an input or as one of ``kept``."""
     counts: dict[int, int] = {}
     for tensor in (*kept, *(tensor for step in steps for tensor in step.inputs)):
         counts[id(tensor)] = counts.get(id(tensor), 0) + 1
@@ -63,7 +64,7 @@ def uses(steps: Sequence[Step], kept: Iterable[Any]) -> dict[int, int]:
 
 
 def layer_tensors(model: Any) -> dict[str, Any]:
-    """The symbolic output by layer name, in the model's order, without the input.
+    """Return the symbolic output of each layer by name, in the model's order, without the input.
 
     Raises:
         ModelError: the model is neither functional nor a built Sequential, or has several inputs.
@@ -80,7 +81,7 @@ def layer_tensors(model: Any) -> dict[str, Any]:
 
 
 def is_network(layer: Any) -> bool:
-    """Whether ``layer`` is a functional network used as a layer."""
+    """Return whether ``layer`` is a functional network used as a layer."""
     import keras
 
     return isinstance(layer, keras.Model) and bool(getattr(layer, "inputs", None))

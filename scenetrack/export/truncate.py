@@ -1,4 +1,4 @@
-"""A Keras network cut at named layers, as a verified ONNX graph: images uint8 in, layers out."""
+"""Export of a Keras network up to named layers as a verified ONNX graph on uint8 images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import onnx.version_converter
 from scenetrack.errors import ExportError, ModelError
 from scenetrack.export.dense import Dense, FormChoice, export_dense, free_lengths
 from scenetrack.export.direct import build_graph
-from scenetrack.export.keras_layers import is_identity
+from scenetrack.export.layers import is_identity
 from scenetrack.export.pixels import WholeImages
 from scenetrack.export.precision import with_precision
 from scenetrack.export.steps import layer_tensors, producer
@@ -30,13 +30,13 @@ from scenetrack.system.files import ensure_writable, replacing
 logger = logging.getLogger(__name__)
 
 INPUT = "images"
-# The newest opset that Keras' exporter knows.
+# The newest opset that Keras' exporter supports.
 KERAS_OPSET = 18
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was exported.
+    """Result of an export.
 
     Attributes:
         path: the file.
@@ -58,7 +58,7 @@ class ExportReport:
 
 
 def layer_names(model: Any) -> list[tuple[str, str, tuple[int | None, ...]]]:
-    """Name, class and output shape of each layer but the input; None stands for any length.
+    """Return name, class and output shape of each layer but the input; None means any length.
 
     Raises:
         ModelError: the model is neither functional nor a built Sequential.
@@ -72,9 +72,9 @@ def layer_names(model: Any) -> list[tuple[str, str, tuple[int | None, ...]]]:
 
 
 def find_layer(model: Any, name: str) -> Any:
-    """The layer called ``name``; for "" the last hidden one.
+    """Return the layer called ``name``, or the last hidden layer for "".
 
-    The last hidden layer is the one whose output the last Dense layer takes, dropout aside.
+    The last hidden layer is the layer before the last Dense layer, not counting dropout.
 
     Raises:
         ModelError: there is no such layer, or no hidden one; the message lists the layers.
@@ -90,10 +90,10 @@ def find_layer(model: Any, name: str) -> Any:
 
 
 def find_layers(model: Any, names: Sequence[str]) -> tuple[str, ...]:
-    """The names of the layers called ``names``; without any that of the last hidden one.
+    """Return the names of the layers called ``names``, or of the last hidden layer if empty.
 
     Raises:
-        ModelError: there is no such layer, or one is named twice.
+        ModelError: there is no such layer, or a layer is named twice.
     """
     found = tuple(find_layer(model, name).name for name in names or ("",))
     if len(set(found)) < len(found):
@@ -102,7 +102,7 @@ def find_layers(model: Any, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def joined_output(model: Any, layers: Sequence[str]) -> Any:
-    """The outputs of layers side by side, [N, D]; that of one layer as it is.
+    """Return the outputs of layers concatenated to [N, D]; of a single layer, its own output.
 
     Raises:
         ModelError: a layer does not exist.
@@ -113,7 +113,7 @@ def joined_output(model: Any, layers: Sequence[str]) -> Any:
     tensors = [every[find_layer(model, layer).name] for layer in layers]
     if len(tensors) == 1:
         return tensors[0]
-    flat = [one if len(one.shape) == 2 else keras.layers.Flatten()(one) for one in tensors]
+    flat = [t if len(t.shape) == 2 else keras.layers.Flatten()(t) for t in tensors]
     return keras.layers.Concatenate()(flat)
 
 
@@ -128,26 +128,26 @@ def export_truncated(
     dense: Dense | None = None,
     precision: str = "fp32",
 ) -> ExportReport:
-    """Write the network up to the named layers as one ONNX file, once it has been verified.
+    """Verify the network up to the named layers as an ONNX graph and write it to a file.
 
     The graph's input is ``images`` uint8 [N, H, W, 3], with any N; the cast to float32 is
-    inside. Layers without a twin in ``keras_layers`` send the network through Keras' own exporter.
+    inside. A network with a layer that ``layers.registry`` lacks goes through Keras' own exporter.
 
     Args:
         model: a functional or built Sequential Keras model with one input.
-        outputs: layer by output name ("" for the last hidden layer), or several, to be joined.
-        path: the ``.onnx`` file to write; untouched when the verification fails.
+        outputs: layer by output name ("" for the last hidden layer), or several to concatenate.
+        path: the ``.onnx`` file to write; unchanged if the verification fails.
         metadata: stored in the file.
         real_images: uint8 [M, H, W, 3] to verify on besides random ones; None: random ones only.
-            For a dense form they are whole images, which also decide which form is the fastest.
+            For a dense form they are whole images, on which the forms are also timed.
         seed: of the random images.
-        dense: for the dense form, which takes images of any size; None for the network as it is.
+        dense: settings of the dense form, which takes images of any size; None for no such form.
         precision: "fp32"; "fp16" and "int8" are derived from the verified fp32 graph.
 
     Raises:
         InputError: the folder of ``path`` cannot be written to.
-        ModelError: a layer does not exist, the model is of another kind, or the real images are
-            of another size.
+        ModelError: a layer does not exist, the model has no layer graph with one input, or the
+            real images have another size.
         ExportError: the graph cannot be made, is invalid or differs from the network.
     """
     started = time.perf_counter()
@@ -181,7 +181,7 @@ def export_truncated(
 def _build(
     model: Any, tensors: Mapping[str, Any], metadata: Mapping[str, str]
 ) -> tuple[onnx.ModelProto, str]:
-    """The graph and what built it."""
+    """Return the graph and which builder made it: "direct" or "keras"."""
     graph = _build_direct(model, tensors, metadata)
     if graph is not None:
         return graph, "direct"
@@ -191,7 +191,7 @@ def _build(
 def _predictor(
     model: Any, tensors: Mapping[str, Any]
 ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """The network itself, up to the tensors, in float32 on the CPU."""
+    """Return the prediction function of the network up to the tensors, in float32 on the CPU."""
     import keras
 
     part = keras.Model(model.inputs[0], dict(tensors))
@@ -208,7 +208,7 @@ def _predictor(
 def _build_direct(
     model: Any, tensors: Mapping[str, Any], metadata: Mapping[str, str]
 ) -> onnx.ModelProto | None:
-    """The graph, layer by layer; None where a layer has no twin."""
+    """Return the graph built layer by layer; None where a layer has no ONNX form."""
     shape = tuple(model.inputs[0].shape[1:])
     if len(shape) != 3 or None in shape:
         return None
@@ -220,7 +220,7 @@ def _build_direct(
 def _build_with_keras(
     model: Any, tensors: Mapping[str, Any], metadata: Mapping[str, str]
 ) -> onnx.ModelProto:
-    """The graph by Keras' exporter, with our names of input and outputs."""
+    """Return the graph made by Keras' exporter, with our names of input and outputs."""
     import keras
 
     source = model.inputs[0]
@@ -230,7 +230,7 @@ def _build_with_keras(
         file = Path(folder) / "model.onnx"
         try:
             with warnings.catch_warnings():
-                # Of its own names in NumPy, which are of no use to whoever exports a network.
+                # It warns of NumPy names in its own code, which users cannot change.
                 warnings.simplefilter("ignore", FutureWarning)
                 part.export(
                     str(file),
@@ -240,11 +240,11 @@ def _build_with_keras(
                     opset_version=KERAS_OPSET,
                 )
             graph = onnx.load(file)
-        except Exception as error:  # its many stages raise all kinds
+        except Exception as error:  # its many stages raise errors of all types
             reason = " ".join(str(error).split())[:300]
             raise ExportError(
                 f"an exportable network is required, but Keras' exporter fails for "
-                f"{model.name!r} ({reason}): replace the layers that it does not know"
+                f"{model.name!r} ({reason}): replace the layers that it does not support"
             ) from error
     graph.graph.name = model.name
     check_model(graph)
@@ -256,14 +256,14 @@ def _build_with_keras(
 
 
 def _in_own_opset(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph in the package's opset and IR, which Keras' exporter does not know yet."""
+    """Convert the graph to the package's opset and IR, which Keras' exporter does not support."""
     try:
         converted = onnx.version_converter.convert_version(graph, OPSET)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ExportError(
-            f"a graph of opset {OPSET} is required, but {graph.graph.name!r} cannot be brought to "
-            f"it ({reason}): replace the layers that Keras' exporter writes so"
+            f"a graph of opset {OPSET} is required, but {graph.graph.name!r} cannot be converted "
+            f"to it ({reason}): replace the layers for which Keras' exporter writes these operators"
         ) from error
     converted.ir_version = IR_VERSION
     used = {node.domain for node in converted.graph.node}
@@ -295,7 +295,7 @@ def _last_hidden(model: Any) -> Any:
 
 
 def _chain_back(tensor: Any) -> Any:
-    """The layers that lead to ``tensor``, last first, as far as each takes one tensor."""
+    """Yield the layers before ``tensor``, last first, as long as each has one input."""
     step = producer(tensor)
     while step:
         yield step.layer
@@ -303,6 +303,6 @@ def _chain_back(tensor: Any) -> Any:
 
 
 def _lengths(item: onnx.ValueInfoProto) -> tuple[int, ...]:
-    """Shape of a graph's output, -1 where any length is accepted."""
+    """Return the shape of a graph's output, -1 where any length is accepted."""
     dims = item.type.tensor_type.shape.dim
     return tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in dims)

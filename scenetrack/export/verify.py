@@ -1,4 +1,4 @@
-"""Holds an ONNX graph against the network it was made from; what fails is not written."""
+"""Verification of an ONNX graph against its source network, before the file is written."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ BATCH_SIZES = (1, 7)
 # zero is a difference of large ones, and its own relative error means nothing.
 TOLERANCE = 1e-4
 
-# What is called int8 or fp16 of a network has to point the same way.
+# Outputs in int8 or fp16 must have nearly the direction of those in fp32.
 LOWEST_COSINE = 0.9
 
-# Any size will do where the graph takes images of any size and no real one is at hand.
+# Side of random test images where the graph takes images of any size.
 FREE_LENGTH = 64
 
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """The largest error of each output, relative to its range, over all batches tried."""
+    """Largest error of each output over all test batches, relative to the output's range."""
 
     max_relative_error: Mapping[str, float]
     batch_sizes: tuple[int, ...]
@@ -44,7 +44,7 @@ def verify_against_keras(
     *,
     free_lengths: tuple[int, int] = (FREE_LENGTH, FREE_LENGTH),
 ) -> VerifyReport:
-    """Compare the ONNX graph with its source on random and on real images, at two batch sizes.
+    """Compare the ONNX graph with its source on random and real images, at two batch sizes.
 
     Random images reach values that photographs do not, and photographs have the large flat
     regions that noise lacks.
@@ -65,9 +65,9 @@ def verify_against_keras(
     (shape,) = model.inputs.values()
     errors = dict.fromkeys(model.outputs, 0.0)
     for images in _batches(shape, real_images, seed, free_lengths):
-        came, expected = model.predict(images, len(images)), predict(images)
+        actual, expected = model.predict(images, len(images)), predict(images)
         for name in errors:
-            error = relative_error(expected[name], came[name])
+            error = relative_error(expected[name], actual[name])
             if error > TOLERANCE:
                 raise ExportError(
                     f"the exported graph must agree with its network to {TOLERANCE:g} of the "
@@ -85,7 +85,7 @@ def verify_precision(
     seed: int,
     free_lengths: tuple[int, int],
 ) -> dict[str, float]:
-    """How near a graph of reduced precision is to its fp32 original: mean cosine by output.
+    """Return the mean cosine of each output between a graph of reduced precision and fp32.
 
     Raises:
         ExportError: a value is not finite, or a mean cosine is below LOWEST_COSINE.
@@ -96,9 +96,9 @@ def verify_precision(
     (shape,) = first.inputs.values()
     cosines: dict[str, list[np.ndarray]] = {name: [] for name in first.outputs}
     for images in _batches(shape, real_images, seed, free_lengths):
-        expected, came = (model.predict(images, len(images)) for model in (first, second))
+        expected, actual = (model.predict(images, len(images)) for model in (first, second))
         for name, values in cosines.items():
-            values.append(row_cosines(expected[name], came[name]))
+            values.append(row_cosines(expected[name], actual[name]))
     means = {name: float(np.concatenate(values).mean()) for name, values in cosines.items()}
     for name, mean in means.items():
         if not mean >= LOWEST_COSINE:
@@ -110,10 +110,10 @@ def verify_precision(
     return means
 
 
-def row_cosines(expected: np.ndarray, came: np.ndarray) -> np.ndarray:
-    """Cosine of each vector of the last axis with its counterpart; 1 where both are zero."""
+def row_cosines(expected: np.ndarray, actual: np.ndarray) -> np.ndarray:
+    """Return the cosine of each pair of vectors along the last axis; 1 where both are zero."""
     first, second = (
-        values.reshape(-1, values.shape[-1]).astype(np.float64) for values in (expected, came)
+        values.reshape(-1, values.shape[-1]).astype(np.float64) for values in (expected, actual)
     )
     lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     products = np.einsum("nd,nd->n", first, second)
@@ -121,17 +121,17 @@ def row_cosines(expected: np.ndarray, came: np.ndarray) -> np.ndarray:
     return np.asarray(np.where(both_zero, 1.0, products / np.where(lengths > 0, lengths, 1.0)))
 
 
-def relative_error(expected: np.ndarray, came: np.ndarray) -> float:
-    """The largest difference over the range (largest minus smallest) of ``expected``.
+def relative_error(expected: np.ndarray, actual: np.ndarray) -> float:
+    """Return the largest difference over the range (largest minus smallest) of ``expected``.
 
-    Over the largest absolute value where the range is zero, and over 1 where that is zero too.
-    Infinite for different shapes, and where a value of either side is not finite.
+    Where the range is zero, the largest absolute value replaces it, or 1 where that is zero too.
+    Infinite for different shapes, and where a value of either array is not finite.
     """
-    if expected.shape != came.shape or not (np.isfinite(expected) & np.isfinite(came)).all():
+    if expected.shape != actual.shape or not (np.isfinite(expected) & np.isfinite(actual)).all():
         return float("inf")
     reference = np.asarray(expected, np.float64)
     scale = float(np.ptp(reference)) or float(np.abs(reference).max()) or 1.0
-    return float(np.abs(reference - came).max() / scale)
+    return float(np.abs(reference - actual).max() / scale)
 
 
 def _batches(

@@ -1,1 +1,1 @@
-"""Keras networks: how each is built, trained, saved and read."""
+"""Keras networks: architectures, training with checkpoints, saving and loading."""

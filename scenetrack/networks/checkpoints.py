@@ -1,4 +1,4 @@
-"""The state of a training after its last whole epoch, in files that execute nothing on load."""
+"""Checkpoints of a training after each epoch, in files that execute no code on load."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from scenetrack.system.files import cache_dir, replacing
 
 @dataclass(frozen=True)
 class SavedState:
-    """What ``Checkpoint.load`` gives back: variables, curves, and the best weights if kept."""
+    """Content of a checkpoint: variables, curves, and the best weights if they were saved."""
 
     state: list[np.ndarray]
     history: dict[str, list[float]]
@@ -28,23 +28,23 @@ class SavedState:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder with one training's settings (``config.json``) and state (``state.npz``)."""
+    """A folder with the settings (``config.json``) and the state (``state.npz``) of a training."""
 
     folder: Path
 
     @classmethod
     def of_run(cls, run_id: str) -> Checkpoint:
-        """The checkpoint of an MLflow run, in the cache of this machine."""
+        """Return the checkpoint of an MLflow run, in the cache of this machine."""
         return cls(cache_dir("checkpoints") / Path(run_id).name)
 
     def begin(self, config: TrainingConfig, dataset_digest: str) -> None:
-        """Write down what is about to be trained, on which data."""
+        """Write the settings of a new training and the digest of its data."""
         content = {"config": dataclasses.asdict(config), "dataset_digest": dataset_digest}
         with replacing(self.folder / "config.json") as temporary:
             temporary.write_text(json.dumps(content, indent=1))
 
     def config(self, kind: type[TrainingConfig]) -> TrainingConfig:
-        """The settings of the training as a ``kind`` config.
+        """Return the settings of the training as a ``kind`` config.
 
         Raises:
             ModelError: there is no checkpoint, or it belongs to another stage.
@@ -62,11 +62,11 @@ class Checkpoint:
         return kind(**settings)
 
     def check_digest(self, dataset_digest: str) -> None:
-        """Raise ModelError unless the data are those that the training began with."""
+        """Raise ModelError if the data are not those that the training began with."""
         if self._described()["dataset_digest"] != dataset_digest:
             raise ModelError(
-                f"run {self.folder.name} was trained on other data: restore the images it began "
-                "with, or start a new training"
+                f"run {self.folder.name} was trained on other data: restore the images that it "
+                "started with, or start a new training"
             )
 
     def save(
@@ -75,7 +75,7 @@ class Checkpoint:
         history: dict[str, list[float]],
         best_weights: list[np.ndarray] | None,
     ) -> None:
-        """Replace the saved state by this one, at once."""
+        """Replace the saved state by this one atomically."""
         arrays = {f"state_{index}": value for index, value in enumerate(state)}
         arrays |= {f"best_{index}": value for index, value in enumerate(best_weights or [])}
         arrays["history"] = np.array(json.dumps(history))
@@ -83,7 +83,7 @@ class Checkpoint:
             np.savez(temporary, allow_pickle=False, **arrays)
 
     def load(self) -> SavedState | None:
-        """The saved state; None before the first epoch was finished.
+        """Return the saved state; None before the first epoch was finished.
 
         Raises:
             ModelError: the file is damaged.
@@ -103,27 +103,27 @@ class Checkpoint:
             raise self.damaged() from error
 
     def damaged(self) -> ModelError:
-        """The error for a checkpoint whose files are not what a training wrote."""
+        """Return the error for a checkpoint with invalid files."""
         return ModelError(
             f"the checkpoint {self.folder} is damaged: delete that folder and start a new training"
         )
 
-    def copy_to(self, other: Checkpoint) -> None:
-        """Make ``other`` a checkpoint of the same settings and state."""
-        with replacing(other.folder) as temporary:
+    def copy_to(self, target: Checkpoint) -> None:
+        """Copy settings and state to the checkpoint ``target``."""
+        with replacing(target.folder) as temporary:
             shutil.copytree(self.folder, temporary)
 
     def delete(self) -> None:
-        """Remove the checkpoint; nothing happens where there is none."""
+        """Delete the checkpoint if it exists."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _described(self) -> dict[str, Any]:
         path = self.folder / "config.json"
         if not path.exists():
             raise ModelError(
-                f"run {self.folder.name} has no checkpoint on this machine: an interrupted "
-                "training is resumed where it ran, with the same SCENETRACK_CACHE; the network of "
-                "a finished one is taken with --model"
+                f"run {self.folder.name} has no checkpoint on this machine: resume an interrupted "
+                "training where it ran, with the same SCENETRACK_CACHE; use --model for the "
+                "network of a finished training"
             )
         try:
             described: dict[str, Any] = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""The parts that the multilayer perceptrons share: image input, hidden layers, logits."""
+"""Shared parts of the multilayer perceptrons: image input, hidden layers, logits."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ PIXEL_SCALE = 64.0
 
 
 def image_input(size: int) -> Any:
-    """The input ``images``, uint8 [N, size, size, 3]."""
+    """Return the input ``images``, uint8 [N, size, size, 3]."""
     return keras.Input((size, size, 3), dtype="uint8", name="images")
 
 
 def rescaled(images: Any) -> Any:
-    """Pixels as float32 of about zero mean and unit variance."""
+    """Return pixels as float32 of about zero mean and unit variance."""
     scale = keras.layers.Rescaling(
         1 / PIXEL_SCALE, offset=-PIXEL_MEAN / PIXEL_SCALE, name="rescaling"
     )
@@ -26,7 +26,7 @@ def rescaled(images: Any) -> Any:
 
 
 def dense_head(values: Any, config: TrainingConfig, classes: int) -> Any:
-    """Hidden layers dense_k, batch_norm_k, hidden_k, dropout_k; then logits, probabilities.
+    """Add hidden layers dense_k, batch_norm_k, hidden_k, dropout_k; then logits, probabilities.
 
     Args:
         values: float32 [N, D].

@@ -1,4 +1,4 @@
-"""Import Keras and TensorFlow quietly."""
+"""Import of Keras and TensorFlow without their log messages."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from contextlib import contextmanager
 
 
 def import_keras() -> None:
-    """Import Keras and TensorFlow without the messages that their libraries write on the way.
+    """Import Keras and TensorFlow without the messages that their libraries write on import.
 
-    For notebooks, before any other part of the package that needs Keras.
+    Call it in notebooks before any other part of the package that needs Keras.
     """
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _silent_native_stderr():
         importlib.import_module("keras")
     logger = logging.getLogger("tensorflow")
-    if _is_worth_saying not in logger.filters:
-        logger.addFilter(_is_worth_saying)
+    if _is_no_retracing_warning not in logger.filters:
+        logger.addFilter(_is_no_retracing_warning)
 
 
-def _is_worth_saying(record: logging.LogRecord) -> bool:
-    """Whether a message of TensorFlow is more than advice to the author of a training loop.
+def _is_no_retracing_warning(record: logging.LogRecord) -> bool:
+    """Return whether a message of TensorFlow is not the warning about repeated tracing.
 
-    TensorFlow takes the functions of several networks in one process for one function that is
-    traced again and again, because it tells them apart by addresses, which are reused.
+    TensorFlow identifies functions by their addresses, which are reused. So it mistakes the
+    functions of several networks in one process for one function that is traced repeatedly.
     """
     return "triggered tf.function retracing" not in record.getMessage()
 
 
 @contextmanager
 def _silent_native_stderr() -> Iterator[None]:
-    """TensorFlow's libraries write to file descriptor 2 on import, whatever its log level says."""
+    """Discard what TensorFlow's libraries write to file descriptor 2 whatever the log level."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:

@@ -1,4 +1,4 @@
-"""Keras layers of the package's own, each with its ONNX twin in ``to_graph``."""
+"""Own Keras layers: contrast normalisation and PCA whitening, with ``to_graph`` for ONNX."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 @keras.saving.register_keras_serializable("scenetrack")
 class ContrastNormalization(keras.layers.Layer):
-    """Each patch minus its mean, over its standard deviation plus an offset.
+    """Subtracts the mean of each patch and divides by its standard deviation plus an offset.
 
     With p a patch of grey levels, m its mean and s its standard deviation over all its values:
-    (p - m) / (s + offset). The offset keeps flat patches from becoming amplified noise (Coates,
+    (p - m) / (s + offset). The offset keeps the noise of flat patches from being amplified (Coates,
     Lee and Ng 2011, section 3.2.1). float32 [N, H, W, C] -> [N, H, W, C].
 
     Args:
-        offset: in the units of the input (grey levels), positive.
+        offset: positive, in the units of the input (grey levels).
     """
 
     def __init__(self, offset: float, **kwargs: Any) -> None:
@@ -42,6 +42,7 @@ class ContrastNormalization(keras.layers.Layer):
         return {**super().get_config(), "offset": self.offset}
 
     def to_graph(self, builder: GraphBuilder, tensor: str) -> str:
+        """Add the layer to the graph and return its output."""
         axes = builder.constant("axes", np.array([1, 2, 3], np.int64))
         mean = builder.node("ReduceMean", tensor, axes, keepdims=1)
         centred = builder.node("Sub", tensor, mean)
@@ -57,10 +58,10 @@ class Whitening(keras.layers.Layer):
 
     The columns of W are the leading eigenvectors of the samples' covariance, each divided by the
     square root of its eigenvalue plus ``epsilon`` times the mean of all eigenvalues, which keeps
-    the last directions from becoming noise.
+    the noise of the last directions from being amplified.
 
     Args:
-        dimensions: how many directions are kept, at most D.
+        dimensions: number of directions to keep, at most D.
         epsilon: regularisation, relative to the mean eigenvalue.
     """
 
@@ -79,9 +80,9 @@ class Whitening(keras.layers.Layer):
         )
 
     def adapt(self, samples: np.ndarray) -> None:
-        """Learn the mean and the projection from float [M, D], M at least ``dimensions``.
+        """Fit the mean and the projection to float [M, D], M at least ``dimensions``.
 
-        The same samples give the same projection, signs included.
+        The same samples give the same projection, including the signs.
         """
         # Exact for the usual patches; for wide ones the leading directions only, so that a
         # D x D matrix of many gigabytes is never made.
@@ -102,6 +103,7 @@ class Whitening(keras.layers.Layer):
         return {**super().get_config(), "dimensions": self.dimensions, "epsilon": self.epsilon}
 
     def to_graph(self, builder: GraphBuilder, tensor: str) -> str:
+        """Add the layer to the graph and return its output."""
         center = builder.constant("center", np.asarray(self.center, np.float32))
         projection = builder.constant("projection", np.asarray(self.projection, np.float32))
         return builder.node("MatMul", builder.node("Sub", tensor, center), projection)

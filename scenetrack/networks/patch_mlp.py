@@ -1,4 +1,4 @@
-"""A multilayer perceptron on one patch, contrast-normalised and whitened inside the network."""
+"""Multilayer perceptron on one patch, with contrast normalisation and whitening as layers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from scenetrack.config import PATCH_NETWORK, PatchBowConfig
 from scenetrack.networks.dense_head import dense_head, image_input, rescaled
 from scenetrack.networks.layers import ContrastNormalization, Whitening
 
-WHITENING_BYTES = 2**28  # of float32 samples
+WHITENING_BYTES = 2**28  # largest size of the float32 samples
 
 
 def patch_mlp(config: PatchBowConfig, classes: int) -> keras.Model:
-    """The untrained network: uint8 [N, P, P, 3] to probabilities float32 [N, classes]."""
+    """Return the untrained network: uint8 [N, P, P, 3] to probabilities float32 [N, classes]."""
     images = image_input(config.patch_size)
     scaled = rescaled(images)
     if config.contrast_offset:
@@ -30,17 +30,17 @@ def patch_mlp(config: PatchBowConfig, classes: int) -> keras.Model:
 
 
 def whitening_samples(config: PatchBowConfig) -> int:
-    """How many patches the whitening is learnt from: fewer where they are large."""
+    """Return the number of patches to fit the whitening to: fewer where they are large."""
     within_memory = WHITENING_BYTES // (4 * 3 * config.patch_size**2)
     return max(min(50_000, within_memory), 2 * config.whitening)
 
 
 def learn_whitening(network: keras.Model, patches: np.ndarray) -> None:
-    """Set the ``whitening`` layer of a patch network from sample patches, before training.
+    """Fit the ``whitening`` layer of a patch network to sample patches, before training.
 
     Args:
-        network: of ``build_network``; one without that layer stays as it is.
-        patches: uint8 [M, P, P, 3], of the images that the network is going to learn from.
+        network: a patch network; a network without that layer is not changed.
+        patches: uint8 [M, P, P, 3], from the training images of the network.
     """
     if "whitening" not in {layer.name for layer in network.layers}:
         return

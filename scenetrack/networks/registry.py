@@ -1,6 +1,6 @@
-"""The networks by the name that a config gives: a new one is a file and a line here.
+"""Network builders by the name in a config: a new network is a file and a line here.
 
-Each takes uint8 RGB and ends in the layers ``logits`` and ``probabilities``.
+Each network takes uint8 RGB images and ends in the layers ``logits`` and ``probabilities``.
 """
 
 from __future__ import annotations
@@ -21,10 +21,16 @@ NETWORKS: Mapping[str, Callable[[Any, int], keras.Model]] = {
 
 
 def build_network(config: TrainingConfig, classes: int) -> keras.Model:
-    """The untrained network that ``config.network`` names, for ``classes`` classes.
+    """Return the untrained network that ``config.network`` names, for ``classes`` classes.
 
-    Its weights depend on ``config.seed`` alone. The input ``images`` is uint8 [N, S, S, 3]; the
+    Its weights depend only on ``config.seed``. The input ``images`` is uint8 [N, S, S, 3]; the
     output is float32 [N, classes], probabilities that sum to one.
+
+    Raises:
+        TypeError: the config names no network.
     """
+    build = NETWORKS.get(getattr(config, "network", ""))
+    if build is None:
+        raise TypeError(f"no network is known for {type(config).__name__}")
     keras.utils.set_random_seed(config.seed)
-    return NETWORKS[config.network](config, classes)
+    return build(config, classes)

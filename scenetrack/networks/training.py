@@ -1,4 +1,4 @@
-"""The training loop: knows no tracker, checkpoints every epoch, resumes to the same numbers."""
+"""Training loop with a checkpoint after each epoch; a resumed training gives the same values."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ OnEpoch = Callable[[int, Mapping[str, float]], None]
 
 
 class Batches(Protocol):
-    """Training batches that are a function of the epoch's number alone."""
+    """Training batches that depend only on the number of the epoch."""
 
     @property
     def steps(self) -> int:
-        """Batches in an epoch."""
+        """Number of batches in an epoch."""
         ...
 
     def epoch(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Batches of inputs uint8 [B, S, S, 3] and labels int64 [B]."""
+        """Yield batches of inputs uint8 [B, S, S, 3] and labels int64 [B]."""
         ...
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training did.
+    """Result of a training.
 
     ``history`` maps train/loss, train/accuracy and, with validation, val/loss and val/accuracy to
-    one value per epoch. ``best_epoch`` (from 0) is the epoch whose weights the model carries.
-    ``resumed_from`` is the number of epochs taken over from an interrupted training.
+    one value per epoch. ``best_epoch`` (from 0) is the epoch whose weights the model has.
+    ``resumed_from`` is the number of epochs loaded from an interrupted training.
     """
 
     history: dict[str, list[float]] = field(repr=False)
@@ -49,7 +49,7 @@ class TrainResult:
 
     @property
     def epochs(self) -> int:
-        """Epochs trained."""
+        """Number of trained epochs."""
         return len(self.history["train/loss"])
 
 
@@ -69,11 +69,11 @@ def fit(
         batches: training batches.
         validation: inputs uint8 [M, S, S, 3] and labels int64 [M], or None.
         config: optimiser, schedule, epochs, label smoothing, patience.
-        checkpoint: where every epoch's state goes; what it holds already is gone on from.
-        on_epoch: called after each epoch, and for each epoch taken over, with its figures.
+        checkpoint: gets the state after every epoch; training continues from its saved state.
+        on_epoch: called with the figures of each epoch, including those of the checkpoint.
 
     Raises:
-        ScenetrackError: the loss is no finite number any more.
+        ScenetrackError: the loss is not finite.
         ModelError: the checkpoint is damaged.
 
     With early stopping the model ends with the weights of the best validation loss, otherwise
@@ -140,7 +140,7 @@ def _optimizer(config: TrainingConfig, steps: int) -> keras.optimizers.Optimizer
 def learning_rate(
     config: TrainingConfig, steps: int
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """The learning rate over ``config.epochs`` epochs of ``steps`` batches."""
+    """Return the learning rate or schedule for ``config.epochs`` epochs of ``steps`` batches."""
     total = config.epochs * steps
     if config.schedule == "constant":
         return config.learning_rate
@@ -176,7 +176,7 @@ def _mean_figures(
     batches: Iterator[tuple[np.ndarray, np.ndarray]],
     step: Callable[..., Mapping[str, float]],
 ) -> dict[str, float]:
-    """Loss and accuracy over all samples; Keras' on-batch calls report one batch each."""
+    """Return loss and accuracy over all samples; Keras' on-batch calls report single batches."""
     totals = dict.fromkeys(("loss", "accuracy"), 0.0)
     seen = 0
     for inputs, labels in batches:
@@ -231,7 +231,7 @@ def _restore(
 
 
 def save_model(model: keras.Model, path: Path) -> None:
-    """Write ``model`` as a ``.keras`` file without its optimiser, whole or not at all."""
+    """Write ``model`` atomically as a ``.keras`` file, without its optimiser."""
     from scenetrack.system.files import replacing
 
     with replacing(path) as temporary:
@@ -239,7 +239,7 @@ def save_model(model: keras.Model, path: Path) -> None:
 
 
 def load_model(path: Path) -> keras.Model:
-    """Read a ``.keras`` file in Keras' safe mode, with the package's own layers known.
+    """Read a ``.keras`` file in Keras' safe mode, with the package's own layers registered.
 
     Raises:
         ModelError: the file cannot be read as a Keras model.
@@ -247,7 +247,7 @@ def load_model(path: Path) -> keras.Model:
     import scenetrack.networks.layers  # noqa: F401  (registers the package's layers)
 
     if not zipfile.is_zipfile(path):
-        raise ModelError(f"a .keras file saved by Keras 3 is required, but {path} is none")
+        raise ModelError(f"a .keras file saved by Keras 3 is required, but {path} is not one")
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a damaged file can fail anywhere in Keras, h5py or zipfile

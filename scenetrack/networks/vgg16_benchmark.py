@@ -1,4 +1,4 @@
-"""How fast this machine trains: VGG-16 forward and backward, beside published figures."""
+"""Training benchmark: forward and backward pass of VGG-16, compared with published figures."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from scenetrack.system.machine import available_cpus
 
 logger = logging.getLogger(__name__)
 
-SIDE, CLASSES = 224, 1000  # VGG-16 takes 224 x 224 x 3 and gives 1,000 classes
+SIDE, CLASSES = 224, 1000  # VGG-16: images of 224 x 224 x 3, 1,000 classes
 REFERENCE_BATCH = 16
-# Seconds that the repeats of one row may take together where their number is not given.
+# Time limit in seconds for all repeats of a row where their number is not given.
 _BUDGET = 60.0
 _FEWEST, _MOST = 3, 50
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of one pass over a batch: the medians of the repeats.
+    """Median time of one pass over a batch, in milliseconds.
 
-    ``backward`` is what the gradients of the loss to all weights cost beyond ``forward``.
+    ``backward`` is the additional time for the gradients of the loss to all weights.
     """
 
     machine: str
@@ -43,6 +43,7 @@ class Timing:
 
     @property
     def backward(self) -> float:
+        """Milliseconds of the backward pass alone."""
         return self.total - self.forward
 
 
@@ -56,17 +57,17 @@ REFERENCES = (
 
 
 def bench_vgg16(batch: int, device: str, repeats: int | None) -> str:
-    """Time VGG-16 with random weights on random images, and lay it beside published figures.
+    """Time VGG-16 with random weights on random images and compare it with published figures.
 
-    In float32 on a CPU; on a GPU in float32, in TF32 and with float16 layers, compiled by XLA.
+    On a CPU in float32; on a GPU in float32, in TF32 and with float16 layers, compiled by XLA.
 
     Args:
         batch: images in a batch; the published figures are for 16.
-        device: "cpu"; "gpu", which fails without one; "auto", a GPU where TensorFlow has one.
-        repeats: passes of each kind after a first one; None: as many as fit into a minute.
+        device: "cpu"; "gpu", which fails without a GPU; "auto" for a GPU where there is one.
+        repeats: timed passes of each kind; None: as many as fit into a minute.
 
     Returns:
-        A text of several lines, with a table.
+        Text of several lines, with a table.
 
     Raises:
         ScenetrackError: there is no GPU, or not enough memory.
@@ -74,7 +75,7 @@ def bench_vgg16(batch: int, device: str, repeats: int | None) -> str:
     place, name = _find_device(device)
     timings = []
     for label, tf32, policy in _precisions(place):
-        logger.info("VGG-16, %d images, %s, %s", batch, name, label)
+        logger.info("timing VGG-16 on %d images, %s, %s", batch, name, label)
         with _arithmetic(tf32, policy), _out_of_memory(batch):
             forward, total = time_vgg16(place, batch, repeats)
         timings.append(Timing(f"{name}, {label}", batch, forward, total))
@@ -82,7 +83,7 @@ def bench_vgg16(batch: int, device: str, repeats: int | None) -> str:
 
 
 def format_table(timings: Sequence[Timing]) -> str:
-    """A Markdown table of timings; images a second are those of the total."""
+    """Return a Markdown table of timings; images per second are for the total time."""
     rows: list[tuple[str, ...]] = [
         ("machine", "batch", "forward ms", "backward ms", "total ms", "images/s")
     ]
@@ -106,10 +107,10 @@ def format_table(timings: Sequence[Timing]) -> str:
 
 
 def time_vgg16(place: str, batch: int, repeats: int | None) -> tuple[float, float]:
-    """Milliseconds of a forward pass, and of one forward and backward.
+    """Return the milliseconds of a forward pass, and of a forward and backward pass.
 
     Args:
-        place: TensorFlow's name of the device.
+        place: name of the device in TensorFlow.
         batch: images in a batch.
         repeats: see ``bench_vgg16``.
     """
@@ -129,17 +130,17 @@ def time_vgg16(place: str, batch: int, repeats: int | None) -> tuple[float, floa
 def passes(
     network: Any, images: Any, labels: Any, *, compiled: bool
 ) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """A forward pass through the logits, and one with the gradients to all weights.
+    """Return functions for a forward pass, and for one with the gradients to all weights.
 
     Args:
-        network: a Keras model of logits.
+        network: a Keras model that returns logits.
         images: tensor float32 [N, H, W, 3].
         labels: tensor int64 [N].
-        compiled: by XLA.
+        compiled: whether XLA compiles the passes.
 
     Returns:
-        Two functions without arguments that return once their work is done: the first returns
-        the logits float32 [N, C], the second the gradients, in the order of the weights.
+        Two functions without arguments that return when the computation is complete. The first
+        returns the logits float32 [N, C], the second the gradients, in the order of the weights.
     """
     import tensorflow as tf
 
@@ -154,8 +155,8 @@ def passes(
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
             loss = tf.reduce_mean(losses)
         gradients = tape.gradient(loss, [weight.value for weight in network.trainable_weights])
-        # A small tensor that exists only once all gradients do: GPUs work on by themselves, and
-        # copying all gradients would be timed too.
+        # A small tensor that depends on all gradients: GPUs compute asynchronously, and copying
+        # all gradients would be included in the time.
         with tf.control_dependencies(gradients):
             return gradients, tf.identity(loss)
 
@@ -171,11 +172,11 @@ def passes(
 
 
 def median_ms(run: Callable[[], Any], repeats: int | None) -> float:
-    """The median of the milliseconds that ``run`` takes, after a first time that is not counted.
+    """Return the median milliseconds of ``run``, after a first call that is not counted.
 
     Args:
-        run: what to time.
-        repeats: how often; None: at least 3 times, and then for a minute or 50 times at most.
+        run: function to time.
+        repeats: number of timed calls; None: at least 3, at most 50 or half a minute.
     """
     run()
     seconds: list[float] = []
@@ -189,7 +190,7 @@ def median_ms(run: Callable[[], Any], repeats: int | None) -> float:
 
 
 def processor_name() -> str:
-    """The processor's model and how many of its cores this process may use."""
+    """Return the processor's model and the number of cores that this process may use."""
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -210,7 +211,7 @@ def _heading(batch: int) -> str:
 
 
 def _find_device(device: str) -> tuple[str, str]:
-    """TensorFlow's name of the device, and its name for people."""
+    """Return the name of the device in TensorFlow, and its product name."""
     import tensorflow as tf
 
     gpus = [] if device == "cpu" else tf.config.list_physical_devices("GPU")
@@ -226,7 +227,7 @@ def _find_device(device: str) -> tuple[str, str]:
 
 
 def _precisions(place: str) -> list[tuple[str, bool, str]]:
-    """Label, whether products are rounded to TF32, and Keras' policy, of each row."""
+    """Return label, whether products are rounded to TF32, and Keras' policy of each row."""
     rows = [("float32", False, "float32")]
     if "GPU" in place:
         rows += [("TF32", True, "float32"), ("float16", True, "mixed_float16")]
@@ -247,7 +248,7 @@ def _arithmetic(tf32: bool, policy: str) -> Iterator[None]:
     finally:
         keras.config.set_dtype_policy(policy_before)
         tf.config.experimental.enable_tensor_float_32_execution(before)
-        gc.collect()  # before the next network needs the memory of this one
+        gc.collect()  # frees the memory of this network for the next one
 
 
 @contextmanager
@@ -258,11 +259,11 @@ def _out_of_memory(batch: int) -> Iterator[None]:
         yield
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         raise ScenetrackError(
-            f"VGG-16 needs about {_gigabytes(batch):.0f} GB for {batch} images, which are not "
-            "free here: choose a smaller --batch"
+            f"VGG-16 requires about {_gigabytes(batch):.0f} GB of memory for {batch} images, and "
+            "less is free: choose a smaller --batch"
         ) from error
 
 
 def _gigabytes(batch: int) -> float:
-    """Memory that a pass needs at most, as measured on a CPU at 2 and 16 images."""
+    """Return the peak memory of a pass in GB, as measured on a CPU with 2 and 16 images."""
     return 2.1 + 0.08 * batch

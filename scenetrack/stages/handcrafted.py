@@ -6,7 +6,7 @@ import json
 
 from scenetrack import __version__
 from scenetrack.config import HandcraftedConfig
-from scenetrack.descriptors.extraction import Descriptor
+from scenetrack.descriptors.extraction import DescriptorExtractor
 from scenetrack.descriptors.sift import SiftGrid, sift_graph
 from scenetrack.graphs.digest import model_digest
 from scenetrack.records import Tracker
@@ -40,7 +40,9 @@ def handcrafted(config: HandcraftedConfig, tracker: Tracker) -> StageResult:
     }
     graph = sift_graph(grid, metadata)
     onnx = open_descriptor(graph, config, tracker, dtype="uint8")
-    splits = describe(Descriptor(onnx, model_digest(graph), grid.positions), images, tracker)
+    splits = describe(
+        DescriptorExtractor(onnx, model_digest(graph), grid.positions), images, tracker
+    )
 
     methods = MethodRuns(config, images, tracker, unseen=False)
     EncodingMethods(config, splits, tracker).add_to(methods, name)

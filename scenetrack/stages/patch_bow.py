@@ -10,7 +10,7 @@ import numpy as np
 from scenetrack.config import PatchBowConfig
 from scenetrack.data.images import load_images
 from scenetrack.data.patches import PatchBatches, PatchGrid, sample_patches
-from scenetrack.descriptors.extraction import Descriptor
+from scenetrack.descriptors.extraction import DescriptorExtractor
 from scenetrack.export.dense import Dense
 from scenetrack.export.scales import positions
 from scenetrack.graphs.digest import model_digest
@@ -50,7 +50,9 @@ def patch_bow(config: PatchBowConfig, tracker: Tracker) -> StageResult:
     dense = Dense(config.stride, config.form, config.device)
     graph = export_layers(network, plan.layers, images, config, tracker, dense, grids)
     onnx = open_descriptor(graph, config, tracker)
-    splits = describe(Descriptor(onnx, model_digest(graph), positions(grids)), images, tracker)
+    splits = describe(
+        DescriptorExtractor(onnx, model_digest(graph), positions(grids)), images, tracker
+    )
 
     name = f"patch mlp {plan.layer_names}"
     methods = MethodRuns(config, images, tracker, unseen=plan.is_new)

@@ -16,7 +16,7 @@ from scenetrack.cache.entries import entry_name
 from scenetrack.config import EncodingConfig, HandcraftedConfig, PatchBowConfig
 from scenetrack.config.encoders import ENCODERS
 from scenetrack.descriptors.aggregation import aggregate
-from scenetrack.descriptors.extraction import Descriptor, LocalDescriptors
+from scenetrack.descriptors.extraction import DescriptorExtractor, LocalDescriptors
 from scenetrack.encoders import ImageEncoder
 from scenetrack.encoders.base import LocalEncoder
 from scenetrack.errors import ConfigError
@@ -50,7 +50,9 @@ class DescribedSplits:
     digest: str = ""
 
 
-def describe(descriptor: Descriptor, images: SceneImages, tracker: Tracker) -> DescribedSplits:
+def describe(
+    descriptor: DescriptorExtractor, images: SceneImages, tracker: Tracker
+) -> DescribedSplits:
     """The descriptors of both splits, computed now or found in the cache."""
     digest = images.dataset.digest
     source = {"dataset": digest, "split": "train"}

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from scenetrack.config import AGGREGATIONS, PatchBowConfig
 from scenetrack.data.patches import PatchGrid
-from scenetrack.descriptors import extraction as descriptors
+from scenetrack.descriptors import extraction
 from scenetrack.descriptors.aggregation import aggregate
-from scenetrack.descriptors.extraction import Descriptor, LocalDescriptors
+from scenetrack.descriptors.extraction import DescriptorExtractor, LocalDescriptors
 from scenetrack.export.dense import Dense
 from scenetrack.export.truncate import export_truncated
 from scenetrack.graphs.runtime import OnnxModel
@@ -59,24 +59,24 @@ def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def descriptor(onnx: OnnxModel) -> Descriptor:
-    return Descriptor(onnx, "digest", PatchGrid(16, 6, 3).centres)
+def extractor(onnx: OnnxModel) -> DescriptorExtractor:
+    return DescriptorExtractor(onnx, "digest", PatchGrid(16, 6, 3).centres)
 
 
 @pytest.mark.parametrize("at_once", [1, 20, 40, 10**6])
 def test_describe_is_direct_prediction_patch_by_patch(
     network: keras.Model,
-    descriptor: Descriptor,
+    extractor: DescriptorExtractor,
     images: np.ndarray,
     monkeypatch: pytest.MonkeyPatch,
     at_once: int,
 ) -> None:
-    monkeypatch.setattr(descriptors, "PATCHES_AT_ONCE", at_once)
-    local = descriptor.describe(images, {"split": "train"}, "describing")
+    monkeypatch.setattr(extraction, "PATCHES_AT_ONCE", at_once)
+    local = extractor.describe(images, {"split": "train"}, "describing")
     assert (local.values.shape, local.logits.shape) == ((7, 16, 5), (7, 16, 3))
     assert local.values.dtype == local.logits.dtype == np.float32
-    assert descriptor.described == 7
-    assert descriptor.images_per_second == pytest.approx(7 / descriptor.seconds)
+    assert extractor.described == 7
+    assert extractor.images_per_second == pytest.approx(7 / extractor.seconds)
     for position, (y, x) in enumerate(PatchGrid(16, 6, 3).positions):
         patch = images[:, y : y + 6, x : x + 6]
         expected_values, expected_logits = keras_outputs(network, patch)
@@ -91,9 +91,9 @@ def test_describe_is_direct_prediction_patch_by_patch(
 def test_descriptors_are_computed_once_for_a_model_and_its_images(
     onnx: OnnxModel, images: np.ndarray
 ) -> None:
-    def describe(digest: str, split: str) -> tuple[Descriptor, LocalDescriptors]:
-        one = Descriptor(onnx, digest, PatchGrid(16, 6, 3).centres)
-        return one, one.describe(images, {"split": split}, "describing")
+    def describe(digest: str, split: str) -> tuple[DescriptorExtractor, LocalDescriptors]:
+        extractor = DescriptorExtractor(onnx, digest, PatchGrid(16, 6, 3).centres)
+        return extractor, extractor.describe(images, {"split": split}, "describing")
 
     first, made = describe("one", "train")
     again, found = describe("one", "train")

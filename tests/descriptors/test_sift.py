@@ -1,4 +1,4 @@
-"""Dense SIFT against loops over points and bins, against OpenCV, and what any image must obey."""
+"""Dense SIFT against loops over points and bins, against OpenCV, and properties for any image."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def noise(size: int, seed: int = 0) -> Bytes:
 
 
 def parts_of(right: Floats, down: Floats, lowe: bool) -> Floats:
-    """[8, S, S]: what each direction gets of the gradients, by their angle."""
+    """Share of the gradients in each direction, by their angle: [8, S, S]."""
     angle = np.arctan2(down, right) % (2 * np.pi)
     before = np.floor(angle / (np.pi / 4)).astype(int) % 8
     beyond = angle - before * np.pi / 4
@@ -55,7 +55,7 @@ def parts_of(right: Floats, down: Floats, lowe: bool) -> Floats:
 
 
 def reference(grid: SiftGrid, image: Bytes, lowe: bool = False) -> Floats:
-    """[n, 128], of one image, with a weight for each pixel, point and bin."""
+    """Descriptors [n, 128] of an image, with a weight for each pixel, point and bin."""
     blurred = gaussian_filter(
         image @ np.array([0.299, 0.587, 0.114]), grid.smoothing, mode="mirror"
     )
@@ -150,9 +150,9 @@ def test_a_slope_has_one_direction(direction: int) -> None:
     y, x = np.indices((24, 24)) - 12
     slope = np.uint8(128 + 2 * (along.real * x + along.imag * y))
     found = described(grid, np.repeat(slope[..., None], 3, -1)[None])[0].reshape(-1, 4, 8, 4)
-    others = np.delete(found, direction, axis=2)
+    remaining = np.delete(found, direction, axis=2)
     assert found[:, :, direction].min() > 0
-    assert others.max() == 0
+    assert remaining.max() == 0
 
 
 @given(
@@ -276,10 +276,10 @@ def test_no_weight_is_so_small_that_processors_stumble() -> None:
 
 def test_the_graph_tells_its_geometry() -> None:
     model = sift_graph(SiftGrid(64, 5, (4, 6), "opponent", 1.5), {"source": "a test"})
-    told = {item.key: item.value for item in model.metadata_props}
+    stored = {item.key: item.value for item in model.metadata_props}
     # 32 values for each of 4,096 pixels and 7 for each of 128 (100 + 81) of a descriptor.
     workspace = 4 * 3 * (32 * 64**2 + 7 * 128 * 181)
-    assert told == {
+    assert stored == {
         "source": "a test",
         "image_size": "64",
         "step": "5",
@@ -299,5 +299,5 @@ def test_bins_must_fit_into_the_image() -> None:
 def test_a_blur_wider_than_the_image_mirrors_no_farther_than_its_length() -> None:
     grid = SiftGrid(16, 4, (2,), "grey", 20.0)
     image = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), np.uint8)
-    came = OnnxModel(sift_graph(grid, {}).SerializeToString()).run(images=image)["descriptors"]
-    assert came.shape == (1, len(grid.positions), 128)
+    actual = OnnxModel(sift_graph(grid, {}).SerializeToString()).run(images=image)["descriptors"]
+    assert actual.shape == (1, len(grid.positions), 128)

@@ -75,11 +75,11 @@ def test_every_form_is_the_network_patch_by_patch(network: Any, form: str, strid
     tensors = {name: layer_tensors(network)[name] for name in ("hidden_2", "logits")}
     model = OnnxModel(build_dense(network, tensors, stride, form, {}).SerializeToString())
     for images in (pixels(1, 17, 14), pixels(3, SIDE, SIDE), pixels(2, 6, 23)):
-        came = model.run(images=images)
+        actual = model.run(images=images)
         for name in tensors:
             expected = patch_by_patch(network, name, images, stride)
-            assert came[name].shape == expected.shape
-            assert relative_error(expected, came[name]) < CLOSE
+            assert actual[name].shape == expected.shape
+            assert relative_error(expected, actual[name]) < CLOSE
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -124,9 +124,9 @@ def test_patches_themselves_can_be_descriptors(layer: str) -> None:
     patches = PatchGrid(16, SIDE, 5).extract(images)
     part = keras.Model(model.inputs[0], model.get_layer(layer).output)
     expected = np.asarray(part(patches.reshape(-1, SIDE, SIDE, 3)))
-    came = runtime.run(images=images)["values"]
-    assert came.shape == (2, 3, 3, *expected.shape[1:])
-    assert relative_error(expected, came.reshape(expected.shape)) < CLOSE
+    actual = runtime.run(images=images)["values"]
+    assert actual.shape == (2, 3, 3, *expected.shape[1:])
+    assert relative_error(expected, actual.reshape(expected.shape)) < CLOSE
 
 
 @settings(deadline=None, max_examples=40)
@@ -152,15 +152,15 @@ def test_products_and_sums_of_any_geometry(
     ):
         restored, shape = source.restore(rows, (4,))
         builder.output(name, restored, dtype, shape)
-    came = OnnxModel(builder.build({}).SerializeToString()).run(images=images)
+    actual = OnnxModel(builder.build({}).SerializeToString()).run(images=images)
     windows = np.lib.stride_tricks.sliding_window_view(images, (side, side), axis=(1, 2))
     patches = windows[:, ::stride, ::stride].transpose(0, 1, 2, 4, 5, 3).astype(np.float64)
     expected = np.einsum("nijyxc,yxcd->nijd", patches, kernel)
-    assert came["products"].shape == expected.shape
-    assert np.abs(came["products"] - expected).max() < 1e-5 * (1 + np.abs(expected).max())
+    assert actual["products"].shape == expected.shape
+    assert np.abs(actual["products"] - expected).max() < 1e-5 * (1 + np.abs(expected).max())
     squares = (patches**2).sum(axis=(3, 4, 5))
-    assert (came["sums"][..., :3] == patches.sum(axis=(3, 4))).all()
-    assert (came["sums"][..., 3] == squares).all()
+    assert (actual["sums"][..., :3] == patches.sum(axis=(3, 4))).all()
+    assert (actual["sums"][..., 3] == squares).all()
 
 
 def test_a_geometry_without_common_blocks_has_two_forms() -> None:
@@ -184,8 +184,8 @@ def test_the_graph_says_what_it_is(tmp_path: Path) -> None:
     model = OnnxModel(report.path)
     assert model.inputs == {"images": (-1, -1, -1, 3)}
     assert model.outputs == report.outputs == {"descriptors": (-1, -1, -1, 9)}
-    told = {name: model.metadata[name] for name in ("patch_size", "stride", "form", "classes")}
-    assert told == {"patch_size": "6", "stride": "2", "form": "conv", "classes": "[]"}
+    stored = {name: model.metadata[name] for name in ("patch_size", "stride", "form", "classes")}
+    assert stored == {"patch_size": "6", "stride": "2", "form": "conv", "classes": "[]"}
     # 64 patches of a 20 px image: 5 bytes a pixel value, 4 a value of each layer.
     assert int(model.metadata["workspace_bytes"]) > 64 * 5 * 108
     assert report.choice is not None

@@ -103,9 +103,9 @@ MODELS = {
 @pytest.mark.parametrize(("precision", "close"), [("fp16", 0.999999), ("int8", 0.999)])
 def test_values_stay_near(name: str, precision: str, close: float) -> None:
     model = MODELS[name]()
-    expected, came = (run(m, images(20)) for m in (model, with_precision(model, precision)))
-    assert came.dtype == np.float32
-    assert cosines(expected, came).min() > close
+    expected, actual = (run(m, images(20)) for m in (model, with_precision(model, precision)))
+    assert actual.dtype == np.float32
+    assert cosines(expected, actual).min() > close
 
 
 @pytest.mark.parametrize(("precision", "share"), [("fp16", 0.5), ("int8", 0.25)])
@@ -119,12 +119,12 @@ def test_file_shrinks(precision: str, share: float) -> None:
 def test_interface_stays_and_the_model_is_left_alone(precision: str) -> None:
     model = mlp()
     before = model.SerializeToString()
-    came = with_precision(model, precision)
+    converted = with_precision(model, precision)
     assert model.SerializeToString() == before
-    assert (came.ir_version, came.opset_import[0].version) == (10, 21)
-    assert came.graph.input == model.graph.input
-    assert came.graph.output == model.graph.output
-    assert came.metadata_props == model.metadata_props
+    assert (converted.ir_version, converted.opset_import[0].version) == (10, 21)
+    assert converted.graph.input == model.graph.input
+    assert converted.graph.output == model.graph.output
+    assert converted.metadata_props == model.metadata_props
 
 
 def test_fp32_is_the_model_itself_and_others_are_refused() -> None:
@@ -148,13 +148,13 @@ def test_what_nothing_takes_and_what_branches_take_stays(precision: str) -> None
     condition = net.builder.constant("true", np.array(True))
     net.tensor = net.builder.node("If", condition, then_branch=inner, else_branch=inner)
     model = net.model()
-    came = with_precision(model, precision)
-    assert cosines(run(model, images(3)), run(came, images(3))).min() > 0.999
-    for graph in (model, came):
+    converted = with_precision(model, precision)
+    assert cosines(run(model, images(3)), run(converted, images(3))).min() > 0.999
+    for graph in (model, converted):
         graph.graph.output.append(helper.make_tensor_value_info("evidence", 1, None))
     results = [
         OnnxModel(graph.SerializeToString(), device="cpu").run(images=images(3))["evidence"]
-        for graph in (model, came)
+        for graph in (model, converted)
     ]
     assert cosines(*results).min() > 0.999
 
@@ -165,9 +165,9 @@ def test_graphs_of_an_older_opset(precision: str) -> None:
     for activation in ("Relu", "Tanh"):
         model = mlp(activation)
         model.opset_import[0].version = 18
-        came = with_precision(model, precision)
-        assert came.opset_import[0].version == 18
-        assert cosines(run(model, images(5)), run(came, images(5))).min() > 0.999
+        converted = with_precision(model, precision)
+        assert converted.opset_import[0].version == 18
+        assert cosines(run(model, images(5)), run(converted, images(5))).min() > 0.999
 
 
 class TestGemm:
@@ -189,8 +189,8 @@ class TestGemm:
         net.tensor = net.builder.node("Gemm", net.tensor, net.tensor, transB=1)
         model = net.model()
         for precision in ("fp16", "int8"):
-            came = with_precision(model, precision)
-            assert operators(came) == operators(model)
+            converted = with_precision(model, precision)
+            assert operators(converted) == operators(model)
 
 
 class TestIntegers:
@@ -296,10 +296,10 @@ class TestHalves:
         np.testing.assert_allclose(run(with_precision(model, "fp16"), white), expected, rtol=2e-3)
 
     def test_layers_stay_in_float16_between_each_other(self) -> None:
-        came = with_precision(mlp(), "fp16")
+        converted = with_precision(mlp(), "fp16")
         wanted = ["Flatten", "Cast", "MatMul", "Add", "Relu", "MatMul", "Relu", "Identity", "Cast"]
-        assert operators(came) == wanted
-        kinds = {tensor.data_type for tensor in came.graph.initializer}
+        assert operators(converted) == wanted
+        kinds = {tensor.data_type for tensor in converted.graph.initializer}
         assert kinds == {TensorProto.FLOAT16}
 
     def test_pooling_goes_on_in_float16(self) -> None:
@@ -311,9 +311,9 @@ class TestHalves:
         net = Net().add("Cast", to=TensorProto.FLOAT).add("Mul", np.float32([1e-9]))
         net.add("Flatten", axis=1).add("Mul", np.float32([1e9]))
         model = net.add("MatMul", weights(PIXELS, 10, 3)).add("Mul", np.float32([1e9])).model()
-        came = with_precision(model, "fp16")
+        converted = with_precision(model, "fp16")
         # 1e-9 is zero in float16, 1e9 infinite.
-        assert cosines(run(model, images(5)), run(came, images(5))).min() > 0.999999
+        assert cosines(run(model, images(5)), run(converted, images(5))).min() > 0.999999
 
     def test_columns_without_a_sum_stay_so(self) -> None:
         matrix = rng().standard_normal((1000, 50)).astype(np.float32)

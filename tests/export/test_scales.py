@@ -39,7 +39,7 @@ def test_is_the_network_on_the_image_resized_by_pillow(network: keras.Model, for
     dense = dense_graph(network, form)
     scaled = at_scales(dense, GRIDS, {"scaled_sizes": "[24, 18, 9]"})
     images = np.random.default_rng(0).integers(0, 256, (5, 24, 24, 3), np.uint8)
-    came = OnnxModel(scaled.SerializeToString()).run(images=images)
+    actual = OnnxModel(scaled.SerializeToString()).run(images=images)
     single = OnnxModel(dense.SerializeToString())
     start = 0
     for grid in GRIDS:
@@ -52,9 +52,9 @@ def test_is_the_network_on_the_image_resized_by_pillow(network: keras.Model, for
         part = slice(start, start + grid.count)
         for name, width in (("descriptors", 300), ("logits", 3)):
             rows = expected[name].reshape(5, grid.count, width)
-            assert came[name][:, part] == pytest.approx(rows, abs=1e-5)
+            assert actual[name][:, part] == pytest.approx(rows, abs=1e-5)
         start = part.stop
-    assert came["descriptors"].shape == (5, start, 300)
+    assert actual["descriptors"].shape == (5, start, 300)
     assert positions(GRIDS).shape == (start, 2)
 
 

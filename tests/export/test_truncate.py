@@ -73,9 +73,9 @@ def assert_equal_to_keras(model: Any, path: Path, layer: str) -> ExportReport:
     runtime = OnnxModel(path / "net.onnx", device="cpu", threads=1)
     for count in (1, 5):
         expected = np.asarray(part(images(count), training=False))
-        came = runtime.run(images=images(count))["values"]
+        actual = runtime.run(images=images(count))["values"]
         assert np.ptp(expected) > 0
-        assert relative_error(expected, came) < CLOSE
+        assert relative_error(expected, actual) < CLOSE
     return report
 
 

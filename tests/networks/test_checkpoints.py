@@ -1,4 +1,4 @@
-"""The state of a training on disk."""
+"""Checkpoints: what is saved, loaded, refused and copied."""
 
 from __future__ import annotations
 
@@ -141,15 +141,15 @@ class TestPlace:
     def test_copy_and_delete(self, checkpoint: Checkpoint, tmp_path: Path) -> None:
         checkpoint.begin(TrainMlpConfig(epochs=9), "d1")
         checkpoint.save(state(), HISTORY, None)
-        other = Checkpoint(tmp_path / "checkpoints" / "def")
-        checkpoint.copy_to(other)
+        target = Checkpoint(tmp_path / "checkpoints" / "def")
+        checkpoint.copy_to(target)
         checkpoint.delete()
         checkpoint.delete()
         assert not checkpoint.folder.exists()
-        saved = other.load()
+        saved = target.load()
         assert saved is not None
         assert_same(saved.state, state())
-        assert other.config(TrainMlpConfig) == TrainMlpConfig(epochs=9)
+        assert target.config(TrainMlpConfig) == TrainMlpConfig(epochs=9)
 
     def test_settings_can_be_read_by_people(self, checkpoint: Checkpoint) -> None:
         checkpoint.begin(TrainMlpConfig(hidden=(3,)), "d1")

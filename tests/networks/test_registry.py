@@ -1,4 +1,4 @@
-"""Networks as their configs describe them."""
+"""Network builders: layers, shapes and seeds as their configs say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training benchmark: what is timed, how often, and how it is told."""
+"""The training benchmark: what is timed, how often, and the printed table."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def test_passes_give_logits_and_the_gradients_to_all_weights() -> None:
     # The gradient of cross-entropy to the logits is softmax minus the one-hot label.
     odds = np.exp(expected)
     slope = (odds / odds.sum(axis=1, keepdims=True) - np.eye(4)[labels]) / 5
-    came = [np.asarray(gradient) for gradient in total()]
-    np.testing.assert_allclose(came[0], flat.T @ slope, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(came[1], slope.sum(axis=0), rtol=1e-4, atol=1e-6)
+    actual = [np.asarray(gradient) for gradient in total()]
+    np.testing.assert_allclose(actual[0], flat.T @ slope, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(actual[1], slope.sum(axis=0), rtol=1e-4, atol=1e-6)
 
 
 class _Clock:
-    """Time that passes only while what is timed runs."""
+    """A clock that advances only while the timed function runs."""
 
     def __init__(self, seconds: list[float]) -> None:
         self.now, self.runs, self.seconds = 0.0, 0, seconds
@@ -86,10 +86,10 @@ def test_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     monkeypatch.setattr(bench, "time_vgg16", timed)
     assert main(["bench", "vgg16", "--batch", "2", "--device", "cpu", "--repeats", "7"]) == 0
     assert asked == [("/CPU:0", 2, 7)]
-    told = capsys.readouterr().out
-    assert told.startswith("VGG-16, 2 x 3 x 224 x 224, random weights, 20")
+    output = capsys.readouterr().out
+    assert output.startswith("VGG-16, 2 x 3 x 224 x 224, random weights, 20")
     for text in ("float32", "10.00", "30.00", "50.0", "Pascal Titan X", "128.62"):
-        assert text in told
+        assert text in output
 
 
 def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,13 +118,13 @@ def test_a_gpu_is_timed_in_three_precisions(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(bench, "_find_device", lambda device: ("/GPU:0", "a GPU"))
     monkeypatch.setattr(bench, "time_vgg16", timed)
     before = tf.config.experimental.tensor_float_32_execution_enabled()
-    told = bench.bench_vgg16(16, "auto", None)
+    table = bench.bench_vgg16(16, "auto", None)
     assert seen == [
         ("/GPU:0", False, "float32"),
         ("/GPU:0", True, "float32"),
         ("/GPU:0", True, "mixed_float16"),
     ]
-    assert all(f"a GPU, {label}" in told for label in ("float32", "TF32", "float16"))
+    assert all(f"a GPU, {label}" in table for label in ("float32", "TF32", "float16"))
     assert keras.config.dtype_policy().name == "float32"
     assert tf.config.experimental.tensor_float_32_execution_enabled() == before
 

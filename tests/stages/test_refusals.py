@@ -97,7 +97,7 @@ def test_file_that_is_no_model(
 ) -> None:
     Path("broken.keras").write_text("not a zip file")
     line = refusal(capsys, *tiny(here, "patch_bow", model="broken.keras"))
-    assert "a .keras file saved by Keras 3 is required, but broken.keras is none" in line
+    assert "a .keras file saved by Keras 3 is required, but broken.keras is not one" in line
 
 
 @pytest.mark.parametrize(
