@@ -35,7 +35,7 @@ from scenetrack.config import (
 from scenetrack.config.parsing import EMPTY_LIST, build_config, flag_name, parse_value
 from scenetrack.errors import ConfigError, ScenetrackError, Terminated
 from scenetrack.mlproject import POSITIONAL
-from scenetrack.system.interrupts import heard, listening
+from scenetrack.system.interrupts import allow_signals, handle_signals
 
 __all__ = ["EXAMPLES", "build_config", "command_line", "main", "parse_value"]
 
@@ -79,7 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         root = command_line()
-        with listening(), heard(), root.make_context("scenetrack", words, obj=voice) as context:
+        with (
+            handle_signals(),
+            allow_signals(),
+            root.make_context("scenetrack", words, obj=voice) as context,
+        ):
             root.invoke(context)
     except click.exceptions.Exit as finished:
         return finished.exit_code

@@ -12,7 +12,7 @@ from pathlib import Path
 import optuna
 
 from scenetrack.records import Artifact, Figure, Metric, Model, Param, Record, Tag, Tracker
-from scenetrack.system.interrupts import held
+from scenetrack.system.interrupts import defer_signals
 from scenetrack.tuning.trial_state import SAVED_S
 
 # The curve that tells a bad training, whatever stands before it.
@@ -108,7 +108,7 @@ class TrialTracker:
             return
         if (record.step + 1) % math.ceil(self._epochs / _MOST_REPORTS):
             return
-        with held():
+        with defer_signals():
             self._trial.report(record.value, record.step)
             if record.step + 1 == self._epochs or not self._trial.should_prune():
                 return

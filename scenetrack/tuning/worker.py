@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from scenetrack.config import TuneConfig
 from scenetrack.errors import ConfigError, ScenetrackError, StoreError
-from scenetrack.system.interrupts import heard, held
+from scenetrack.system.interrupts import allow_signals, defer_signals
 from scenetrack.tuning.per_trial_sampler import PerTrialSampler
 from scenetrack.tuning.samplers import make_sampler
 from scenetrack.tuning.space import SearchSpace
@@ -97,7 +97,7 @@ class Worker:
             ScenetrackError: trials fail one after the other.
             StoreError: MLflow's store does not answer; the trial will be tried again.
         """
-        with held():
+        with defer_signals():
             return self._work()
 
     def _work(self) -> bool:
@@ -112,7 +112,7 @@ class Worker:
                     hosts = set(map(host_of, in_work))
                     logger.info("the last trials are in work on %s", ", ".join(sorted(hosts)))
                     return False
-                with heard():
+                with allow_signals():
                     time.sleep(_POLL_S)
                 continue
             failure = self._next()
@@ -175,7 +175,7 @@ class Worker:
         settings = self.space.draw(trial)
         trial.set_user_attr(SETTINGS, json.dumps(settings))
         try:
-            with heard():
+            with allow_signals():
                 values = self.run(trial, settings)
             attempt.taken_away = self._frozen(trial).state != TrialState.RUNNING
             return values

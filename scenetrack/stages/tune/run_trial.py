@@ -18,7 +18,7 @@ from scenetrack.config import EvaluatedConfig, TuneConfig
 from scenetrack.errors import InputError
 from scenetrack.networks.checkpoints import Checkpoint
 from scenetrack.records import Metric, Param, Tag, Tracker, metrics
-from scenetrack.system.interrupts import held
+from scenetrack.system.interrupts import defer_signals
 from scenetrack.tuning.space import SearchSpace
 from scenetrack.tuning.trial_config import trial_config
 from scenetrack.tuning.trial_state import RUN
@@ -50,7 +50,7 @@ def trial_runner(
         stopped: optuna.TrialPruned | None = None
         with _quiet(spoken), parent.child(f"trial {trial.number}", {"stage": config.target}) as own:
             spoken = True
-            with held():
+            with defer_signals():
                 trial.set_user_attr(RUN, own.run_id)
             try:
                 return _run_trial(config, target, trial, own, stage_function)
@@ -89,7 +89,7 @@ def _run_trial(
             tracker.flush()
         seconds = time.perf_counter() - started
         values = _values(config, target, result, tracker)
-    with held():
+    with defer_signals():
         trial.set_user_attr(METHOD, tracker.tags.get("best_method", ""))
     child.log(
         *metrics({f"objective/{name}": value for name, value in values.items()}),

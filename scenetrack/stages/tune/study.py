@@ -24,7 +24,7 @@ from scenetrack.stages.tune.run_trial import StageFunction, trial_runner
 from scenetrack.stages.tune.study_report import conclude
 from scenetrack.stages.tune.workers import become_worker, run_processes
 from scenetrack.system.files import cache_dir, lock
-from scenetrack.system.interrupts import heard, held
+from scenetrack.system.interrupts import allow_signals, defer_signals
 from scenetrack.system.machine import available_cpus
 from scenetrack.tuning.baseline import baseline
 from scenetrack.tuning.samplers import make_pruner
@@ -88,7 +88,7 @@ def _tune(config: TuneConfig, space: SearchSpace, stage_function: StageFunction)
         tracking.reconcile_stale_runs(config.experiment)
         tracking.run_again(run_id)
         try:
-            with heard(), one_line_storage_errors(config.storage):
+            with allow_signals(), one_line_storage_errors(config.storage):
                 if not _work(study, config, space, run_id, stage_function):
                     return StageResult(run_id, _ELSEWHERE)
                 result = conclude(study, config, space, run_id, stage_function)
@@ -138,7 +138,7 @@ def open_study(config: TuneConfig, space: SearchSpace) -> optuna.Study:
     """
     storage = open_storage(config.storage, _lost)
     pruner = config.pruner if len(config.objectives) == 1 else "none"
-    with held():
+    with defer_signals():
         study = optuna.create_study(
             study_name=study_name(config),
             storage=storage,
@@ -155,7 +155,7 @@ def open_study(config: TuneConfig, space: SearchSpace) -> optuna.Study:
         "fixed": json.dumps(dict(sorted(space.fixed.items()))),
         "space": json.dumps(space.table()),
     }
-    with _alone(config), held():
+    with _alone(config), defer_signals():
         begun = study.user_attrs.get(BEGUN_WITH)
         if begun is None:
             # In this order: a process that dies in between leaves a study that begins once more.
@@ -184,7 +184,7 @@ def study_name(config: TuneConfig) -> str:
 
 def _study_run(study: optuna.Study, config: TuneConfig) -> str:
     """The MLflow run of the study: one, however many processes ask at once."""
-    with _alone(config), held():
+    with _alone(config), defer_signals():
         known = _known_run(study)
         if known:
             return known
@@ -194,7 +194,7 @@ def _study_run(study: optuna.Study, config: TuneConfig) -> str:
         if is_journal(config.storage):
             return own
         # Another machine may have made one at the same moment: all of them take the first name.
-        with heard():
+        with allow_signals():
             time.sleep(SETTLE_S)
         first = _known_run(study)
         if first != own:
@@ -244,7 +244,7 @@ def work_in_process(
     try:
         become_worker(level)
         space = space_of(config)
-        with heard(), one_line_storage_errors(config.storage):
+        with allow_signals(), one_line_storage_errors(config.storage):
             _worker(open_study(config, space), config, space, run_id, stage_function).work()
     except KeyboardInterrupt:
         raise SystemExit(130) from None
