@@ -1,4 +1,4 @@
-"""One trial: its settings run as the target does, watched by the pruner, its figures kept."""
+"""Tracker of one trial: logs metrics, params and tags, and reports the curve to the pruner."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from scenetrack.records import Artifact, Figure, Metric, Model, Param, Record, T
 from scenetrack.system.interrupts import defer_signals
 from scenetrack.tuning.trial_state import SAVED_S
 
-# The curve that tells a bad training, whatever stands before it.
+# Name, after any prefix, of the curve that the pruner judges.
 _CURVE, _LOSS, _EPOCHS = "val/accuracy", "train/loss", "epochs"
-# Steps of curves are logged together, at most so long after the first of them.
-_TOGETHER_S = 5.0
-# Of a curve as the pruner sees it: each one costs a database milliseconds.
+# Seconds after which the collected steps of curves are logged together.
+_FLUSH_AFTER_S = 5.0
+# Reports of one curve to the pruner at most: each costs a database milliseconds.
 _MOST_REPORTS = 20
 _LOGGED = (Metric, Param, Tag)
 
 
 class TrialTracker:
-    """Logs what a trial needs to its run, and tells the pruner of its validation curve.
+    """Log a trial to its run, and report its validation curve to the pruner.
 
-    A study keeps no models and pictures of its trials, which can be had again from their settings:
-    only the refitted one has them. Methods of the stage, its child runs elsewhere, become metrics
-    ``NAME/METHOD`` of the one run.
+    A study keeps no models and pictures of its trials, which can be computed again from their
+    settings: only the refit has them. The methods of the stage, child runs elsewhere, become
+    metrics ``NAME/METHOD`` of the trial's run.
 
     Args:
-        run: of the trial.
-        trial: is told of the curve; None where nothing prunes.
-        epochs: of the training, to tell what an early stop saves.
-        parts: folder to copy models and learnt parts to, those of a method into one of its name;
-            None where nobody asks for them.
+        run: tracker of the trial's run.
+        trial: Optuna trial that gets the curve; None without a pruner.
+        epochs: epochs of the training, to compute the time that an early stop saves.
+        parts: folder to copy models and learnt parts to, those of a method into a subfolder with
+            its name; None if they are not needed.
 
     Attributes:
-        metrics: the last value of each.
-        tags: all of them.
+        metrics: last value of each metric.
+        tags: value of each tag.
     """
 
     def __init__(
@@ -49,42 +49,42 @@ class TrialTracker:
         self.run_id = run.run_id
         self.parts = parts
         self._run, self._trial, self._epochs = run, trial, epochs
-        self._waiting: list[Record] = []
-        self._waiting_since = time.monotonic()
+        self._pending: list[Record] = []
+        self._pending_since = time.monotonic()
         self._begun = time.monotonic()
         self.metrics: dict[str, float] = {}
         self.tags: dict[str, str] = {}
 
     def log(self, *records: Record) -> None:
-        """Log metrics, params, tags and the learning curves; other records are let go.
+        """Log metrics, params, tags and the figure of the learning curves; drop other records.
 
         Raises:
-            optuna.TrialPruned: the validation curve is a bad one.
+            optuna.TrialPruned: the pruner stops the training.
         """
-        kept = [one for one in records if isinstance(one, _LOGGED) or _is_curve(one)]
-        self.metrics |= {one.name: one.value for one in kept if isinstance(one, Metric)}
-        self.tags |= {one.name: one.value for one in kept if isinstance(one, Tag)}
-        self.keep(records)
-        if not self._waiting:
-            self._waiting_since = time.monotonic()
-        self._waiting += kept
-        of_step = [one for one in kept if isinstance(one, Metric) and one.step]
-        if len(of_step) < len(kept) or time.monotonic() - self._waiting_since > _TOGETHER_S:
+        kept = [record for record in records if isinstance(record, _LOGGED) or _is_curve(record)]
+        self.metrics |= {record.name: record.value for record in kept if isinstance(record, Metric)}
+        self.tags |= {record.name: record.value for record in kept if isinstance(record, Tag)}
+        self.copy_files(records)
+        if not self._pending:
+            self._pending_since = time.monotonic()
+        self._pending += kept
+        of_epochs = [record for record in kept if isinstance(record, Metric) and record.step]
+        if len(of_epochs) < len(kept) or time.monotonic() - self._pending_since > _FLUSH_AFTER_S:
             self.flush()
-        told = [one for one in kept if isinstance(one, Metric)]
-        names = {one.name for one in told}
+        metrics = [record for record in kept if isinstance(record, Metric)]
+        names = {record.name for record in metrics}
         if _EPOCHS in names:
-            # The training has ended, and tells the figures of the epoch that it kept once more.
+            # The training has ended, and logs the metrics of the epoch that it kept again.
             return
-        for metric in told:
-            # An epoch tells the training's loss too; a finished method's accuracy is no curve.
+        for metric in metrics:
+            # An epoch also logs the training loss; the accuracy of a finished method is no curve.
             loss = metric.name.removesuffix(_CURVE) + _LOSS
             if metric.name.endswith(_CURVE) and loss in names:
                 self._report(metric)
 
-    def keep(self, records: Sequence[Record], method: str = "") -> None:
-        """Copy the files of models and artifacts, which go when the stage has logged them."""
-        files = [one.path for one in records if isinstance(one, Artifact | Model)]
+    def copy_files(self, records: Sequence[Record], method: str = "") -> None:
+        """Copy the files of models and artifacts, which the stage deletes after logging."""
+        files = [record.path for record in records if isinstance(record, Artifact | Model)]
         if self.parts is None or not files:
             return
         folder = self.parts / method
@@ -93,14 +93,14 @@ class TrialTracker:
             shutil.copyfile(path, folder / path.name)
 
     def flush(self) -> None:
-        """Log what was kept back."""
-        if self._waiting:
-            self._run.log(*self._waiting)
-            self._waiting = []
+        """Log the collected records."""
+        if self._pending:
+            self._run.log(*self._pending)
+            self._pending = []
 
     @contextmanager
     def child(self, name: str, tags: Mapping[str, str] | None = None) -> Iterator[_MethodTracker]:
-        """A method of the stage."""
+        """Yield the tracker of a method of the stage."""
         yield _MethodTracker(self, name)
 
     def _report(self, record: Metric) -> None:
@@ -121,26 +121,26 @@ class TrialTracker:
 
 
 class _MethodTracker:
-    """A finished method of a trial, in the trial's own run."""
+    """Log a finished method of a trial to the trial's own run."""
 
     def __init__(self, tracker: TrialTracker, name: str) -> None:
         self.run_id = tracker.run_id
         self._tracker, self._name = tracker, name
 
     def log(self, *records: Record) -> None:
-        """Log the method's metrics under its name."""
-        self._tracker.keep(records, self._name)
+        """Log the method's metrics as ``METRIC/METHOD``, and copy its files."""
+        self._tracker.copy_files(records, self._name)
         self._tracker.log(
             *(
-                Metric(f"{one.name}/{self._name}", one.value, one.step)
-                for one in records
-                if isinstance(one, Metric)
+                Metric(f"{record.name}/{self._name}", record.value, record.step)
+                for record in records
+                if isinstance(record, Metric)
             )
         )
 
     @contextmanager
     def child(self, name: str, tags: Mapping[str, str] | None = None) -> Iterator[_MethodTracker]:
-        """A method of a method."""
+        """Yield the tracker of a method of this method."""
         yield _MethodTracker(self._tracker, f"{self._name}/{name}")
 
 

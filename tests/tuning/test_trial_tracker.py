@@ -87,7 +87,9 @@ def test_epochs_are_logged_together_and_none_is_lost():
     curve(tracker, [0.5] * 40)
     tracker.flush()
     assert len(calls) < 10
-    assert [one.step for one in run.records if one.name == "val/accuracy"] == list(range(40))
+    assert [record.step for record in run.records if record.name == "val/accuracy"] == list(
+        range(40)
+    )
     tracker.flush()
     assert sum(calls) == 80
 
@@ -108,8 +110,8 @@ def test_a_bad_training_is_stopped_with_all_that_it_logged():
     tracker = TrialTracker(run, trial, 10)
     with pytest.raises(optuna.TrialPruned, match="after 4 of 10 epochs"):
         curve(tracker, [0.1] * 10)
-    assert [one.step for one in run.records if one.name == "val/accuracy"] == [0, 1, 2, 3]
-    (saved,) = (one.value for one in run.records if one.name == "time/saved_s")
+    assert [record.step for record in run.records if record.name == "val/accuracy"] == [0, 1, 2, 3]
+    (saved,) = (record.value for record in run.records if record.name == "time/saved_s")
     # Four epochs took what six more would have taken, but for 6/4.
     assert trial.attributes[SAVED_S] == pytest.approx(saved, abs=0.01)
     assert saved > 0
@@ -154,4 +156,4 @@ def test_parts_are_kept_where_they_are_asked_for(tmp_path):
         "rbf svm/classifier.npz",
     }
     assert (parts / "rbf svm" / "classifier.npz").read_text() == "classifier.npz"
-    assert {type(one) for one in run.records} == {Metric}
+    assert {type(record) for record in run.records} == {Metric}
