@@ -28,7 +28,7 @@ from scenetrack.config import ENTRY_POINTS, EntryPointConfig, TuneConfig, field_
 from scenetrack.config.entry_point import EntryPoint
 from scenetrack.config.parsing import EMPTY_LIST, build_config, flag_name
 from scenetrack.errors import ConfigError, ScenetrackError, Terminated
-from scenetrack.system.interrupts import heard, listening
+from scenetrack.system.interrupts import allow_signals, handle_signals
 
 # What it does not know is a setting of its target.
 _TAKES_ANY_FLAG = {"ignore_unknown_options": True, "allow_extra_args": True}
@@ -56,7 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         root = command_line()
-        with listening(), heard(), root.make_context("scenetrack", words, obj=voice) as context:
+        with (
+            handle_signals(),
+            allow_signals(),
+            root.make_context("scenetrack", words, obj=voice) as context,
+        ):
             root.invoke(context)
     except click.exceptions.Exit as finished:
         return finished.exit_code

@@ -101,7 +101,7 @@ _heard = _Heard(once=False)
 
 
 @contextmanager
-def listening() -> Iterator[None]:
+def handle_signals() -> Iterator[None]:
     """Turn SIGTERM into Terminated and SIGINT into KeyboardInterrupt inside the block."""
     global _heard
     if not _in_main_thread():
@@ -117,7 +117,7 @@ def listening() -> Iterator[None]:
         _heard = outer
 
 
-def listen_once() -> None:
+def handle_signals_once() -> None:
     """The same until the process ends, for one that may be told to stop more than once.
 
     The second signal must not cut short what the first one began to close.
@@ -129,7 +129,7 @@ def listen_once() -> None:
 
 # Classes, not generators: a signal that comes while such a block ends would leave a generator
 # suspended, and the count of blocks wrong.
-class held:
+class defer_signals:
     """Hold signals back until the block has ended; one that came is raised then."""
 
     def __enter__(self) -> None:
@@ -144,7 +144,7 @@ class held:
             self._state.raise_waiting()
 
 
-class heard:
+class allow_signals:
     """Inside blocks that hold signals back: one that does not.
 
     A block in which a signal came ends with it, also where a library swallowed the exception, or

@@ -39,7 +39,7 @@ from scenetrack.records import (
     Text,
     metrics_among,
 )
-from scenetrack.system.interrupts import heard, held
+from scenetrack.system.interrupts import allow_signals, defer_signals
 from scenetrack.system.process_identity import process_identity, process_tags
 from scenetrack.tracking.lookup import PARENT_TAG
 from scenetrack.tracking.params import same_setting, settings_of
@@ -108,7 +108,7 @@ class MlflowTracker:
         It ends FINISHED; FAILED when the block raises; KILLED when it is interrupted.
         """
         merged = {**self._tags, **(tags or {})}
-        with held():
+        with defer_signals():
             run = _create_run(
                 self._client, self.experiment_id, name, {PARENT_TAG: self.run_id, **merged}
             )
@@ -176,7 +176,7 @@ def open_run(config: StageConfig, *, name: str, tags: Mapping[str, str]) -> Iter
         InputError: the store, or the run that ``MLFLOW_RUN_ID`` names, is not there.
         ScenetrackError: the store cannot be reached, read or written.
     """
-    with held():
+    with defer_signals():
         tracker = begin_run(config, name=name, tags=tags)
         with _ending(connect(), tracker.run_id):
             yield tracker
@@ -281,7 +281,7 @@ def _take_over_run(
 @contextmanager
 def _ending(client: MlflowClient, run_id: str) -> Iterator[None]:
     try:
-        with heard():
+        with allow_signals():
             yield
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)

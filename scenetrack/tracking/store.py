@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from scenetrack.errors import InputError, ModelError, ScenetrackError, StoreError
 from scenetrack.system.files import ensure_writable, lock
-from scenetrack.system.interrupts import held
+from scenetrack.system.interrupts import defer_signals
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def one_line_errors(kind: type[ScenetrackError] = StoreError) -> Iterator[None]:
     Signals are held back in it: a database that they cut short tells them as errors of its own.
     """
     try:
-        with held():
+        with defer_signals():
             yield
     except MlflowException as error:
         interrupt = _interrupt_behind(error)

@@ -1,1 +1,1 @@
-"""Studies: Optuna searches the settings of an entry point, in any number of processes."""
+"""Hyperparameter search with Optuna: studies of an entry point's settings, in many processes."""

@@ -1,4 +1,4 @@
-"""The target's own settings as the first trial of a study: what the others are measured by."""
+"""The first trial of a study: the default settings, the baseline of all other trials."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from scenetrack.errors import ConfigError
 from scenetrack.tuning.space import SearchSpace
 
 
-def baseline(space: SearchSpace) -> dict[str, Any]:
-    """What the dimensions would have drawn to give the settings that nobody changed.
+def baseline_values(space: SearchSpace) -> dict[str, Any]:
+    """Return the values with which the dimensions give the target's default settings.
 
     Args:
-        space: of the study; a preset among its fixed settings counts.
+        space: search space of the study; a preset among its fixed settings changes the defaults.
 
     Returns:
-        Values by dimension; those that lie in no range are left out, to be drawn: all of them where
-        the defaults cannot go with what is fixed.
+        Values by dimension. A value outside the range of its dimension is left out, so that the
+        sampler draws it; the result is empty if the defaults contradict the fixed settings.
     """
     try:
         config = build_config(space.target, space.fixed, from_mlflow=False)
     except ConfigError:
         return {}
     settings = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for dimension in space.dimensions:
-        value = _value(dimension, space, settings)
-        if value is not None and _lies_in(dimension, value):
-            found[dimension.name] = value
-    return found
+        value = _default_value(dimension, space, settings)
+        if value is not None and _is_in_range(dimension, value):
+            values[dimension.name] = value
+    return values
 
 
-def _value(dimension: Dimension, space: SearchSpace, settings: dict[str, Any]) -> Any:
-    if not dimension.setting:  # it counts the parts of the list that depend on it
-        parts = [one for one in space.dimensions if dimension.name in one.when]
+def _default_value(dimension: Dimension, space: SearchSpace, settings: dict[str, Any]) -> Any:
+    if not dimension.setting:  # the dimension is the length of a list
+        parts = [part for part in space.dimensions if dimension.name in part.when]
         return len(settings[parts[0].setting])
     value = settings[dimension.setting]
     if dimension.kind is str:
         return format_value(value)
     if not isinstance(value, tuple):
         return value
-    siblings = [one.name for one in space.dimensions if one.setting == dimension.setting]
+    siblings = [part.name for part in space.dimensions if part.setting == dimension.setting]
     place = siblings.index(dimension.name)
     return value[place] if place < len(value) else None
 
 
-def _lies_in(dimension: Dimension, value: Any) -> bool:
+def _is_in_range(dimension: Dimension, value: Any) -> bool:
     if dimension.kind is str:
         return str(value) in dimension.choices
     if not dimension.low <= value <= dimension.high:

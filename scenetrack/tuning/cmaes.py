@@ -1,4 +1,4 @@
-"""CMA-ES for a study, without the pickles that Optuna's own keeps in the storage."""
+"""CMA-ES sampler for Optuna, without the pickles that Optuna's own keeps in the storage."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from optuna.trial import FrozenTrial, TrialState
 _NUMERIC = (FloatDistribution, IntDistribution)
 
 
-class CmaEs(BaseSampler):
-    """Hansen, "The CMA evolution strategy: a tutorial", 2016, for the numbers of a space.
+class CmaEsSampler(BaseSampler):
+    """Sample numbers by CMA-ES: Hansen, "The CMA evolution strategy: a tutorial", 2016.
 
-    Its state is made anew from the finished trials, generation by generation, for each draw: no
-    object is kept in the storage, where reading it back could execute code. Texts, and numbers that
-    not every trial has, are drawn at random.
+    The state of the strategy is computed from the finished trials, generation by generation, for
+    each draw: no object is kept in the storage, where reading it back could execute code.
+    Categorical settings, and numbers that not every trial has, are drawn at random.
 
     Args:
-        seed: of this one draw.
+        seed: seed of this one draw.
     """
 
     def __init__(self, seed: int) -> None:
@@ -56,15 +56,18 @@ class CmaEs(BaseSampler):
         )
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
         known = [
-            (np.array([_share(search_space[n], one.params[n]) for n in names]), sign * one.value)
-            for one in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-            if one.value is not None and all(n in one.params for n in names)
+            (
+                np.array([_to_unit(search_space[n], trial.params[n]) for n in names]),
+                sign * trial.value,
+            )
+            for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            if trial.value is not None and all(n in trial.params for n in names)
         ]
         size = strategy.population_size
         for start in range(0, len(known) - size + 1, size):
             strategy.tell(known[start : start + size])
         drawn = strategy.ask()
-        return {n: _value(search_space[n], x) for n, x in zip(names, drawn, strict=True)}
+        return {n: _from_unit(search_space[n], x) for n, x in zip(names, drawn, strict=True)}
 
     def sample_independent(
         self,
@@ -76,16 +79,16 @@ class CmaEs(BaseSampler):
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
 
-def _share(kind: Any, value: float) -> float:
-    """Where ``value`` lies in its range, in [0, 1]."""
-    low, high = _ends(kind)
+def _to_unit(kind: Any, value: float) -> float:
+    """Return the position of ``value`` in its range, in [0, 1]."""
+    low, high = _transformed_bounds(kind)
     inner = np.log(value) if kind.log else value
     return float((inner - low) / (high - low))
 
 
-def _value(kind: Any, share: float) -> float:
-    """The value of the range at ``share``."""
-    low, high = _ends(kind)
+def _from_unit(kind: Any, share: float) -> float:
+    """Return the value of the range at the position ``share``, in [0, 1]."""
+    low, high = _transformed_bounds(kind)
     inner = low + float(np.clip(share, 0, 1)) * (high - low)
     value = float(np.exp(inner)) if kind.log else inner
     if kind.step:
@@ -94,7 +97,7 @@ def _value(kind: Any, share: float) -> float:
     return round(value) if isinstance(kind, IntDistribution) else value
 
 
-def _ends(kind: Any) -> tuple[float, float]:
+def _transformed_bounds(kind: Any) -> tuple[float, float]:
     if kind.log:
         return float(np.log(kind.low)), float(np.log(kind.high))
     return float(kind.low), float(kind.high)

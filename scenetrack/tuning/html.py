@@ -1,4 +1,4 @@
-"""A study as one interactive page that needs nothing but itself."""
+"""Interactive HTML report of a study (Plotly), in one file that works offline."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from scenetrack.records import Text
-from scenetrack.tuning.plots import INSIDE_TRAIN, left_out, parameters
-from scenetrack.tuning.trial_state import counts
+from scenetrack.tuning.plots import INSIDE_TRAIN, unmet_requirements, varied_parameters
+from scenetrack.tuning.trial_state import count_outcomes
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -23,30 +23,30 @@ _SLICE_WIDTH, _AXIS_WIDTH, _NARROWEST = 260, 150, 700
 
 _CAPTIONS: Mapping[str, tuple[str, str]] = {
     "history": (
-        "How it went",
-        "Each complete trial's accuracy inside train, and the best so far.",
+        "Optimisation history",
+        "Accuracy inside train of each complete trial, and the best accuracy so far.",
     ),
     "pareto_front": (
         "Pareto front",
-        "No trial is better than one of the front in every objective.",
+        "No other trial is better than a trial of the front in every objective.",
     ),
     "importances": (
-        "What mattered",
-        "How much of the differences in accuracy each setting explains: an estimate, the surer "
-        "the more trials there are.",
+        "Importance of the settings",
+        "Share of the differences in accuracy that each setting explains. This is an estimate: "
+        "more trials make it more reliable.",
     ),
     "parallel_coordinates": (
         "Settings of each trial",
-        "A line is a trial. Drag along an axis to keep the trials that pass there; drag a name "
-        "to move its axis.",
+        "Each line is a trial. Drag along an axis to select the trials that cross it there; drag "
+        "a name to move its axis.",
     ),
     "slice": (
-        "Setting by setting",
-        "Accuracy over each setting's values; the darker, the later the trial.",
+        "Accuracy over the values of each setting",
+        "Each point is a trial; later trials are darker.",
     ),
     "intermediate_values": (
-        "While they trained",
-        "Validation accuracy epoch by epoch; curves that end early were stopped.",
+        "Validation curves",
+        "Validation accuracy after each epoch; a training whose curve ends early was stopped.",
     ),
 }
 
@@ -63,23 +63,23 @@ td, th { text-align: left; padding: 0.15em 1.5em 0.15em 0; border-bottom: 1px so
 
 
 def study_page(study: optuna.Study, objectives: Sequence[str], best: FrozenTrial) -> Text:
-    """The page ``study.html``: the best trial, and every picture the study has trials enough for.
+    """Return the page ``study.html``: the best trial, and each plot that has enough trials.
 
-    It works without a network: plotly.js, some 5 MB, is inside once.
+    The page works without a network connection: it contains plotly.js (about 5 MB) once.
 
     Args:
-        study: its first objective is the accuracy inside train.
-        objectives: names of its objectives.
-        best: the trial to show in full.
+        study: study whose first objective is the accuracy inside train.
+        objectives: names of the objectives.
+        best: trial whose values and settings are listed.
     """
     from plotly.offline import get_plotlyjs
 
     title = f"Study {study.study_name}"
-    lacking = left_out(study)
+    unmet = unmet_requirements(study)
     sections = [
-        _section(name, _drawn(name, study, objectives))
+        _section(name, _plot(name, study, objectives))
         for name in _CAPTIONS
-        if lacking.get(name) == ""
+        if unmet.get(name) == ""
     ]
     return Text(
         _NAME,
@@ -100,19 +100,22 @@ def study_page(study: optuna.Study, objectives: Sequence[str], best: FrozenTrial
 
 def _best_trial(study: optuna.Study, objectives: Sequence[str], best: FrozenTrial) -> str:
     words = {"pruned": "stopped early", "impossible": "with impossible settings"}
-    told = ", ".join(f"{count} {words.get(how, how)}" for how, count in counts(study).items())
+    outcomes = ", ".join(
+        f"{count} {words.get(how, how)}" for how, count in count_outcomes(study).items()
+    )
     values = {
         INSIDE_TRAIN if name == "accuracy" else name: f"{value:.2%}"
         if name == "accuracy"
         else f"{value:,.4g}"
         for name, value in zip(objectives, best.values, strict=True)
     }
-    rows = {**values, **{name: _shown(value) for name, value in best.params.items()}}
+    rows = {**values, **{name: _formatted(value) for name, value in best.params.items()}}
     cells = "\n".join(
         f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
         for name, value in rows.items()
     )
-    return f"<p>Trials: {told}.</p>\n<h2>Best trial: {best.number}</h2>\n<table>\n{cells}\n</table>"
+    heading = f"<p>Trials: {outcomes}.</p>\n<h2>Best trial: {best.number}</h2>"
+    return f"{heading}\n<table>\n{cells}\n</table>"
 
 
 def _section(name: str, figure: Figure) -> str:
@@ -122,13 +125,13 @@ def _section(name: str, figure: Figure) -> str:
     return f'<h2>{heading}</h2>\n<p>{caption}</p>\n<div class="picture">{drawn}</div>'
 
 
-def _drawn(name: str, study: optuna.Study, objectives: Sequence[str]) -> Figure:
-    with _quiet():
+def _plot(name: str, study: optuna.Study, objectives: Sequence[str]) -> Figure:
+    with _without_optuna_warnings():
         if name == "pareto_front":
             from optuna.visualization import plot_pareto_front
 
             return plot_pareto_front(study, target_names=list(objectives))
-        return _PICTURES[name](study)
+        return _PLOTS[name](study)
 
 
 def _history(study: optuna.Study) -> Figure:
@@ -149,7 +152,7 @@ def _importances(study: optuna.Study) -> Figure:
 def _slice(study: optuna.Study) -> Figure:
     from optuna.visualization import plot_slice
 
-    names = parameters(study.get_trials(deepcopy=False))
+    names = varied_parameters(study.get_trials(deepcopy=False))
     figure = plot_slice(study, params=names, **_target(study))
     return figure.update_layout(width=max(_NARROWEST, _SLICE_WIDTH * len(names)), height=400)
 
@@ -157,7 +160,7 @@ def _slice(study: optuna.Study) -> Figure:
 def _parallel_coordinates(study: optuna.Study) -> Figure:
     from optuna.visualization import plot_parallel_coordinate
 
-    names = parameters(study.get_trials(deepcopy=False))
+    names = varied_parameters(study.get_trials(deepcopy=False))
     figure = plot_parallel_coordinate(study, params=names, **_target(study))
     return figure.update_layout(width=max(_NARROWEST, _AXIS_WIDTH * len(names)), height=520)
 
@@ -172,18 +175,18 @@ def _intermediate_values(study: optuna.Study) -> Figure:
 
 
 def _target(study: optuna.Study) -> dict[str, Any]:
-    """The first objective by name; as a target only of several, for Optuna minimises targets."""
+    """Return the first objective; by ``target`` only of several, for Optuna minimises targets."""
     name = {"target_name": INSIDE_TRAIN}
-    return name if len(study.directions) == 1 else {**name, "target": lambda one: one.values[0]}
+    return name if len(study.directions) == 1 else {**name, "target": lambda trial: trial.values[0]}
 
 
-def _shown(value: object) -> str:
+def _formatted(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Optuna's remarks on rare choices and on what it takes for a target to minimise."""
+def _without_optuna_warnings() -> Iterator[None]:
+    """Suppress Optuna's warnings on rare choices and on targets that it expects to be minimised."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Some regimes for parameter")
         warnings.filterwarnings("ignore", message="PedAnovaImportanceEvaluator computes")
@@ -191,7 +194,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-_PICTURES: Mapping[str, Callable[[optuna.Study], Figure]] = {
+_PLOTS: Mapping[str, Callable[[optuna.Study], Figure]] = {
     "history": _history,
     "importances": _importances,
     "parallel_coordinates": _parallel_coordinates,

@@ -1,4 +1,4 @@
-"""A sampler for each trial, chosen when the trial has its number."""
+"""Optuna sampler that delegates each trial to a sampler made from the trial's number."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from optuna.trial import FrozenTrial
 
 
 class PerTrialSampler(BaseSampler):
-    """Draws each trial with the sampler of its number.
+    """Sample each trial with a sampler that is made from the trial's number.
 
-    Only the storage knows the number of a trial to come: of two processes that begin one at the
-    same time, each would count the same number, and both would draw the same settings.
+    Only the storage knows the number of the next trial: if two processes began a trial at the same
+    time and counted the trials before it, both would draw the same settings.
 
     Args:
-        make: gives the sampler of a number.
+        make_sampler: returns the sampler for a trial number.
     """
 
-    def __init__(self, make: Callable[[int], BaseSampler]) -> None:
-        self._make = make
-        self._made: dict[int, BaseSampler] = {}
+    def __init__(self, make_sampler: Callable[[int], BaseSampler]) -> None:
+        self._make_sampler = make_sampler
+        self._samplers: dict[int, BaseSampler] = {}
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        return self._of(trial).infer_relative_search_space(study, trial)
+        return self._sampler_for(trial).infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        return self._of(trial).sample_relative(study, trial, search_space)
+        return self._sampler_for(trial).sample_relative(study, trial, search_space)
 
     def sample_independent(
         self,
@@ -42,9 +42,11 @@ class PerTrialSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        return self._of(trial).sample_independent(study, trial, param_name, param_distribution)
+        return self._sampler_for(trial).sample_independent(
+            study, trial, param_name, param_distribution
+        )
 
-    def _of(self, trial: FrozenTrial) -> BaseSampler:
-        if trial.number not in self._made:
-            self._made = {trial.number: self._make(trial.number)}
-        return self._made[trial.number]
+    def _sampler_for(self, trial: FrozenTrial) -> BaseSampler:
+        if trial.number not in self._samplers:
+            self._samplers = {trial.number: self._make_sampler(trial.number)}
+        return self._samplers[trial.number]

@@ -1,4 +1,4 @@
-"""Ranges of settings as the command line or a TOML file gives them."""
+"""Parser of the search ranges that the command line or a TOML file gives."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from scenetrack.config.dimensions import Dimension
 from scenetrack.config.parsing import parse_value, parsed_pairs
 from scenetrack.errors import ConfigError
 
-# The study itself decides on these.
-_OF_THE_STUDY = ("data", "skip_bad", "seed", "experiment", "repeats", "test", "resume")
+# Settings of the study, which its trials share.
+_STUDY_SETTINGS = ("data", "skip_bad", "seed", "experiment", "repeats", "test", "resume")
 _KINDS = {int: "whole numbers", float: "numbers"}
 
 
 def parsed_ranges(given: str) -> dict[str, str]:
-    """``NAME=VALUES; NAME=VALUES`` or the content of a TOML file as values by name.
+    """Parse ``NAME=VALUES; NAME=VALUES``, or the TOML file of that name, to values by name.
 
-    VALUES are ``LOW:HIGH``, ``LOW:HIGH:log``, ``LOW:HIGH:STEP``, texts with ``|`` between them, or
-    one value that stays. In TOML a list of texts, or a table of low, high, log and step, will do.
+    VALUES are ``LOW:HIGH``, ``LOW:HIGH:log``, ``LOW:HIGH:STEP``, choices separated by ``|``, or one
+    fixed value. TOML files may also have a list of choices, or a table of low, high, log and step.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: ``given`` has none of these forms.
     """
     if given.strip().endswith(".toml"):
-        return _of_toml(Path(given.strip()).expanduser())
+        return _read_toml(Path(given.strip()).expanduser())
     return parsed_pairs(given)
 
 
 def check_setting(target: type[EvaluatedConfig], name: str, text: str) -> None:
-    """Raise ConfigError where ``text`` cannot be the value of the target's parameter ``name``.
+    """Raise ConfigError if ``text`` is no valid value of the target's parameter ``name``.
 
-    What it contradicts in other parameters is left to the whole of them.
+    Contradictions with other parameters are checked when the whole config is built.
     """
     _check_name(target, name)
     value = parse_value(name, text, field_types(target)[name])
@@ -43,19 +43,19 @@ def check_setting(target: type[EvaluatedConfig], name: str, text: str) -> None:
     check_value(item, value)
 
 
-def changed(
+def changed_dimension(
     target: type[EvaluatedConfig], own: Dimension | None, name: str, values: str
 ) -> Dimension:
-    """The dimension ``name`` with other values.
+    """Return the dimension ``name`` with other values.
 
     Args:
-        target: whose setting it sets.
-        own: as the target's space has it; None where that does not.
-        name: of the dimension, or of a parameter of the target.
-        values: see ``parsed_ranges``.
+        target: config class whose setting the dimension sets.
+        own: dimension of that name in the target's default space, or None.
+        name: name of the dimension, or of a parameter of the target.
+        values: new values, see ``parsed_ranges``.
 
     Raises:
-        ConfigError: an unknown name, or values that cannot be.
+        ConfigError: unknown name, or invalid values.
     """
     if own is None:
         _check_name(target, name)
@@ -71,24 +71,24 @@ def changed(
         raise ConfigError(f"{name} needs a range LOW:HIGH. Received: {values!r}")
     choices = tuple(part.strip() for part in values.split("|"))
     if len(set(choices)) < len(choices) or not all(choices):
-        raise ConfigError(f"{name} needs values, each once. Received: {values!r}")
+        raise ConfigError(f"{name} needs different values, none empty. Received: {values!r}")
     for text in choices:
         check_setting(target, name, text)
     return dataclasses.replace(own, kind=str, choices=choices)
 
 
 def text_of(value: object) -> str:
-    """A drawn value as the command line takes it."""
+    """Return a drawn value as text for the command line."""
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def _check_name(target: type[EvaluatedConfig], name: str) -> None:
-    if name in _OF_THE_STUDY:
-        raise ConfigError(f"{name} is not for the target of a study: give it to the study itself")
+    if name in _STUDY_SETTINGS:
+        raise ConfigError(f"{name} is a setting of the study, not of its target: give it to tune")
     if name not in field_types(target):
         raise ConfigError(
             f"{target.stage} has no parameter {name!r}: scenetrack {target.stage} --help lists "
-            f"them, and scenetrack tune --target {target.stage} --show-space what is searched"
+            f"them; scenetrack tune --target {target.stage} --show-space lists the search space"
         )
 
 
@@ -118,8 +118,8 @@ def _range(target: type[EvaluatedConfig], own: Dimension, values: str) -> Dimens
         )
     if not own.setting and not own.low <= low <= high <= own.high:
         raise ConfigError(
-            f"{own.name} may be {own.low:.10g} to {own.high:.10g}: the dimensions that it decides "
-            f"on are no more. Received: {values!r}"
+            f"{own.name} must lie in {own.low:.10g} to {own.high:.10g}: there are no more "
+            f"dimensions that it can switch on. Received: {values!r}"
         )
     if step:
         high = own.kind(text_of(low + int((high - low) / step + 1e-9) * step))
@@ -129,11 +129,11 @@ def _range(target: type[EvaluatedConfig], own: Dimension, values: str) -> Dimens
     return dataclasses.replace(own, low=low, high=high, log=log, step=step, choices=())
 
 
-def _of_toml(path: Path) -> dict[str, str]:
+def _read_toml(path: Path) -> dict[str, str]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"a TOML file is required, but {path} is none: {error}") from None
+        raise ConfigError(f"a TOML file is required, but {path} is not one: {error}") from None
     return {name.replace("-", "_"): _toml_values(name, value) for name, value in content.items()}
 
 

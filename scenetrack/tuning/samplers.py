@@ -1,4 +1,4 @@
-"""What draws a trial's settings, and what stops a bad one early."""
+"""Samplers (TPE, random, grid, CMA-ES) and pruners (median, Hyperband) of a study."""
 
 from __future__ import annotations
 
@@ -11,42 +11,43 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
-from scenetrack.tuning.cmaes import CmaEs
+from scenetrack.tuning.cmaes import CmaEsSampler
 from scenetrack.tuning.space import SearchSpace
 
-# Trials that are drawn at random before a sampler has something to go by.
+# Trials that are drawn at random before the sampler uses results of earlier trials.
 STARTUP_TRIALS = 10
 
 
 def make_sampler(kind: str, seed: int, place: int, space: SearchSpace) -> BaseSampler:
-    """The sampler for one trial alone.
+    """Return the sampler of one trial.
 
-    What it draws depends on the seed, the place and the trials before: so a study that was killed
-    goes on as if it had not been, and processes that share one do not draw the same.
+    The settings that it draws depend on the seed, the place and the earlier trials: so a killed
+    study continues as if it had not been killed, and processes that share a study draw different
+    settings.
 
     Args:
         kind: one of ``config.SAMPLERS``.
-        seed: of the study.
-        place: how many trials that are no retries were begun before this one.
-        space: that is drawn from.
+        seed: seed of the study.
+        place: number of trials, without retries, that were begun before this one.
+        space: search space of the study.
     """
     own = int(np.random.SeedSequence([seed, place]).generate_state(1)[0])
     if kind == "random":
         return RandomSampler(seed=own)
     if kind == "grid":
-        return GridOfSpace(space, place)
+        return ConditionalGridSampler(space, place)
     if kind == "cmaes":
-        return CmaEs(own)
+        return CmaEsSampler(own)
     return TPESampler(n_startup_trials=STARTUP_TRIALS, seed=own)
 
 
 def make_pruner(kind: str, epochs: int) -> optuna.pruners.BasePruner:
-    """The pruner ``kind``, one of ``config.PRUNERS``.
+    """Return the pruner ``kind``, one of ``config.PRUNERS``.
 
-    The median compares no earlier than after a third of the ``epochs``, and with 10 whole
-    trainings: what learns slowly because it is held back, by augmentation or dropout, often ends
-    best. On the real split, compared from the fifth epoch with five trainings, 38 of 50 were
-    stopped.
+    The median pruner begins after a third of the ``epochs`` and after 10 complete trainings:
+    a training that learns slowly because of augmentation or dropout often ends with the best
+    accuracy. On the real split, a pruner that began after 5 epochs and 5 trainings stopped 38 of
+    50 trials.
     """
     if kind == "hyperband":
         return optuna.pruners.HyperbandPruner(min_resource=max(1, epochs // 9))
@@ -57,15 +58,15 @@ def make_pruner(kind: str, epochs: int) -> optuna.pruners.BasePruner:
     return optuna.pruners.NopPruner()
 
 
-class GridOfSpace(BaseSampler):
-    """One combination of ``SearchSpace.grid``.
+class ConditionalGridSampler(BaseSampler):
+    """Sample one combination of ``SearchSpace.grid``.
 
-    Optuna's own grid knows no conditions, and would try combinations that differ in a setting that
-    is not drawn.
+    Optuna's own grid sampler has no conditional dimensions: it would try combinations that differ
+    only in a setting that is not used.
 
     Args:
-        space: of the study.
-        place: of the combination; those after the last one begin again.
+        space: search space of the study.
+        place: index of the combination, modulo the size of the grid.
     """
 
     def __init__(self, space: SearchSpace, place: int) -> None:

@@ -1,4 +1,4 @@
-"""The space of a study: the target's own, narrowed or widened, with what is fixed taken out."""
+"""Search space of a study: the target's default space, changed by ``--space`` and ``--fixed``."""
 
 from __future__ import annotations
 
@@ -14,71 +14,76 @@ from scenetrack.config import TARGETS, EvaluatedConfig
 from scenetrack.config.dimensions import Dimension
 from scenetrack.config.parsing import build_config
 from scenetrack.errors import ConfigError
-from scenetrack.tuning.ranges import changed, check_setting, parsed_ranges, text_of
+from scenetrack.tuning.ranges import changed_dimension, check_setting, parsed_ranges, text_of
 
-# Points of a number that a grid tries where no step is given.
+# Number of grid values of a numeric dimension without a step.
 _GRID_POINTS = 3
-# Draws among which a value that can be had at all is taken to show itself.
+# Random draws after which a value that was valid in none of them is taken as impossible.
 _PROBES = 64
 
 
-class Draws(Protocol):
-    """What draws: an ``optuna.Trial``, or anything with its ways."""
+class Suggester(Protocol):
+    """The ``suggest_*`` methods of ``optuna.Trial``."""
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
-        """A whole number."""
+        """Return an integer."""
         ...
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None, log: bool
     ) -> float:
-        """A number."""
+        """Return a number."""
         ...
 
     def suggest_categorical(self, name: str, choices: Sequence[str]) -> Any:
-        """One of the choices."""
+        """Return one of the choices."""
         ...
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What is drawn and what stays.
+    """Search space: the dimensions that a trial draws, and the fixed settings.
 
     Attributes:
-        target: the config of the entry point.
-        dimensions: those that are drawn, each after those that it depends on.
-        fixed: settings that stay, as texts of the command line.
+        target: config class of the entry point.
+        dimensions: drawn dimensions, each after the dimensions that it depends on.
+        fixed: fixed settings, as texts of the command line.
     """
 
     target: type[EvaluatedConfig]
     dimensions: tuple[Dimension, ...]
     fixed: Mapping[str, str]
 
-    def draw(self, trial: Draws) -> dict[str, str]:
-        """The settings of a trial, those that stay included, as texts of the command line."""
+    def draw(self, trial: Suggester) -> dict[str, str]:
+        """Draw the settings of a trial, with the fixed ones, as texts of the command line."""
         return self._settings(lambda dimension: _drawn(dimension, trial))
 
     def grid(self) -> Iterator[dict[str, Any]]:
-        """The combinations of a grid one by one: the values of each drawn dimension by its name.
+        """Yield the combinations of the grid: the values of the drawn dimensions by name.
 
-        There may be millions of them; the last dimension changes first.
+        There may be millions of combinations; the last dimension changes fastest.
         """
         return self._combinations({}, self.dimensions)
 
     def grid_size(self, most: int) -> int:
-        """How many combinations the grid has, counted up to ``most``."""
+        """Return the number of combinations of the grid, at most ``most``."""
         return sum(1 for _ in islice(self.grid(), most))
 
     def table(self) -> list[tuple[str, str, str, str]]:
-        """Rows of dimension, values, the setting that it sets, and when it is drawn."""
+        """Return rows of dimension, values, the setting that it sets, and its condition.
+
+        A study keeps these rows: other words here would make it another study.
+        """
         return [
             (
-                one.name,
-                one.values,
-                one.setting or "(decides others)",
-                " and ".join(f"{name} is {' or '.join(some)}" for name, some in one.when.items()),
+                dimension.name,
+                dimension.values,
+                dimension.setting or "(decides others)",
+                " and ".join(
+                    f"{key} is {' or '.join(values)}" for key, values in dimension.when.items()
+                ),
             )
-            for one in self.dimensions
+            for dimension in self.dimensions
         ]
 
     def _settings(self, draw: Callable[[Dimension], Any]) -> dict[str, str]:
@@ -104,7 +109,7 @@ class SearchSpace:
                 yield from self._combinations({**known, left[0].name: value}, left[1:])
 
     def _applies(self, dimension: Dimension, known: Mapping[str, Any]) -> bool:
-        """Whether what is drawn so far, or stays, asks for ``dimension``."""
+        """Return whether the values drawn so far, or fixed, meet the condition of ``dimension``."""
         return all(
             text_of(known.get(name, self.fixed.get(name, ""))) in allowed
             for name, allowed in dimension.when.items()
@@ -114,47 +119,47 @@ class SearchSpace:
 def search_space(
     target: type[EvaluatedConfig], given: str = "", fixed: Mapping[str, str] | None = None
 ) -> SearchSpace:
-    """The space of ``target`` as ``--space`` and fixed settings change it.
+    """Return the search space of ``target`` as ``--space`` and the fixed settings change it.
 
-    Choices of the target's own space that cannot go with what is fixed are left out. A setting that
-    stays, but only goes with some of what is drawn, is left out of the other trials.
+    Choices of the default space that contradict the fixed settings are left out. A fixed setting
+    that is valid only with some of the drawn values is left out of the other trials.
 
     Args:
         target: config of one of ``config.TARGETS``.
         given: ``NAME=VALUES; ...``, or the path of a TOML file with such pairs, see
             ``ranges.parsed_ranges``.
-        fixed: settings that stay; they take out the dimensions that would set them.
+        fixed: fixed settings; the dimensions that would set them are removed.
 
     Raises:
-        ConfigError: an unknown name, a value that no trial could have, or nothing left to search.
+        ConfigError: unknown name, a value that no trial can have, or an empty search space.
     """
-    stays = dict(fixed or {})
-    for name, text in stays.items():
+    fixed = dict(fixed or {})
+    for name, text in fixed.items():
         check_setting(target, name, text)
     own = {one.name: one for one in TARGETS[target.stage].space}
     ranges = parsed_ranges(given)
-    # Parts of a setting first, as a setting given as a whole takes its parts out.
+    # Parts of a list setting first: a list that is given as a whole removes its parts.
     for name, values in sorted(ranges.items(), key=lambda item: item[0] not in own):
-        one = changed(target, own.get(name), name, values)
-        if one.setting in stays:
+        dimension = changed_dimension(target, own.get(name), name, values)
+        setting = dimension.setting
+        if setting in fixed:
             raise ConfigError(
-                f"{one.setting} stays at {stays[one.setting]}, and the space gives {name}: leave "
-                "one of them out"
+                f"{setting} is fixed at {fixed[setting]}, but the space gives {name}: leave one out"
             )
-        if name not in own:  # it sets as a whole what others set in parts
-            own = {key: other for key, other in own.items() if other.setting != name}
-        own[name] = one
-    singles = {n: one.choices[0] for n, one in own.items() if n in ranges and _is_single(one)}
-    space = _reduced(SearchSpace(target, tuple(own.values()), {**stays, **singles}))
+        if name not in own:  # a list as a whole, not its parts
+            own = {key: part for key, part in own.items() if part.setting != name}
+        own[name] = dimension
+    singles = {n: item.choices[0] for n, item in own.items() if n in ranges and _is_single(item)}
+    space = _without_unused(SearchSpace(target, tuple(own.values()), {**fixed, **singles}))
     if not space.dimensions:
-        raise ConfigError("something to search is required, but every setting is fixed")
+        raise ConfigError("at least one setting to search is required, but every setting is fixed")
     for name in ranges:
-        _check_use(space, name)
-    return _possible(space, set(ranges))
+        _check_used(space, name)
+    return _without_impossible_choices(space, set(ranges))
 
 
 def grid_values(dimension: Dimension) -> list[Any]:
-    """What a grid tries of a dimension: all choices, or all steps, or a few points between."""
+    """Return the grid values of a dimension: all choices, all steps, or a few even points."""
     if dimension.kind is str:
         return list(dimension.choices)
     low, high = dimension.low, dimension.high
@@ -170,7 +175,7 @@ def grid_values(dimension: Dimension) -> list[Any]:
     return sorted({min(max(float(f"{point:.10g}"), low), high) for point in points})
 
 
-def _drawn(dimension: Dimension, trial: Draws) -> Any:
+def _drawn(dimension: Dimension, trial: Suggester) -> Any:
     name, low, high = dimension.name, dimension.low, dimension.high
     if dimension.kind is str:
         return trial.suggest_categorical(name, dimension.choices)
@@ -180,12 +185,12 @@ def _drawn(dimension: Dimension, trial: Draws) -> Any:
     return trial.suggest_float(name, low, high, step=dimension.step or None, log=dimension.log)
 
 
-def _is_single(one: Dimension) -> bool:
-    return len(one.choices) == 1
+def _is_single(dimension: Dimension) -> bool:
+    return len(dimension.choices) == 1
 
 
-def _reduced(space: SearchSpace) -> SearchSpace:
-    """Without dimensions that no trial draws; what stays and depends on a drawn one becomes one."""
+def _without_unused(space: SearchSpace) -> SearchSpace:
+    """Drop dimensions that no trial draws; a fixed setting that depends on one becomes one."""
     fixed, kept = dict(space.fixed), dict[str, Dimension]()
     for one in space.dimensions:
         if one.setting not in fixed and _may_apply(one, kept, fixed):
@@ -193,16 +198,18 @@ def _reduced(space: SearchSpace) -> SearchSpace:
     for name, when in space.target.conditions.items():
         if name in fixed and set(when) <= set(kept):
             kept[name] = Dimension(name, name, choices=(fixed.pop(name),), when=when)
-    # Without the widths that it counts, a number of layers decides nothing.
-    needed = {name for one in kept.values() for name in one.when}
-    dimensions = tuple(one for one in kept.values() if one.setting or one.name in needed)
+    # A number of layers has no effect if the widths that it counts are gone.
+    needed = {name for dimension in kept.values() for name in dimension.when}
+    dimensions = tuple(item for item in kept.values() if item.setting or item.name in needed)
     return SearchSpace(space.target, dimensions, fixed)
 
 
-def _may_apply(one: Dimension, kept: Mapping[str, Dimension], fixed: Mapping[str, str]) -> bool:
-    for name, allowed in one.when.items():
+def _may_apply(
+    dimension: Dimension, kept: Mapping[str, Dimension], fixed: Mapping[str, str]
+) -> bool:
+    for name, allowed in dimension.when.items():
         if name in kept:
-            values = set(map(text_of, _all_values(kept[name])))
+            values = set(map(text_of, _values_of_decider(kept[name])))
         else:
             values = {fixed.get(name, "")}
         if not values & set(allowed):
@@ -210,9 +217,9 @@ def _may_apply(one: Dimension, kept: Mapping[str, Dimension], fixed: Mapping[str
     return True
 
 
-def _check_use(space: SearchSpace, name: str) -> None:
-    """Raise ConfigError where the given range ``name`` would change no trial."""
-    whole = {one.name for one in space.dimensions} | set(space.fixed)
+def _check_used(space: SearchSpace, name: str) -> None:
+    """Raise ConfigError if the given range ``name`` would change no trial."""
+    whole = {dimension.name for dimension in space.dimensions} | set(space.fixed)
     if name in whole:
         return
     own = {one.name: one for one in TARGETS[space.target.stage].space}
@@ -226,42 +233,41 @@ def _check_use(space: SearchSpace, name: str) -> None:
         reason = f"{rivals[0]} is given as a whole; leave one of them out"
     else:
         needs = " and ".join(f"{key} {' or '.join(v)}" for key, v in when.items())
-        reason = f"it needs {needs}; leave it out, or let trials have that"
+        reason = f"it needs {needs}; leave it out, or allow that value"
     raise ConfigError(f"no trial would use {name} of the space: {reason}")
 
 
-def _all_values(decider: Dimension) -> Sequence[Any]:
-    """Of a dimension that others depend on: choices, or whole numbers."""
+def _values_of_decider(decider: Dimension) -> Sequence[Any]:
+    """Return the values of a dimension that others depend on: choices, or integers."""
     return decider.choices or range(int(decider.low), int(decider.high) + 1)
 
 
-def _possible(space: SearchSpace, given: set[str]) -> SearchSpace:
-    """Without choices that no trial could have.
+def _without_impossible_choices(space: SearchSpace, given: set[str]) -> SearchSpace:
+    """Remove choices with which no config is valid.
 
     Raises:
-        ConfigError: such a choice is among the ``given`` ones, or no value would be left.
+        ConfigError: such a choice is among the ``given`` ones, or no config is valid at all.
     """
-    reason = _refusal(space)
+    reason = _why_impossible(space)
     if reason:
         raise ConfigError(f"no trial of this space is possible: {reason}")
     kept = []
-    for one in space.dimensions:
-        refusals = {value: _refusal(space, one.name, value) for value in one.choices}
+    for dimension in space.dimensions:
+        name, choices = dimension.name, dimension.choices
+        refusals = {value: _why_impossible(space, name, value) for value in choices}
         refused = [value for value, reason in refusals.items() if reason]
-        if refused and one.name in given:
-            raise ConfigError(
-                f"no trial could have {one.name} {refused[0]}: {refusals[refused[0]]}"
-            )
-        choices = tuple(value for value in one.choices if value not in refused)
-        kept.append(dataclasses.replace(one, choices=choices))
+        if refused and name in given:
+            raise ConfigError(f"no trial can have {name} {refused[0]}: {refusals[refused[0]]}")
+        choices = tuple(value for value in choices if value not in refused)
+        kept.append(dataclasses.replace(dimension, choices=choices))
     return dataclasses.replace(space, dimensions=tuple(kept))
 
 
-def _refusal(space: SearchSpace, name: str = "", value: str = "") -> str:
-    """Why no draw, where ``name`` has that value, is a possible config; "" where one is."""
+def _why_impossible(space: SearchSpace, name: str = "", value: str = "") -> str:
+    """Return why no draw in which ``name`` has ``value`` is a valid config; "" if one is."""
     reason = ""
     for probe in range(_PROBES):
-        draws = _Probe(probe, name, value)
+        draws = _RandomSuggester(probe, name, value)
         settings = space.draw(draws)
         if name and name not in draws.drawn:
             continue
@@ -274,8 +280,8 @@ def _refusal(space: SearchSpace, name: str = "", value: str = "") -> str:
     return reason
 
 
-class _Probe:
-    """Random values, but one that is given."""
+class _RandomSuggester:
+    """Suggest random values, but the given value of one dimension."""
 
     def __init__(self, seed: int, name: str, value: str) -> None:
         self._rng = np.random.default_rng(seed)
@@ -283,19 +289,19 @@ class _Probe:
         self.drawn: set[str] = set()
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
-        """Evenly among the steps."""
+        """Return one of the steps, uniformly."""
         self.drawn.add(name)
         return low + step * int(self._rng.integers((high - low) // step + 1))
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None, log: bool
     ) -> float:
-        """Evenly in the range."""
+        """Return a number of the range, uniformly."""
         self.drawn.add(name)
         return float(self._rng.uniform(low, high))
 
     def suggest_categorical(self, name: str, choices: Sequence[str]) -> str:
-        """The given value, or any."""
+        """Return the given value of the given dimension, else any choice."""
         self.drawn.add(name)
         if name == self._name and self._value:
             return self._value

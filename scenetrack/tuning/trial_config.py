@@ -1,4 +1,4 @@
-"""A trial's settings as those of its target."""
+"""Config of the target that a trial runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scenetrack.tuning.space import SearchSpace
 def trial_config(
     config: TuneConfig, space: SearchSpace, settings: Mapping[str, str], *, test: bool = False
 ) -> EvaluatedConfig:
-    """The settings of the target as a trial, or the refit, runs it."""
+    """Return the target's config with the settings of a trial, or of the refit."""
     shared = {name: getattr(config, name) for name in ("data", "skip_bad", "seed", "experiment")}
     target = build_config(space.target, settings, from_mlflow=False)
     return dataclasses.replace(target, **shared, test=test)

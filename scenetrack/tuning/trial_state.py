@@ -1,4 +1,4 @@
-"""Which trials count, whose they are, and what becomes of those whose process died."""
+"""States of trials: which count, which process owns them, and stale ones, which are retried."""
 
 from __future__ import annotations
 
@@ -23,129 +23,134 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 OWNER, RUN = "owner", "run"
 RETRY_OF, SURPLUS, SAVED_S = "retry_of", "surplus", "saved_s"
 FAILURE = "failure"
-# A process says who it is as soon as its trial begins; one that has not by then has died.
-_NAMELESS_S = 60
+# A process names itself as owner when its trial begins; without an owner after this time the
+# process has died.
+_OWNERLESS_S = 60
 
 
 def finished(study: Study) -> list[FrozenTrial]:
-    """The trials that count: complete, or stopped by the pruner."""
+    """Return the finished trials: complete, or stopped by the pruner."""
     return study.get_trials(deepcopy=False, states=FINISHED)
 
 
 def running(study: Study) -> list[FrozenTrial]:
-    """The trials in work, as far as anyone knows."""
+    """Return the trials whose state is running; their process may have died."""
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
-def owner() -> dict[str, str]:
-    """What a trial says of the process that works on it: host, pid, and its identity."""
+def own_process() -> dict[str, str]:
+    """Return host, process id and identity of this process, the owner of the trials it runs."""
     pid = os.getpid()
     return {"host": socket.gethostname(), "pid": str(pid), "process": process_identity(pid) or ""}
 
 
 def host_of(trial: FrozenTrial) -> str:
-    """The machine that works on the trial; this one where the trial does not say."""
+    """Return the host name of the trial's owner; this machine's if the trial has no owner yet."""
     return str(trial.user_attrs.get(OWNER, {}).get("host", socket.gethostname()))
 
 
 def is_surplus(study: Study, number: int, wanted: int) -> bool:
-    """Whether ``wanted`` trials of the study were begun before this one.
+    """Return whether ``wanted`` trials of the study were begun before this one.
 
-    Two processes may each begin what they take for the last trial. Numbers are given by the storage
-    in one order, so that all processes come to the same verdict without talking to each other.
+    Two processes may each begin what they take for the last trial. The storage numbers trials in
+    one order, so all processes come to the same result without communication.
     """
     earlier = study.get_trials(deepcopy=False)[:number]
-    return sum(one.state != TrialState.FAIL for one in earlier) >= wanted
+    return sum(trial.state != TrialState.FAIL for trial in earlier) >= wanted
 
 
-def rank(study: Study, number: int) -> int:
-    """How many trials that are no retries were begun before this one."""
+def draws_before(study: Study, number: int) -> int:
+    """Return the number of trials before this one that are neither retries nor surplus."""
     earlier = study.get_trials(deepcopy=False)[:number]
-    return sum(RETRY_OF not in one.user_attrs and SURPLUS not in one.user_attrs for one in earlier)
+    return sum(
+        RETRY_OF not in trial.user_attrs and SURPLUS not in trial.user_attrs for trial in earlier
+    )
 
 
-def end_stale(study: Study, lost: Callable[[Study, FrozenTrial], None]) -> None:
-    """Fail the running trials whose process has died.
+def fail_stale_trials(study: Study, on_stale_trial: Callable[[Study, FrozenTrial], None]) -> None:
+    """Mark running trials as failed if their process has died.
 
-    On this machine that is seen at once, elsewhere by the signs of life that no longer come.
+    A dead process on this machine is detected at once, on another machine by missing heartbeats.
 
     Args:
-        study: of the trials.
-        lost: told of each trial that this call has failed; it has the trial tried again.
+        study: study of the trials.
+        on_stale_trial: called with each trial that this call has failed, to retry it.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # since 2021
         optuna.storages.fail_stale_trials(study)
     for trial in running(study):
-        if not _is_dead(trial):
+        if not _process_has_died(trial):
             continue
         try:
             ours: bool = study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
         except UpdateFinishedTrialError:
             continue  # another process was first
         if ours:
-            logger.warning("trial %d was left by a process that died", trial.number)
-            lost(study, trial)
+            logger.warning("trial %d was left unfinished by a process that died", trial.number)
+            on_stale_trial(study, trial)
 
 
 def retry(study: Study, trial: FrozenTrial) -> None:
-    """Have the settings of a failed trial tried again, unless it was such a retry itself.
+    """Enqueue the settings of a failed trial again, unless it was a retry itself.
 
-    A trial that ended otherwise, before its process was stopped, needs none.
+    A trial that has another state, because it ended before its process was stopped, is not retried.
     """
     if study.get_trials(deepcopy=False)[trial.number].state != TrialState.FAIL:
         return
     if RETRY_OF in trial.user_attrs:
-        logger.warning("trial %d failed for the second time: it is given up", trial.number)
+        logger.warning("trial %d failed for the second time: it is not tried again", trial.number)
         return
     study.enqueue_trial(trial.params, user_attrs={RETRY_OF: trial.number})
 
 
-def is_elsewhere(trial: FrozenTrial) -> bool:
-    """Whether the trial is in work where its process cannot be seen from here.
+def runs_elsewhere(trial: FrozenTrial) -> bool:
+    """Return whether the trial's process cannot be seen from here.
 
-    That is on another machine, or in a container with process numbers of its own.
+    It runs on another machine, or in a container with its own process numbers.
     """
-    said = trial.user_attrs.get(OWNER)
-    if said is None:
+    owner = trial.user_attrs.get(OWNER)
+    if owner is None:
         return False
-    own = owner()
-    return bool(said["host"] != own["host"] or _numbers(said) != _numbers(own))
+    own = own_process()
+    return bool(
+        owner["host"] != own["host"] or _process_namespace(owner) != _process_namespace(own)
+    )
 
 
-def counts(study: Study) -> dict[str, int]:
-    """How the trials ended: ``complete``, ``pruned``, ``failed``, ``impossible``.
+def count_outcomes(study: Study) -> dict[str, int]:
+    """Return the number of trials by outcome: complete, pruned, failed, impossible.
 
-    Those that there were too many of, or that were tried again, are not among them.
+    Surplus trials, and failed trials that were retried, are not counted.
     """
     known = study.get_trials(deepcopy=False)
-    again = {one.user_attrs.get(RETRY_OF) for one in known}
-    found = dict.fromkeys(("complete", "pruned", "failed", "impossible"), 0)
-    for one in known:
-        if one.state == TrialState.COMPLETE:
-            found["complete"] += 1
-        elif one.state == TrialState.PRUNED:
-            found["impossible" if FAILURE in one.user_attrs else "pruned"] += 1
-        elif one.state == TrialState.FAIL and SURPLUS not in one.user_attrs:
-            found["failed"] += one.number not in again
-    return found
+    retried = {trial.user_attrs.get(RETRY_OF) for trial in known}
+    outcomes = dict.fromkeys(("complete", "pruned", "failed", "impossible"), 0)
+    for trial in known:
+        if trial.state == TrialState.COMPLETE:
+            outcomes["complete"] += 1
+        elif trial.state == TrialState.PRUNED:
+            outcomes["impossible" if FAILURE in trial.user_attrs else "pruned"] += 1
+        elif trial.state == TrialState.FAIL and SURPLUS not in trial.user_attrs:
+            outcomes["failed"] += trial.number not in retried
+    return outcomes
 
 
 def saved_seconds(trials: Sequence[FrozenTrial]) -> float:
-    """Seconds that pruning saved in all."""
-    return float(sum(one.user_attrs.get(SAVED_S, 0.0) for one in trials))
+    """Return the seconds that pruning saved in total."""
+    return float(sum(trial.user_attrs.get(SAVED_S, 0.0) for trial in trials))
 
 
-def _is_dead(trial: FrozenTrial) -> bool:
-    said = trial.user_attrs.get(OWNER)
-    if said is None:
+def _process_has_died(trial: FrozenTrial) -> bool:
+    owner = trial.user_attrs.get(OWNER)
+    if owner is None:
         begun = trial.datetime_start
-        return begun is not None and time.time() - begun.timestamp() > _NAMELESS_S
-    if is_elsewhere(trial) or not said["process"]:
+        return begun is not None and time.time() - begun.timestamp() > _OWNERLESS_S
+    if runs_elsewhere(trial) or not owner["process"]:
         return False
-    return bool(process_identity(int(said["pid"])) != said["process"])
+    return bool(process_identity(int(owner["pid"])) != owner["process"])
 
 
-def _numbers(said: Mapping[str, str]) -> str:
-    """The space of process numbers that a process is in: containers have their own."""
-    return said["process"].rpartition("]")[0]
+def _process_namespace(owner: Mapping[str, str]) -> str:
+    """Return the process-number namespace of a process: each container has its own."""
+    return owner["process"].rpartition("]")[0]

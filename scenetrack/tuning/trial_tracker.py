@@ -1,4 +1,4 @@
-"""One trial: its settings run as the target does, watched by the pruner, its figures kept."""
+"""Tracker of one trial: logs metrics, params and tags, and reports the curve to the pruner."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from scenetrack.records import (
     Tracker,
     metrics_among,
 )
-from scenetrack.system.interrupts import held
+from scenetrack.system.interrupts import defer_signals
 from scenetrack.tuning.trial_state import SAVED_S
 
-# The curve that tells a bad training, whatever stands before it.
+# Name of the curve that the pruner judges.
 _CURVE = "val/accuracy"
-# Steps of curves are logged together, at most so long after the first of them.
+# Seconds after which the collected epochs are logged together.
 _TOGETHER_S = 5.0
-# Of a curve as the pruner sees it: each one costs a database milliseconds.
+# Reports of a curve to the pruner: each one costs a database milliseconds.
 _MOST_REPORTS = 20
 _LOGGED = (Metric, Epoch, Param, Tag)
 
 
 class TrialTracker:
-    """Logs what a trial needs to its run, and tells the pruner of its validation curve.
+    """Log a trial to its run, and report its validation curve to the pruner.
 
-    A study keeps no models and pictures of its trials, which can be had again from their settings:
-    only the refitted one has them. Methods of the stage, its child runs elsewhere, become metrics
-    ``NAME/METHOD`` of the one run.
+    A study keeps no models and pictures of its trials, which can be computed again from their
+    settings: only the refit has them. The methods of the stage, child runs elsewhere, become
+    metrics ``NAME/METHOD`` of the trial's run.
 
     Args:
-        run: of the trial.
-        trial: is told of the curve; None where nothing prunes.
-        epochs: of the training, to tell what an early stop saves.
-        parts: folder to copy models and learnt parts to, those of a method into one of its name;
-            None where nobody asks for them.
+        run: tracker of the trial's run.
+        trial: Optuna trial that gets the curve; None without a pruner.
+        epochs: epochs of the training, to compute the time that an early stop saves.
+        parts: folder to copy models and learnt parts to, those of a method into a subfolder with
+            its name; None if they are not needed.
 
     Attributes:
         metrics: the last value of each.
@@ -61,34 +61,34 @@ class TrialTracker:
         self.run_id = run.run_id
         self.parts = parts
         self._run, self._trial, self._epochs = run, trial, epochs
-        self._waiting: list[Record] = []
-        self._waiting_since = time.monotonic()
+        self._pending: list[Record] = []
+        self._pending_since = time.monotonic()
         self._begun = time.monotonic()
         self.metrics: dict[str, float] = {}
         self.tags: dict[str, str] = {}
         self.kernels: dict[str, str] = {}
 
     def log(self, *records: Record) -> None:
-        """Log metrics, params, tags and the learning curves; other records are let go.
+        """Log metrics, params, tags and the figure of the learning curves; drop other records.
 
         Raises:
-            optuna.TrialPruned: the validation curve is a bad one.
+            optuna.TrialPruned: the pruner stops the training.
         """
         kept = [r for r in records if isinstance(r, _LOGGED) or _is_curve(r)]
         self.metrics |= {metric.name: metric.value for metric in metrics_among(kept)}
         self.tags |= {r.name: r.value for r in kept if isinstance(r, Tag)}
-        self.keep(records)
-        if not self._waiting:
-            self._waiting_since = time.monotonic()
-        self._waiting += kept
+        self.copy_files(records)
+        if not self._pending:
+            self._pending_since = time.monotonic()
+        self._pending += kept
         later = [r for r in kept if isinstance(r, Epoch) and r.number]
-        if len(later) < len(kept) or time.monotonic() - self._waiting_since > _TOGETHER_S:
+        if len(later) < len(kept) or time.monotonic() - self._pending_since > _TOGETHER_S:
             self.flush()
         for record in kept:
             if isinstance(record, Epoch) and _CURVE in record.values:
                 self._report(record.values[_CURVE], record.number)
 
-    def keep(self, records: Sequence[Record], method: str = "") -> None:
+    def copy_files(self, records: Sequence[Record], method: str = "") -> None:
         """Copy the files of models and artifacts, which go when the stage has logged them."""
         files = [r.path for r in records if isinstance(r, Artifact | Model)]
         if self.parts is None or not files:
@@ -99,21 +99,21 @@ class TrialTracker:
             shutil.copyfile(path, folder / path.name)
 
     def flush(self) -> None:
-        """Log what was kept back."""
-        if self._waiting:
-            self._run.log(*self._waiting)
-            self._waiting = []
+        """Log the collected records."""
+        if self._pending:
+            self._run.log(*self._pending)
+            self._pending = []
 
     @contextmanager
     def child(self, name: str, tags: Mapping[str, str] | None = None) -> Iterator[_MethodTracker]:
-        """A method of the stage."""
+        """Yield the tracker of a method of the stage."""
         self.kernels[name] = (tags or {}).get("kernel", "")
         yield _MethodTracker(self, name)
 
     def _report(self, accuracy: float, epoch: int) -> None:
         if self._trial is None or (epoch + 1) % math.ceil(self._epochs / _MOST_REPORTS):
             return
-        with held():
+        with defer_signals():
             self._trial.report(accuracy, epoch)
             if epoch + 1 == self._epochs or not self._trial.should_prune():
                 return
@@ -126,15 +126,15 @@ class TrialTracker:
 
 
 class _MethodTracker:
-    """A finished method of a trial, in the trial's own run."""
+    """Log a finished method of a trial to the trial's own run."""
 
     def __init__(self, tracker: TrialTracker, name: str) -> None:
         self.run_id = tracker.run_id
         self._tracker, self._name = tracker, name
 
     def log(self, *records: Record) -> None:
-        """Log the method's metrics under its name."""
-        self._tracker.keep(records, self._name)
+        """Log the method's metrics as ``METRIC/METHOD``, and copy its files."""
+        self._tracker.copy_files(records, self._name)
         self._tracker.log(
             *(
                 Metric(f"{metric.name}/{self._name}", metric.value, metric.step)
@@ -144,7 +144,7 @@ class _MethodTracker:
 
     @contextmanager
     def child(self, name: str, tags: Mapping[str, str] | None = None) -> Iterator[_MethodTracker]:
-        """A method of a method."""
+        """Yield the tracker of a method of this method."""
         yield _MethodTracker(self._tracker, f"{self._name}/{name}")
 
 

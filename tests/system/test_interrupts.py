@@ -13,13 +13,13 @@ from contextlib import AbstractContextManager, ExitStack
 import pytest
 
 from scenetrack.errors import Terminated
-from scenetrack.system.interrupts import heard, held, listening
+from scenetrack.system.interrupts import allow_signals, defer_signals, handle_signals
 
 # The signal comes inside a callback of a weak reference, which swallows what is raised there.
 _BEGUN = """
 import signal, sys, time, weakref
 from scenetrack.errors import Terminated
-from scenetrack.system.interrupts import held, listening
+from scenetrack.system.interrupts import defer_signals, handle_signals
 from scenetrack.stages.tune.workers import become_worker
 
 class Thing:
@@ -36,7 +36,7 @@ def work():
 """
 _MAIN = """
 try:
-    with listening():
+    with handle_signals():
         work()
 except KeyboardInterrupt as error:
     print(type(error).__name__)
@@ -48,7 +48,7 @@ try:
 except KeyboardInterrupt as error:
     print(type(error).__name__)
     signal.raise_signal(signal.{name})
-    with held():
+    with defer_signals():
         signal.raise_signal(signal.{name})
     print("heard once")
 """
@@ -95,9 +95,9 @@ def said() -> Iterator[list[str]]:
 def test_held_signal_is_raised_when_the_outermost_block_ends(
     said: list[str], number: signal.Signals, raised: type[BaseException]
 ) -> None:
-    with pytest.raises(raised) as caught, listening():  # noqa: PT012
-        with held():
-            with held():
+    with pytest.raises(raised) as caught, handle_signals():  # noqa: PT012
+        with defer_signals():
+            with defer_signals():
                 signal.raise_signal(number)
                 said.append("inner")
             said.append("outer")
@@ -107,7 +107,7 @@ def test_held_signal_is_raised_when_the_outermost_block_ends(
 
 
 def test_second_signal_does_not_wait(said: list[str]) -> None:
-    with pytest.raises(KeyboardInterrupt), listening(), held():  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), handle_signals(), defer_signals():  # noqa: PT012
         signal.raise_signal(signal.SIGINT)
         said.append("first")
         signal.raise_signal(signal.SIGINT)
@@ -117,47 +117,47 @@ def test_second_signal_does_not_wait(said: list[str]) -> None:
 
 def test_a_block_inside_a_held_one_hears(said: list[str]) -> None:
     def work() -> None:
-        with held():
+        with defer_signals():
             try:
-                with heard():
+                with allow_signals():
                     signal.raise_signal(signal.SIGTERM)
                     said.append("not heard")
             except Terminated:
                 # What is closed now must not be cut short by the same signal.
-                with held():
+                with defer_signals():
                     said.append("closed")
                 raise
 
-    with pytest.raises(Terminated), listening():
+    with pytest.raises(Terminated), handle_signals():
         work()
     assert said == ["closed"]
 
 
 def test_a_signal_that_waits_is_heard_at_the_start_of_a_block(said: list[str]) -> None:
-    with pytest.raises(KeyboardInterrupt), listening(), held():  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), handle_signals(), defer_signals():  # noqa: PT012
         signal.raise_signal(signal.SIGINT)
-        with heard():
+        with allow_signals():
             said.append("begun")
     assert said == []
 
 
 def test_a_block_hears_inside_two_that_hold(said: list[str]) -> None:
     def work() -> None:
-        with held(), held(), heard():
+        with defer_signals(), defer_signals(), allow_signals():
             signal.raise_signal(signal.SIGINT)
             said.append("not heard")
 
-    with pytest.raises(KeyboardInterrupt), listening():
+    with pytest.raises(KeyboardInterrupt), handle_signals():
         work()
     assert said == []
 
 
 def test_a_second_swallowed_signal_is_an_interrupt_too() -> None:
     def work() -> None:
-        with heard():
+        with allow_signals():
             _nothing()
 
-    with listening():
+    with handle_signals():
         with pytest.raises(KeyboardInterrupt):
             work()
         with pytest.raises(KeyboardInterrupt):
@@ -181,35 +181,35 @@ def _nothing() -> None:
 def test_whatever_a_library_makes_of_it_an_interrupt_stays_one(
     library: Callable[[], None],
 ) -> None:
-    with pytest.raises(KeyboardInterrupt), listening(), heard():
+    with pytest.raises(KeyboardInterrupt), handle_signals(), allow_signals():
         library()
 
 
-@pytest.mark.parametrize("block", [held, heard])
+@pytest.mark.parametrize("block", [defer_signals, allow_signals])
 def test_without_a_signal_errors_pass(block: Callable[[], AbstractContextManager[None]]) -> None:
-    with pytest.raises(ImportError, match="numpy"), listening(), block():
+    with pytest.raises(ImportError, match="numpy"), handle_signals(), block():
         raise ImportError("numpy")
 
 
 def test_an_earlier_signal_does_not_return() -> None:
-    with listening():
+    with handle_signals():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-        with held(), heard():
+        with defer_signals(), allow_signals():
             pass
-        with pytest.raises(ImportError), heard():
+        with pytest.raises(ImportError), allow_signals():
             raise ImportError("of what is closed afterwards")
 
 
 def test_other_threads_hold_nothing(said: list[str]) -> None:
     def other() -> None:
-        with listening(), held(), heard():
+        with handle_signals(), defer_signals(), allow_signals():
             said.append("begun")
             release.wait(10)
 
     release = threading.Event()
     thread = threading.Thread(target=other)
-    with listening():
+    with handle_signals():
         thread.start()
         with pytest.raises(Terminated):
             os.kill(os.getpid(), signal.SIGTERM)

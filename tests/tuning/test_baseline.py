@@ -8,7 +8,7 @@ import pytest
 from scenetrack.config import TARGETS, TuneConfig
 from scenetrack.config.parsing import build_config
 from scenetrack.stages.tune.study import open_study, space_of
-from scenetrack.tuning.baseline import baseline
+from scenetrack.tuning.baseline import baseline_values
 from scenetrack.tuning.space import search_space
 from scenetrack.tuning.trial_config import trial_config
 
@@ -32,7 +32,7 @@ class Replay:
 @pytest.mark.parametrize("stage", TARGETS)
 def test_it_draws_the_defaults(stage):
     space = search_space(TARGETS[stage].config)
-    settings = space.draw(Replay(baseline(space) | {"kernels": "linear"}))
+    settings = space.draw(Replay(baseline_values(space) | {"kernels": "linear"}))
     drawn = build_config(TARGETS[stage].config, settings, from_mlflow=False)
     expected = TARGETS[stage].config().as_params()
     free = {"kernels"} if stage == "layer_svm" else set()
@@ -43,7 +43,7 @@ def test_it_draws_the_defaults(stage):
 
 def test_what_lies_in_no_range_is_left_to_be_drawn():
     space = search_space(TARGETS["train_mlp"].config, "dropout=0:0.3; layers=2:3; width_2=600:700")
-    found = baseline(space)
+    found = baseline_values(space)
     assert found["layers"] == 2
     assert found["width_1"] == 1024
     assert {"dropout", "width_2", "width_3"} & set(found) == set()
@@ -51,10 +51,10 @@ def test_what_lies_in_no_range_is_left_to_be_drawn():
 
 def test_a_step_has_to_be_met():
     space = search_space(TARGETS["patch_bow"].config, "pca=32:96:24; whitening=100:200:20")
-    found = baseline(space)
+    found = baseline_values(space)
     assert found["pca"] == 80
     assert found["whitening"] == 160
-    assert "pca" not in baseline(search_space(TARGETS["patch_bow"].config, "pca=30:90:20"))
+    assert "pca" not in baseline_values(search_space(TARGETS["patch_bow"].config, "pca=30:90:20"))
 
 
 def test_a_trial_leaves_the_test_images_alone():
@@ -75,4 +75,4 @@ def test_a_study_cut_short_as_it_begins_has_it_all_the_same(tmp_path, monkeypatc
             open_study(config, space)
     for _ in range(2):
         (trial,) = open_study(config, space).get_trials(deepcopy=False)
-        assert trial.system_attrs["fixed_params"] == baseline(space)
+        assert trial.system_attrs["fixed_params"] == baseline_values(space)

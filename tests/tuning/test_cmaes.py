@@ -6,7 +6,7 @@ import pytest
 from cmaes import CMA
 from optuna.distributions import FloatDistribution, IntDistribution
 
-from scenetrack.tuning.cmaes import CmaEs, _share, _value
+from scenetrack.tuning.cmaes import CmaEsSampler, _from_unit, _to_unit
 from scenetrack.tuning.per_trial_sampler import PerTrialSampler
 
 BEST = {"x": 0.8, "y": -1.5, "z": 0.25}
@@ -25,7 +25,7 @@ def sphere(trial):
 
 
 def searched(objective, trials, direction="minimize"):
-    study = optuna.create_study(direction=direction, sampler=PerTrialSampler(CmaEs))
+    study = optuna.create_study(direction=direction, sampler=PerTrialSampler(CmaEsSampler))
     study.optimize(objective, n_trials=trials)
     return study
 
@@ -41,7 +41,7 @@ def test_it_minimises_a_sphere():
 def test_it_maximises_the_same():
     up = searched(lambda trial: -sphere(trial), 40, "maximize")
     down = searched(sphere, 40)
-    assert [one.params for one in up.trials] == [one.params for one in down.trials]
+    assert [trial.params for trial in up.trials] == [trial.params for trial in down.trials]
 
 
 def test_it_draws_what_the_library_draws():
@@ -50,7 +50,8 @@ def test_it_draws_what_the_library_draws():
     direct = CMA(mean=np.full(3, 0.5), sigma=1 / 6, bounds=np.tile([0.0, 1.0], (3, 1)), seed=seed)
     size = direct.population_size
     points = [
-        (np.array([(one.params[n] + 2) / 4 for n in names]), one.value) for one in study.trials
+        (np.array([(trial.params[n] + 2) / 4 for n in names]), trial.value)
+        for trial in study.trials
     ]
     for start in range(0, 30 // size * size, size):
         direct.tell(points[start : start + size])
@@ -69,14 +70,16 @@ def test_texts_and_what_not_every_trial_has_are_drawn_at_random():
         return sphere(trial)
 
     study = searched(mixed, 40)
-    assert {one.params["kind"] for one in study.trials} == {"a", "b"}
-    assert {one.params["same"] for one in study.trials} == {3}
-    assert all(("only_a" in one.params) == (one.params["kind"] == "a") for one in study.trials)
+    assert {trial.params["kind"] for trial in study.trials} == {"a", "b"}
+    assert {trial.params["same"] for trial in study.trials} == {3}
+    assert all(
+        ("only_a" in trial.params) == (trial.params["kind"] == "a") for trial in study.trials
+    )
 
 
 def test_one_number_alone_has_no_covariance():
     study = searched(lambda trial: trial.suggest_float("x", 0, 1), 12)
-    assert len({one.params["x"] for one in study.trials}) == 12
+    assert len({trial.params["x"] for trial in study.trials}) == 12
 
 
 @pytest.mark.parametrize(
@@ -93,8 +96,8 @@ def test_one_number_alone_has_no_covariance():
     ],
 )
 def test_a_share_of_a_range(kind, share, value):
-    found = _value(kind, share)
+    found = _from_unit(kind, share)
     assert found == pytest.approx(value)
     assert isinstance(found, int) == isinstance(kind, IntDistribution)
     assert kind._contains(kind.to_internal_repr(found))
-    assert _value(kind, _share(kind, found)) == pytest.approx(found)
+    assert _from_unit(kind, _to_unit(kind, found)) == pytest.approx(found)

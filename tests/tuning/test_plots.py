@@ -13,7 +13,12 @@ from PIL import Image
 
 from scenetrack.config import PatchBowConfig
 from scenetrack.tuning.html import study_page
-from scenetrack.tuning.plots import importances, left_out, parameters, study_figures
+from scenetrack.tuning.plots import (
+    importances,
+    study_figures,
+    unmet_requirements,
+    varied_parameters,
+)
 from scenetrack.tuning.space import search_space
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -62,7 +67,7 @@ def drawn(study: optuna.Study, objectives: tuple[str, ...] = ("accuracy",)) -> s
     for figure in figures:
         with Image.open(io.BytesIO(figure.png)) as image:
             assert min(image.size) > 200
-    return {one.name.removeprefix("figures/study_").removesuffix(".png") for one in figures}
+    return {figure.name.removeprefix("figures/study_").removesuffix(".png") for figure in figures}
 
 
 def test_a_study_with_conditional_settings_has_every_picture() -> None:
@@ -114,7 +119,7 @@ def test_parameters_are_those_that_varied_in_the_order_of_the_space() -> None:
         )
         for draw in draws
     ]
-    assert parameters(trials) == ["b", "c"]
+    assert varied_parameters(trials) == ["b", "c"]
 
 
 def test_importances_find_the_setting_that_makes_the_accuracy_high() -> None:
@@ -175,12 +180,12 @@ def test_the_page_of_one_trial_shows_it_without_pictures() -> None:
     page = Page()
     page.feed(study_page(study, ("accuracy",), study.best_trial).text)
     assert len(page.headings) == 2
-    assert set(left_out(study)) == ALL
+    assert set(unmet_requirements(study)) == ALL
 
 
 def test_the_page_of_several_objectives_shows_all_values_of_the_best() -> None:
     study = patch_study(8, objectives=2)
-    best = max(study.get_trials(), key=lambda one: one.values[0])
+    best = max(study.get_trials(), key=lambda trial: trial.values[0])
     text = study_page(study, OBJECTIVES[:2], best).text
     assert f"<td>{best.values[0]:.2%}</td>" in text
     assert f"<td>{best.values[1]:,.4g}</td>" in text

@@ -47,14 +47,14 @@ def work(
 ):
     config = TuneConfig(target="train_mlp", sampler=sampler, trials=trials, **more)
     Worker(study, config, space, run, lambda study, trial: None).work()
-    return [one.params for one in study.trials if one.state.is_finished()]
+    return [trial.params for trial in study.trials if trial.state.is_finished()]
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes", "grid"])
 def test_the_same_seed_gives_the_same_trials(sampler):
     first, again = (work(study_of(), sampler, 16, seed=3) for _ in range(2))
     assert first == again
-    assert len({str(one) for one in first}) == 16
+    assert len({str(trial) for trial in first}) == 16
     if sampler != "grid":
         assert first != work(study_of(), sampler, 16, seed=4)
 
@@ -77,9 +77,9 @@ def test_a_trial_that_is_interrupted_does_not_change_those_after_it(sampler):
     with pytest.raises(KeyboardInterrupt):
         work(study, sampler, 16, interrupted)
     work(study, sampler, 16)
-    complete = [one for one in study.trials if one.state == TrialState.COMPLETE]
-    assert [one.user_attrs.get(RETRY_OF) for one in complete].count(12) == 1
-    assert [one.params for one in complete] == work(study_of(), sampler, 16)
+    complete = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
+    assert [trial.user_attrs.get(RETRY_OF) for trial in complete].count(12) == 1
+    assert [trial.params for trial in complete] == work(study_of(), sampler, 16)
 
 
 def test_a_grid_ends_with_its_last_combination():
@@ -102,7 +102,7 @@ SMALL_FIXED = {
 
 def test_a_grid_with_conditions_has_no_duplicates():
     drawn = work(study_of(), "grid", 2000, lambda trial, settings: (0.0,))
-    assert len({tuple(one.items()) for one in drawn}) == len(drawn) == GRID
+    assert len({tuple(trial.items()) for trial in drawn}) == len(drawn) == GRID
 
 
 def test_a_grid_with_hyperband_has_every_combination_too():
@@ -141,23 +141,23 @@ def trained(trial, settings):
 def test_a_bad_training_is_stopped_and_the_best_one_is_not(pruner):
     study = study_of(pruner, study_name="pruned")
     work(study, "random", 40, trained)
-    pruned = [one for one in study.trials if one.state == TrialState.PRUNED]
+    pruned = [trial for trial in study.trials if trial.state == TrialState.PRUNED]
     assert 5 <= len(pruned) < 40
-    assert all(len(one.intermediate_values) < EPOCHS for one in pruned)
+    assert all(len(trial.intermediate_values) < EPOCHS for trial in pruned)
     ceilings = [
-        1 - abs(one.params["dropout"] - 0.3) - abs(one.params["learning_rate"] - 1e-3)
-        for one in study.trials
+        1 - abs(trial.params["dropout"] - 0.3) - abs(trial.params["learning_rate"] - 1e-3)
+        for trial in study.trials
     ]
     assert study.best_value == pytest.approx(max(ceilings))
     assert saved_seconds(study.trials) == pytest.approx(
-        sum(one.user_attrs["saved_s"] for one in pruned)
+        sum(trial.user_attrs["saved_s"] for trial in pruned)
     )
 
 
 def test_without_a_pruner_none_is_stopped():
     study = study_of("none")
     work(study, "random", 12, trained)
-    assert {one.state for one in study.trials} == {TrialState.COMPLETE}
+    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
 
 
 def test_impossible_settings_are_told_and_count_as_tried(caplog):
@@ -169,12 +169,12 @@ def test_impossible_settings_are_told_and_count_as_tried(caplog):
     study = study_of()
     with caplog.at_level("INFO", "scenetrack"):
         work(study, "random", 3, refused)
-    assert [one.state for one in study.trials] == [
+    assert [trial.state for trial in study.trials] == [
         TrialState.COMPLETE,
         TrialState.PRUNED,
         TrialState.COMPLETE,
     ]
-    assert "2 of 3: trial 1 was impossible: pca keeps at most 24 values" in caplog.text
+    assert "2 of 3: trial 1 has impossible settings: pca keeps at most 24 values" in caplog.text
 
 
 def test_a_trial_is_told_in_one_short_line(caplog):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scenetrack.config import TARGETS
 from scenetrack.config.parsing import build_config
 from scenetrack.errors import ConfigError
-from scenetrack.tuning.baseline import baseline
+from scenetrack.tuning.baseline import baseline_values
 from scenetrack.tuning.ranges import parsed_ranges
 from scenetrack.tuning.space import grid_values, search_space
 
@@ -44,12 +44,12 @@ def space_of(target, ranges="", **fixed):
 
 
 def dimension(space, name):
-    (found,) = (one for one in space.dimensions if one.name == name)
+    (found,) = (drawn for drawn in space.dimensions if drawn.name == name)
     return found
 
 
 def names(space):
-    return {one.name for one in space.dimensions}
+    return {drawn.name for drawn in space.dimensions}
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -60,9 +60,9 @@ def test_every_draw_is_a_config_of_the_target(target):
         drawn = space.draw(dice)
         config = build_config(space.target, drawn, from_mlflow=False)
         assert {name: config.as_params()[name] for name in drawn} == drawn
-        for one in space.dimensions:
-            assert (one.name in dice.drawn) == all(
-                str(dice.drawn[decider]) in allowed for decider, allowed in one.when.items()
+        for drawn in space.dimensions:
+            assert (drawn.name in dice.drawn) == all(
+                str(dice.drawn[decider]) in allowed for decider, allowed in drawn.when.items()
             )
 
 
@@ -88,7 +88,7 @@ def test_ranges_of_every_form():
         "dropout = 0.1:0.3; learning-rate=1e-5:1e-3:log; pca=32:100:16; "
         "encoder = vlad | fisher_vector; stride=2:6:2; weight_decay=0.1|0.2",
     )
-    values = {one.name: one.values for one in space.dimensions}
+    values = {drawn.name: drawn.values for drawn in space.dimensions}
     assert values["dropout"] == "0.1:0.3"
     assert values["learning_rate"] == "1e-05:0.001:log"
     # 32, 48, 64, 80, 96: the last step lies below 100.
@@ -100,9 +100,9 @@ def test_ranges_of_every_form():
 
 
 def test_a_step_between_numbers():
-    one = dimension(space_of("train_mlp", "dropout=0.1:0.45:0.1"), "dropout")
-    assert one.high == 0.4
-    assert grid_values(one) == [0.1, 0.2, 0.3, 0.4]
+    drawn = dimension(space_of("train_mlp", "dropout=0.1:0.45:0.1"), "dropout")
+    assert drawn.high == 0.4
+    assert grid_values(drawn) == [0.1, 0.2, 0.3, 0.4]
 
 
 def test_toml_says_the_same(tmp_path):
@@ -146,8 +146,8 @@ def test_toml_that_cannot_be_read(tmp_path, content, message):
 REFUSED = [
     ("epohcs=1:2", "train_mlp has no parameter 'epohcs'"),
     ("pyramid=1x1|2x2", "train_mlp has no parameter 'pyramid'"),
-    ("seed=1|2", "seed is not for the target of a study"),
-    ("data=demo|mit8", "data is not for the target of a study"),
+    ("seed=1|2", "seed is a setting of the study, not of its target"),
+    ("data=demo|mit8", "data is a setting of the study, not of its target"),
     ("dropout", "NAME=VALUE is required"),
     ("dropout=", "NAME=VALUE is required"),
     ("dropout=0.5:0.1", "dropout needs LOW up to HIGH"),
@@ -163,10 +163,10 @@ REFUSED = [
     ("dropout=0:", "dropout needs LOW:HIGH"),
     ("epochs=1.5:3", "epochs needs LOW:HIGH, LOW:HIGH:log or LOW:HIGH:STEP in whole numbers"),
     ("activation=relu|swish", "activation must be one of: relu"),
-    ("activation=relu|relu", "activation needs values, each once"),
-    ("activation=relu|", "activation needs values, each once"),
+    ("activation=relu|relu", "activation needs different values, none empty"),
+    ("activation=relu|", "activation needs different values, none empty"),
     ("activation=relu:gelu", "activation must be one of"),
-    ("layers=1:5", "layers may be 1 to 3"),
+    ("layers=1:5", "layers must lie in 1 to 3"),
     ("layers=1|2", "layers needs a range LOW:HIGH"),
     ("width_1=256,512", "width_1 needs LOW:HIGH"),
     ("width_1=0:512", "hidden must be at least 1"),
@@ -185,13 +185,13 @@ def test_ranges_that_cannot_be(ranges, message):
 @given(st.text(alphabet="dropoutlayers=:;|0123.,log ", max_size=30))
 @settings(max_examples=150, deadline=None)
 def test_any_text_is_a_space_or_refused_in_one_line(text):
-    said = ""
+    refusal = ""
     try:
         space = space_of("train_mlp", text)
         build_config(space.target, space.draw(Dice(0)), from_mlflow=False)
     except ConfigError as error:
-        said = str(error)
-    assert "\n" not in said
+        refusal = str(error)
+    assert "\n" not in refusal
 
 
 def test_one_value_stays():
@@ -250,9 +250,9 @@ def test_choices_that_cannot_go_with_what_stays_are_left_out():
 
 
 def test_choices_that_were_asked_for_are_refused_instead():
-    with pytest.raises(ConfigError, match=r"no trial could have bin_sizes 4,20: a descriptor of 4"):
+    with pytest.raises(ConfigError, match=r"no trial can have bin_sizes 4,20: a descriptor of 4"):
         space_of("handcrafted", "bin_sizes=4|4,20", image_size="48")
-    with pytest.raises(ConfigError, match="no trial could have pyramid foo: a level of the pyr"):
+    with pytest.raises(ConfigError, match="no trial can have pyramid foo: a level of the pyr"):
         space_of("handcrafted", "pyramid=1x1|foo")
 
 
@@ -267,13 +267,13 @@ def test_settings_that_go_together_only_as_drawn():
     # The default bins do not fit into 32 px, those of the space do.
     space = space_of("handcrafted", "bin_sizes=4|4,6", image_size="32")
     assert dimension(space, "bin_sizes").choices == ("4", "4,6")
-    assert baseline(space) == {}
+    assert baseline_values(space) == {}
 
 
 def test_a_setting_cannot_stay_and_be_drawn():
-    with pytest.raises(ConfigError, match=r"dropout stays at 0\.3, and the space gives dropout"):
+    with pytest.raises(ConfigError, match=r"dropout is fixed at 0\.3, but the space gives dropout"):
         space_of("train_mlp", "dropout=0:0.5", dropout="0.3")
-    with pytest.raises(ConfigError, match="hidden stays at 512, and the space gives width_1"):
+    with pytest.raises(ConfigError, match="hidden is fixed at 512, but the space gives width_1"):
         space_of("train_mlp", "width_1=8:16", hidden="512")
 
 
@@ -327,7 +327,7 @@ def test_nothing_to_search():
         "image_size": "16",
         "augmentation": "flip",
     }
-    with pytest.raises(ConfigError, match="something to search is required"):
+    with pytest.raises(ConfigError, match="at least one setting to search is required"):
         space_of("train_mlp", **stays)
 
 
@@ -342,7 +342,7 @@ def test_a_grid_has_every_combination_once():
     combinations = list(space.grid())
     # One layer, 2 widths; two layers, 2 widths and 1: each 3 dropouts and 2 sizes.
     assert len(combinations) == (2 + 2) * 3 * 2 == space.grid_size(1000)
-    assert len({tuple(one.items()) for one in combinations}) == 24
+    assert len({tuple(combination.items()) for combination in combinations}) == 24
     assert combinations[0] == {"layers": 1, "width_1": 8, "dropout": 0.0, "image_size": "16"}
     assert combinations[1] == {"layers": 1, "width_1": 8, "dropout": 0.0, "image_size": "24"}
     assert combinations[-1] == {
@@ -358,7 +358,7 @@ def test_a_grid_has_every_combination_once():
 def test_a_grid_of_millions_begins_at_once(target):
     space = space_of(target)
     first = list(islice(space.grid(), 50))
-    assert len({tuple(one.items()) for one in first}) == 50
+    assert len({tuple(combination.items()) for combination in first}) == 50
     assert space.grid_size(50) == 50
 
 
@@ -383,8 +383,8 @@ def test_what_a_grid_tries(values, expected):
 @settings(max_examples=60, deadline=None)
 def test_a_grid_stays_in_its_range(low, part, log):
     high = low + part * (0.95 - low)
-    one = dimension(space_of("train_mlp", f"dropout={low!r}:{high!r}{':log' * log}"), "dropout")
-    assert all(one.low <= value <= one.high for value in grid_values(one))
+    drawn = dimension(space_of("train_mlp", f"dropout={low!r}:{high!r}{':log' * log}"), "dropout")
+    assert all(drawn.low <= value <= drawn.high for value in grid_values(drawn))
 
 
 def test_the_table_says_when_a_dimension_is_drawn():

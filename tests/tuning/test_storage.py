@@ -16,9 +16,9 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from scenetrack.errors import InputError, ScenetrackError
-from scenetrack.tuning.journal_storage import JournalLock, LivingJournal
-from scenetrack.tuning.storage import one_line_storage_errors, open_storage, shown
-from scenetrack.tuning.trial_state import OWNER, end_stale
+from scenetrack.tuning.optuna_journal_storage import OptunaJournalLock, OptunaJournalStorage
+from scenetrack.tuning.storage import one_line_storage_errors, open_storage, redacted
+from scenetrack.tuning.trial_state import OWNER, fail_stale_trials
 
 
 def no_trial(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -46,7 +46,7 @@ class TestHalfLine:
         path.write_text("".join(whole) + whole[-1][: len(whole[-1]) // 2])
         study = opened(path)
         study.optimize(lambda trial: 0.5, n_trials=1)
-        assert "an unfinished line at its end is cut off" in caplog.text
+        assert "removing an unfinished line at the end of the file" in caplog.text
         assert len(opened(path).trials) == 3
         assert all(json.loads(line) for line in path.read_text().splitlines())
         assert path.read_text().startswith("".join(whole))
@@ -71,7 +71,7 @@ class TestHalfLine:
         path = tmp_path / "studies.journal"
         whole = "".join(journal(path))
         path.write_text(whole + "x" * length)
-        lock = JournalLock(path)
+        lock = OptunaJournalLock(path)
         lock.acquire()
         lock.release()
         assert path.read_text() == whole
@@ -148,7 +148,7 @@ class TestLock:
                 other.unlink()
 
         monkeypatch.setattr("time.sleep", pause)
-        lock = JournalLock(path)
+        lock = OptunaJournalLock(path)
         assert lock.acquire()
         assert len(pauses) == 3
         assert other.read_text() == socket.gethostname()
@@ -157,7 +157,7 @@ class TestLock:
 
 
 def hold_for_ever(path: Path) -> None:
-    JournalLock(path).acquire()
+    OptunaJournalLock(path).acquire()
     (path.parent / "held").touch()
     time.sleep(600)
 
@@ -169,7 +169,7 @@ class TestDatabase:
             storage = open_storage(f"sqlite:///{tmp_path / 'studies.db'}", no_trial)
             study = optuna.create_study(storage=storage)
             study.optimize(lambda trial: 1.0, n_trials=1)
-        assert [one.state for one in study.trials] == [TrialState.COMPLETE]
+        assert [trial.state for trial in study.trials] == [TrialState.COMPLETE]
         assert not (tmp_path / "studies.db.guard").exists()
 
     @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ class TestDatabase:
     ],
 )
 def test_passwords_are_not_shown(address: str, expected: str) -> None:
-    assert shown(address) == expected
+    assert redacted(address) == expected
 
 
 class TestSignsOfLife:
@@ -237,10 +237,10 @@ class TestSignsOfLife:
         storage.set_trial_user_attr(number, OWNER, elsewhere)
         now = time.time()
         if age is not None:
-            assert isinstance(storage, LivingJournal)
+            assert isinstance(storage, OptunaJournalStorage)
             storage.record_heartbeat(number)
             monkeypatch.setattr(time, "time", lambda: now + age)
-        end_stale(study, no_trial)
+        fail_stale_trials(study, no_trial)
         assert lost == [0] * is_lost
         assert study.trials[0].state == (TrialState.FAIL if is_lost else TrialState.RUNNING)
 
@@ -259,6 +259,6 @@ class TestSignsOfLife:
     def test_of_a_trial_that_has_ended_are_nothing(self, tmp_path: Path) -> None:
         study = opened(tmp_path / "studies.journal")
         study.optimize(lambda trial: 0.5, n_trials=1)
-        assert isinstance(study._storage, LivingJournal)
+        assert isinstance(study._storage, OptunaJournalStorage)
         study._storage.record_heartbeat(0)
         assert study.trials[0].state == TrialState.COMPLETE

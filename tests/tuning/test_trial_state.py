@@ -25,14 +25,14 @@ from scenetrack.tuning.trial_state import (
     OWNER,
     RETRY_OF,
     SURPLUS,
-    counts,
-    end_stale,
+    count_outcomes,
+    draws_before,
+    fail_stale_trials,
     finished,
-    is_elsewhere,
     is_surplus,
-    owner,
-    rank,
+    own_process,
     retry,
+    runs_elsewhere,
 )
 from scenetrack.tuning.worker import Worker
 
@@ -54,7 +54,9 @@ def study() -> optuna.Study:
 @pytest.fixture(scope="module")
 def dead() -> dict[str, str]:
     """What a process that has ended said of itself."""
-    code = "import json; from scenetrack.tuning.trial_state import owner; print(owner())"
+    code = (
+        "import json; from scenetrack.tuning.trial_state import own_process; print(own_process())"
+    )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
     found = dict(part.split(": ", 1) for part in printed.strip("{}\n").replace("'", "").split(", "))
     assert set(found) == {"host", "pid", "process"}
@@ -77,14 +79,14 @@ def begun(study: optuna.Study, said: Mapping[str, str] | None, x: float = 0.25) 
 
 
 def stale(study: optuna.Study) -> list[int]:
-    """Numbers of the trials that ``end_stale`` found."""
+    """Numbers of the trials that ``fail_stale_trials`` found."""
     found: list[int] = []
 
     def lost(of: optuna.Study, trial: FrozenTrial) -> None:
         found.append(trial.number)
         retry(of, trial)
 
-    end_stale(study, lost)
+    fail_stale_trials(study, lost)
     return found
 
 
@@ -102,7 +104,7 @@ class TestStale:
         assert stale(study) == []
 
     def test_of_this_process_is_left_alone(self, study: optuna.Study) -> None:
-        begun(study, owner())
+        begun(study, own_process())
         assert stale(study) == []
         assert study.trials[0].state == RUNNING
 
@@ -111,11 +113,11 @@ class TestStale:
         self, study: optuna.Study, dead: dict[str, str], other: dict[str, str]
     ) -> None:
         trial = begun(study, dead | other)
-        assert is_elsewhere(trial)
+        assert runs_elsewhere(trial)
         assert stale(study) == []
 
     def test_later_process_with_the_same_number(self, study: optuna.Study) -> None:
-        own = owner()
+        own = own_process()
         begun(study, own | {"process": own["process"] + "0"})
         assert stale(study) == [0]
 
@@ -123,7 +125,7 @@ class TestStale:
         self, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         trial = begun(study, None)
-        assert not is_elsewhere(trial)
+        assert not runs_elsewhere(trial)
         assert stale(study) == []
         later = datetime.now() + timedelta(seconds=61)
         monkeypatch.setattr("time.time", later.timestamp)
@@ -136,8 +138,8 @@ class TestStale:
         stale(study)
         study.ask().set_user_attr(OWNER, dead)
         assert stale(study) == [1]
-        assert [one.state for one in study.trials] == [FAIL, FAIL]
-        assert "trial 1 failed for the second time: it is given up" in caplog.text
+        assert [trial.state for trial in study.trials] == [FAIL, FAIL]
+        assert "trial 1 failed for the second time: it is not tried again" in caplog.text
 
     @pytest.mark.parametrize("state", [COMPLETE, PRUNED, RUNNING, WAITING])
     def test_only_a_failed_trial_is_tried_again(
@@ -151,7 +153,7 @@ class TestCounting:
     def test_pruned_trials_count_and_others_do_not(self, study: optuna.Study) -> None:
         for state in (COMPLETE, FAIL, PRUNED, RUNNING, WAITING):
             add(study, state)
-        assert [one.number for one in finished(study)] == [0, 2]
+        assert [trial.number for trial in finished(study)] == [0, 2]
 
     def test_surplus(self, study: optuna.Study) -> None:
         for state in (COMPLETE, FAIL, PRUNED, RUNNING, RUNNING):
@@ -167,7 +169,7 @@ class TestCounting:
         add(study, FAIL, **{SURPLUS: True})
         add(study, PRUNED, **{FAILURE: "no patch fits"})
         add(study, COMPLETE, **{RETRY_OF: 2})
-        assert counts(study) == {"complete": 3, "pruned": 1, "failed": 1, "impossible": 1}
+        assert count_outcomes(study) == {"complete": 3, "pruned": 1, "failed": 1, "impossible": 1}
 
     @settings(deadline=None, max_examples=50)
     @given(wanted=st.integers(1, 5), order=st.randoms(use_true_random=False))
@@ -190,15 +192,15 @@ class TestCounting:
             study.tell(number, 1.0)
         assert len(finished(study)) <= wanted
 
-    def test_rank_leaves_out_retries_and_surplus(self, study: optuna.Study) -> None:
+    def test_draws_before_leaves_out_retries_and_surplus(self, study: optuna.Study) -> None:
         add(study, COMPLETE)
         add(study, FAIL, **{SURPLUS: True})
         add(study, COMPLETE, **{RETRY_OF: 0})
         add(study, COMPLETE)
-        assert rank(study, 4) == 2
+        assert draws_before(study, 4) == 2
 
 
-class Draws(optuna.samplers.RandomSampler):
+class NumberSampler(optuna.samplers.RandomSampler):
     """Says the number that it was made for."""
 
     def __init__(self, number: int) -> None:
@@ -210,7 +212,7 @@ class Draws(optuna.samplers.RandomSampler):
 
 
 def test_trials_draw_by_their_own_number(study: optuna.Study) -> None:
-    study.sampler = PerTrialSampler(Draws)
+    study.sampler = PerTrialSampler(NumberSampler)
     first, second = study.ask(), study.ask()
     kind = FloatDistribution(0, 9)
     assert second.suggest_float("x", kind.low, kind.high) == 1.0
@@ -231,7 +233,7 @@ class TestWorker:
         add(study, COMPLETE)
         add(study, FAIL)
         self.worker(study, lambda trial, given: (0.5,)).work()
-        assert [one.state for one in study.trials] == [COMPLETE, FAIL, COMPLETE, COMPLETE]
+        assert [trial.state for trial in study.trials] == [COMPLETE, FAIL, COMPLETE, COMPLETE]
         assert study.trials[2].user_attrs[OWNER]["host"] == socket.gethostname()
 
     def test_does_nothing_where_there_are_enough(self, study: optuna.Study) -> None:
@@ -248,9 +250,9 @@ class TestWorker:
         with pytest.raises(type(error)):
             self.worker(study, stop).work()
         drawn = study.trials[0].params
-        assert [one.state for one in study.trials] == [FAIL, WAITING]
+        assert [trial.state for trial in study.trials] == [FAIL, WAITING]
         self.worker(study, lambda trial, given: (0.5,)).work()
-        assert [one.state for one in study.trials] == [FAIL, COMPLETE, COMPLETE, COMPLETE]
+        assert [trial.state for trial in study.trials] == [FAIL, COMPLETE, COMPLETE, COMPLETE]
         assert study.trials[1].params == drawn
         assert study.trials[1].user_attrs[RETRY_OF] == 0
 
@@ -267,7 +269,7 @@ class TestWorker:
         monkeypatch.setattr(study._storage, "set_trial_state_values", interrupted)
         with pytest.raises(KeyboardInterrupt):
             worker.work()
-        assert [one.state for one in study.trials] == [COMPLETE]
+        assert [trial.state for trial in study.trials] == [COMPLETE]
 
     @pytest.mark.parametrize("notices", [False, True])
     def test_trial_that_another_process_took_for_dead(
@@ -281,7 +283,7 @@ class TestWorker:
             return (0.5,)
 
         self.worker(study, run).work()
-        assert [one.state for one in study.trials] == [COMPLETE, FAIL, COMPLETE, COMPLETE]
+        assert [trial.state for trial in study.trials] == [COMPLETE, FAIL, COMPLETE, COMPLETE]
         assert "trial 1 was taken for dead by another process" in caplog.text
 
     def test_other_errors_are_not_hidden(self, study: optuna.Study) -> None:
@@ -311,7 +313,7 @@ class TestWorker:
             raise ConfigError("not together")
 
         self.worker(study, refuse).work()
-        assert [one.state for one in study.trials] == [PRUNED] * 3
+        assert [trial.state for trial in study.trials] == [PRUNED] * 3
 
     def test_failures_one_after_the_other_end_it(self, study: optuna.Study) -> None:
         def fail(trial: optuna.Trial, given: object) -> tuple[float, ...]:
@@ -319,7 +321,7 @@ class TestWorker:
 
         with pytest.raises(ScenetrackError, match="failure 2"):
             self.worker(study, fail).work()
-        assert [one.state for one in study.trials] == [FAIL] * 3
+        assert [trial.state for trial in study.trials] == [FAIL] * 3
 
     def test_trials_elsewhere_are_not_waited_for(
         self, study: optuna.Study, dead: dict[str, str], caplog: pytest.LogCaptureFixture
@@ -327,4 +329,4 @@ class TestWorker:
         caplog.set_level("INFO", "scenetrack")
         begun(study, dead | {"host": "another"})
         self.worker(study, None, trials=1).work()
-        assert "the last trials are in work on another" in caplog.text
+        assert "the last trials are running on another" in caplog.text

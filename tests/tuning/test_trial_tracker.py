@@ -162,4 +162,4 @@ def test_parts_are_kept_where_they_are_asked_for(tmp_path):
         "rbf svm/classifier.npz",
     }
     assert (parts / "rbf svm" / "classifier.npz").read_text() == "classifier.npz"
-    assert {type(one) for one in run.records} == {Metric}
+    assert {type(record) for record in run.records} == {Metric}

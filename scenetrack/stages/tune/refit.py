@@ -18,7 +18,7 @@ from scenetrack.errors import ScenetrackError
 from scenetrack.records import Param, Tag, metrics
 from scenetrack.stages.tune.context import StudyContext
 from scenetrack.stages.tune.run_trial import KERNEL, METHOD
-from scenetrack.system.interrupts import heard, held
+from scenetrack.system.interrupts import allow_signals, defer_signals
 from scenetrack.tuning.space import SearchSpace
 from scenetrack.tuning.storage import SETTLE_S, is_journal
 from scenetrack.tuning.trial_config import trial_config
@@ -95,13 +95,13 @@ def refit(
         others = _in_work(tracker.run_id, best)
         if others:
             raise _elsewhere(best, others[0])
-        with held():
+        with defer_signals():
             done = _fit_best(context, best, tracker)
             study.set_user_attr(REFIT, done)
     text = _refit_text(best, done["run"], done["figures"])
     if config.register:
         if config.register not in done["registered"]:
-            with held():
+            with defer_signals():
                 version = _register(config, done["run"], done["method"])
                 done = {**done, "registered": {**done["registered"], config.register: version}}
                 study.set_user_attr(REFIT, done)
@@ -178,7 +178,7 @@ def _register(config: TuneConfig, run: str, method: str) -> str:
     several = config.target != "train_mlp"
     with tempfile.TemporaryDirectory() as folder:
         output = str(Path(folder) / "scene.onnx")
-        with heard():
+        with allow_signals():
             bundle(BundleConfig(run=run, method=method if several else "", output=output))
     found = find_method(run, method if several else "")
     return tracking.register_champion(found.run.id if found.run else run, config.register)

@@ -18,7 +18,7 @@ from scenetrack.errors import InputError
 from scenetrack.networks.checkpoints import Checkpoint
 from scenetrack.records import Metric, Param, Tag, Tracker, metrics
 from scenetrack.stages.tune.context import StudyContext
-from scenetrack.system.interrupts import held
+from scenetrack.system.interrupts import defer_signals
 from scenetrack.tuning.trial_config import trial_config
 from scenetrack.tuning.trial_state import RUN
 from scenetrack.tuning.trial_tracker import TrialTracker
@@ -44,7 +44,7 @@ def trial_runner(context: StudyContext) -> RunTrial:
         stopped: optuna.TrialPruned | None = None
         with _quiet(spoken), parent.child(f"trial {trial.number}", {"stage": config.target}) as own:
             spoken = True
-            with held():
+            with defer_signals():
                 trial.set_user_attr(RUN, own.run_id)
             try:
                 return _run_trial(context, target, trial, own)
@@ -80,7 +80,7 @@ def _run_trial(
             tracker.flush()
         seconds = time.perf_counter() - started
         values = _values(config, target, result, tracker)
-    with held():
+    with defer_signals():
         method = tracker.tags.get("best_method", "")
         trial.set_user_attr(METHOD, method)
         trial.set_user_attr(KERNEL, tracker.kernels.get(method, ""))

@@ -25,9 +25,9 @@ from scenetrack.stages.tune.run_trial import trial_runner
 from scenetrack.stages.tune.study_report import conclude
 from scenetrack.stages.tune.workers import become_worker, run_processes
 from scenetrack.system.files import cache_dir, lock
-from scenetrack.system.interrupts import heard, held
+from scenetrack.system.interrupts import allow_signals, defer_signals
 from scenetrack.system.machine import available_cpus
-from scenetrack.tuning.baseline import baseline
+from scenetrack.tuning.baseline import baseline_values
 from scenetrack.tuning.samplers import make_pruner
 from scenetrack.tuning.space import SearchSpace, search_space
 from scenetrack.tuning.storage import (
@@ -35,7 +35,7 @@ from scenetrack.tuning.storage import (
     is_journal,
     one_line_storage_errors,
     open_storage,
-    shown,
+    redacted,
 )
 from scenetrack.tuning.trial_state import RUN, retry
 from scenetrack.tuning.worker import Worker
@@ -87,11 +87,11 @@ def _tune(config: TuneConfig, space: SearchSpace, stage_function: StageFunction)
         )
     run_id = _study_run(study, config)
     context = StudyContext(study, config, space, run_id, stage_function)
-    with tracking.joined_by(_without_password(config), run_id, study.study_name):
+    with tracking.joined_by(_redacted(config), run_id, study.study_name):
         tracking.reconcile_stale_runs(config.experiment)
         tracking.run_again(run_id)
         try:
-            with heard(), one_line_storage_errors(config.storage):
+            with allow_signals(), one_line_storage_errors(config.storage):
                 if not _work(context):
                     return StageResult(run_id, _ELSEWHERE)
                 result = conclude(context)
@@ -141,7 +141,7 @@ def open_study(config: TuneConfig, space: SearchSpace) -> optuna.Study:
     """
     storage = open_storage(config.storage, _lost)
     pruner = config.pruner if len(config.objectives) == 1 else "none"
-    with held():
+    with defer_signals():
         study = optuna.create_study(
             study_name=study_name(config),
             storage=storage,
@@ -158,18 +158,18 @@ def open_study(config: TuneConfig, space: SearchSpace) -> optuna.Study:
         "fixed": json.dumps(dict(sorted(space.fixed.items()))),
         "space": json.dumps(space.table()),
     }
-    with _alone(config), held():
+    with _alone(config), defer_signals():
         begun = study.user_attrs.get(BEGUN_WITH)
         if begun is None:
             # In this order: a process that dies in between leaves a study that begins once more.
             if config.sampler != "grid":
-                study.enqueue_trial(baseline(space), skip_if_exists=True)
+                study.enqueue_trial(baseline_values(space), skip_if_exists=True)
             study.set_user_attr(BEGUN_WITH, now)
             return study
     other = [name for name in now if begun.get(name) != now[name]]
     if other:
         raise InputError(
-            f"study {study.study_name!r} in {shown(config.storage)} was begun with another "
+            f"study {study.study_name!r} in {redacted(config.storage)} was begun with another "
             f"{' and '.join(other)}: go on with the same, or choose another name with --study"
         )
     return study
@@ -187,17 +187,17 @@ def study_name(config: TuneConfig) -> str:
 
 def _study_run(study: optuna.Study, config: TuneConfig) -> str:
     """The MLflow run of the study: one, however many processes ask at once."""
-    with _alone(config), held():
+    with _alone(config), defer_signals():
         known = _known_run(study)
         if known:
             return known
         tags = {"stage": "tune", "task": "tune", "study": study.study_name}
-        own = tracking.begin_run(_without_password(config), name=study.study_name, tags=tags).run_id
+        own = tracking.begin_run(_redacted(config), name=study.study_name, tags=tags).run_id
         study.set_user_attr(f"{STUDY_RUN}:{own}", time.time())
         if is_journal(config.storage):
             return own
         # Another machine may have made one at the same moment: all of them take the first name.
-        with heard():
+        with allow_signals():
             time.sleep(SETTLE_S)
         first = _known_run(study)
         if first != own:
@@ -208,7 +208,7 @@ def _study_run(study: optuna.Study, config: TuneConfig) -> str:
 def _alone(config: TuneConfig) -> BaseFileLock:
     """Held by one process of this machine at a time while a study begins."""
     key = "".join(
-        c if c.isalnum() else "_" for c in f"{shown(config.storage)} {study_name(config)}"
+        c if c.isalnum() else "_" for c in f"{redacted(config.storage)} {study_name(config)}"
     )
     return lock(cache_dir("studies") / key[-150:])
 
@@ -243,7 +243,7 @@ def work_in_process(
     try:
         become_worker(level)
         space = space_of(config)
-        with heard(), one_line_storage_errors(config.storage):
+        with allow_signals(), one_line_storage_errors(config.storage):
             study = open_study(config, space)
             _worker(StudyContext(study, config, space, run_id, stage_function)).work()
     except KeyboardInterrupt:
@@ -257,9 +257,9 @@ def work_in_process(
         raise SystemExit(1) from None
 
 
-def _without_password(config: TuneConfig) -> TuneConfig:
+def _redacted(config: TuneConfig) -> TuneConfig:
     """The settings as a run may show them."""
-    return dataclasses.replace(config, storage=shown(config.storage))
+    return dataclasses.replace(config, storage=redacted(config.storage))
 
 
 def _lost(study: optuna.Study, trial: FrozenTrial) -> None:

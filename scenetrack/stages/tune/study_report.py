@@ -19,7 +19,7 @@ from scenetrack.records import Figure, Metric, Tag, Text
 from scenetrack.stages.tune.context import StudyContext
 from scenetrack.stages.tune.refit import RefitElsewhere, refit
 from scenetrack.system.files import cache_dir, lock
-from scenetrack.tuning.trial_state import counts, saved_seconds
+from scenetrack.tuning.trial_state import count_outcomes, saved_seconds
 from scenetrack.tuning.worker import SETTINGS
 from scenetrack.workflow.result import StageResult
 
@@ -89,7 +89,7 @@ def summary(study: optuna.Study, config: TuneConfig, best: FrozenTrial) -> str:
     lines = aligned([heads, *rows], left=(0, len(heads) - 1))
     if several:
         lines.insert(0, "inside train, the trials that no other beats in everything:")
-    ended = counts(study)
+    ended = count_outcomes(study)
     lines.append(
         f"{ended['complete']} complete, {ended['pruned']} stopped early (saving "
         f"{saved_seconds(study.get_trials(deepcopy=False)):.0f} s), {ended['failed']} failed"
@@ -122,7 +122,7 @@ def _drawn_text(trial: FrozenTrial) -> str:
 def _records(study: optuna.Study, config: TuneConfig, best: FrozenTrial) -> list[Metric | Tag]:
     names = [f"objective/{name}" for name in config.objectives]
     figures = dict(zip(names, best.values, strict=True)) | {"val/accuracy": best.values[0]}
-    figures |= {f"trials/{name}": float(count) for name, count in counts(study).items()}
+    figures |= {f"trials/{name}": float(count) for name, count in count_outcomes(study).items()}
     figures["time/saved_s"] = saved_seconds(study.get_trials(deepcopy=False))
     return [
         *(Metric(name, value) for name, value in figures.items()),

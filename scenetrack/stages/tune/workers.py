@@ -53,7 +53,7 @@ def become_worker(level: int) -> None:
     Args:
         level: of logging, for what is said of trials.
     """
-    interrupts.listen_once()
+    interrupts.handle_signals_once()
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()

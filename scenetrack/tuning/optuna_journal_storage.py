@@ -1,4 +1,4 @@
-"""The journal file of studies, safe against processes that die while they write to it."""
+"""Optuna's storage in a journal file, safe against processes that die while they write to it."""
 
 from __future__ import annotations
 
@@ -25,81 +25,82 @@ _START = b'{"op_code":'
 _BLOCK = 1 << 16
 # Key of a trial's system attributes: seconds since 1970.
 _ALIVE = "alive"
-# How often a trial says that it is in work, and after how long it is not; clocks differ.
+# Seconds between heartbeats, and after which a trial is stale: clocks of machines differ.
 _HEARTBEAT_S, _GRACE_S = 60, 300
 
 
-class LivingJournal(JournalStorage, BaseHeartbeat):
-    """A journal in which trials in work say that they are, as they do in Optuna's databases.
+class OptunaJournalStorage(JournalStorage, BaseHeartbeat):
+    """Optuna's journal storage with heartbeats of running trials, as Optuna's databases have.
 
-    So a trial that another machine, or a container that is gone, left behind can be told.
+    The heartbeat shows that the process of a trial has died, even on another machine or in a
+    container that no longer exists.
 
     Args:
-        path: of the file, made where there is none.
-        lost: told of a trial whose process, on whatever machine, no longer says that it lives.
+        path: path of the journal file, which is created if it does not exist.
+        on_stale_trial: called with a trial whose process, on any machine, sends no heartbeat.
 
     Raises:
-        InputError, OSError: see ``JournalFile``.
+        InputError, OSError: see ``OptunaJournalFile``.
     """
 
-    def __init__(self, path: Path, lost: Callable[[Study, FrozenTrial], None]) -> None:
-        super().__init__(JournalFile(path))
-        self._lost = lost
+    def __init__(self, path: Path, on_stale_trial: Callable[[Study, FrozenTrial], None]) -> None:
+        super().__init__(OptunaJournalFile(path))
+        self._on_stale_trial = on_stale_trial
 
     def record_heartbeat(self, trial_id: int) -> None:
-        """Say that the trial is in work; the next time, where the file cannot be written."""
+        """Write a heartbeat of the trial; do nothing if the file cannot be written this time."""
         try:
             self.set_trial_system_attr(trial_id, _ALIVE, time.time())
-        except (OSError, RuntimeError) as error:  # the latter where others took it for dead
-            logger.debug("no sign of life of trial %d was written: %s", trial_id, error)
+        except (OSError, RuntimeError) as error:  # RuntimeError: another process marked it failed
+            logger.debug("the heartbeat of trial %d could not be written: %s", trial_id, error)
 
     def _get_stale_trial_ids(self, study_id: int) -> list[int]:
         oldest = time.time() - _GRACE_S
         return [
-            one._trial_id
-            for one in self.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
-            if one.system_attrs.get(_ALIVE, math.inf) < oldest
+            trial._trial_id
+            for trial in self.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
+            if trial.system_attrs.get(_ALIVE, math.inf) < oldest
         ]
 
     def get_heartbeat_interval(self) -> int:
-        """Seconds."""
+        """Return the seconds between two heartbeats."""
         return _HEARTBEAT_S
 
     def get_heartbeat_stale_trial_callback(self) -> Callable[[Study, FrozenTrial], None]:
-        """Told of trials that were found dead."""
-        return self._lost
+        """Return the function that is called with each stale trial."""
+        return self._on_stale_trial
 
 
-class JournalFile(JournalFileBackend):
-    """Optuna's journal, whose lock and last line survive the death of any process.
+class OptunaJournalFile(JournalFileBackend):
+    """Optuna's journal file, whose lock and last line survive the death of any process.
 
     Args:
-        path: of the file, made where there is none.
+        path: path of the journal file, which is created if it does not exist.
 
     Raises:
-        InputError: the file is something else; it is left as it is.
-        OSError: it cannot be read or written.
+        InputError: the file is not an Optuna journal; it is not changed.
+        OSError: the file cannot be read or written.
     """
 
     def __init__(self, path: Path) -> None:
         if path.exists():
             _check_is_journal(path)
-        super().__init__(str(path), lock_obj=JournalLock(path))
+        super().__init__(str(path), lock_obj=OptunaJournalLock(path))
 
 
-class JournalLock(JournalFileOpenLock):
-    """Optuna's lock file, of which it is known whether its owner on this machine lives.
+class OptunaJournalLock(JournalFileOpenLock):
+    """Optuna's lock file, which is removed at once if its owner on this machine has died.
 
     Optuna alone waits half a minute for a lock that a killed process left. Here each process first
-    takes a lock of the operating system, which dies with its owner: whoever holds that one and
-    finds a lock file of this machine knows that nobody holds it any more. Other machines, and
-    programs such as optuna-dashboard, see the lock file as ever.
+    takes a lock of the operating system, which is released when its owner dies: the process that
+    holds it and finds a lock file of this machine knows that the lock file has no owner any more.
+    Other machines, and programs such as optuna-dashboard, see Optuna's usual lock file.
 
-    Whoever holds the lock may write, so a line that a process left unfinished is cut off first: the
-    next one would be joined to it, and no process could read the journal again.
+    The process that takes the lock first removes a line that another process left unfinished: the
+    next line would be joined to it, and no process could read the journal again.
 
     Args:
-        path: of the journal.
+        path: path of the journal file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -108,7 +109,7 @@ class JournalLock(JournalFileOpenLock):
         self._guard = FileLock(f"{path}.guard", poll_interval=0.005)
 
     def acquire(self) -> bool:
-        """Take the lock, as soon as no other process has it."""
+        """Wait until no other process has the lock, and take it; return True."""
         self._guard.acquire()
         try:
             if self._holder() == socket.gethostname():
@@ -122,7 +123,7 @@ class JournalLock(JournalFileOpenLock):
         return True
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         try:
             super().release()
         finally:
@@ -158,5 +159,5 @@ def _cut_unfinished_line(path: Path) -> None:
                 break
             kept = start
         if kept < end:
-            logger.warning("%s: an unfinished line at its end is cut off", path)
+            logger.warning("%s: removing an unfinished line at the end of the file", path)
             file.truncate(kept)
