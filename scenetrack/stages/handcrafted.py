@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from scenetrack import __version__
+from scenetrack.classifiers.folds import usable_folds
 from scenetrack.config import HandcraftedConfig
 from scenetrack.descriptors.extraction import DescriptorExtractor
 from scenetrack.descriptors.sift import SiftGrid, sift_graph
@@ -13,7 +14,7 @@ from scenetrack.records import Tracker
 from scenetrack.workflow.dataset import check_device, open_images
 from scenetrack.workflow.descriptor_export import open_descriptor
 from scenetrack.workflow.encoding import EncodingMethods, check_pca, describe
-from scenetrack.workflow.method_runs import MethodRuns, check_cross_validation
+from scenetrack.workflow.method_runs import MethodRuns
 from scenetrack.workflow.result import StageResult
 
 
@@ -30,7 +31,7 @@ def handcrafted(config: HandcraftedConfig, tracker: Tracker) -> StageResult:
     name = "dense sift" if config.colour == "grey" else f"dense sift {config.colour}"
     check_pca(config.pca, grid.width, name)
     images = open_images(config, tracker, config.image_size, validation=0.0)
-    check_cross_validation(images.dataset)
+    usable_folds(images.dataset.train.labels, images.dataset.class_names, folds=2)
 
     metadata = {
         "classes": json.dumps(list(images.dataset.class_names)),

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
-from scenetrack.classifiers import FittedClassifier
 from scenetrack.delivery.bundle import build_bundle
 from scenetrack.delivery.pipeline import ScenePipeline
-from scenetrack.encoders import ImageEncoder
-from scenetrack.graphs.files import read_model
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.system.arrays import read_arrays
-from scenetrack.workflow.load_method import Arrays, exported
+from scenetrack.workflow.keras_pipeline import keras_pipeline
+from scenetrack.workflow.load_method import assemble, read_network
 from scenetrack.workflow.method_runs import END_TO_END
-
-_Part = TypeVar("_Part")
 
 _TIMED_RUNS = 20
 
@@ -47,33 +40,17 @@ def latency_ms(parts: Path, method: str, aggregation: str) -> float:
 
 def _pipeline(parts: Path, method: str, aggregation: str) -> ScenePipeline:
     if not method:
-        return _of_keras(parts / "model.keras")
-    network = read_model(parts / "descriptors.onnx")
-    about = {item.key: item.value for item in network.metadata_props}
-    encodes = method != END_TO_END
-    return ScenePipeline(
-        network=network,
-        classes=tuple(json.loads(about["classes"])),
-        image_size=int(about["image_size"]),
+        from scenetrack.networks.training import load_model  # needs Keras
+
+        network = load_model(parts / "model.keras")
+        return keras_pipeline(network, [str(k) for k in range(network.output_shape[-1])])
+    encoder, classifier = parts / "encoder.npz", parts / method / "classifier.npz"
+    encodes = method != END_TO_END and encoder.is_file()
+    return assemble(
+        read_network(parts / "descriptors.onnx"),
+        encoder if encodes else None,
+        classifier if classifier.is_file() else None,
         aggregation=aggregation,
-        encoder=_part(parts / "encoder.npz", ImageEncoder.from_arrays) if encodes else None,
-        classifier=_part(parts / method / "classifier.npz", FittedClassifier.from_arrays),
-    )
-
-
-def _part(path: Path, read: Callable[[Arrays], _Part]) -> _Part | None:
-    """What the file holds; None where the method has no such part."""
-    return read(read_arrays(path)) if path.is_file() else None
-
-
-def _of_keras(path: Path) -> ScenePipeline:
-    from scenetrack.networks.training import load_model
-
-    network = load_model(path)
-    return ScenePipeline(
-        network=exported(network, None),
-        classes=tuple(str(number) for number in range(network.output_shape[-1])),
-        image_size=network.input_shape[1],
     )
 
 

@@ -4,41 +4,42 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 import onnx
 
 from scenetrack.classifiers import FittedClassifier
+from scenetrack.config import ENTRY_POINTS
+from scenetrack.config.entry_point import Methods
 from scenetrack.data.catalog import SceneDataset
 from scenetrack.delivery.pipeline import ScenePipeline
 from scenetrack.encoders import ImageEncoder
 from scenetrack.errors import ConfigError, InputError, ModelError
-from scenetrack.export.truncate import export_truncated
-from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.graphs.files import read_model
+from scenetrack.records import MethodDescription
 from scenetrack.system.arrays import read_arrays
 from scenetrack.system.files import printable
 from scenetrack.tracking import RunInfo, children, resolve_onnx, resolve_run, run_file
 
 if TYPE_CHECKING:
-    import keras
+    pass
 
 logger = logging.getLogger(__name__)
 
 Arrays: TypeAlias = Mapping[str, np.ndarray]
 _Part = TypeVar("_Part")
 
-# Stages with a child run for each method, and those that are one method themselves.
-_WITH_METHODS, _ONE_METHOD = ("layer_svm", "patch_bow", "handcrafted"), ("train_mlp",)
-_LOGITS = "logits"
+# Stages whose runs hold methods.
+_WITH_METHODS = {
+    name: entry.methods
+    for name, entry in ENTRY_POINTS.items()
+    if entry.methods in (Methods.ONE, Methods.SEVERAL)
+}
 _VERIFIED_IMAGES = 64
-# The smallest normal float32: the logarithm of a probability of 0 stays finite.
-_TINY = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
@@ -90,21 +91,22 @@ def find_method(model: str, method: str = "") -> FinishedMethod:
     if _repeats(run):
         raise _several_seeds(run)
     run = _finished(run)
-    if run.stage == "main" and not method:
+    if not method and _methods_of(run) is Methods.OF_STAGES:
         run = _best_stage(run)
-    if run.stage in _ONE_METHOD:
+    if _methods_of(run) is Methods.ONE:
         if method:
             raise ConfigError(f"run {run.id} of {run.stage} is one method: leave --method out")
         return FinishedMethod(run.stage, run.id, run, run)
     parent = resolve_run(run.parent) if run.parent else None
-    if parent and parent.stage == run.stage in _WITH_METHODS and not _repeats(parent):
+    several = _methods_of(run) is Methods.SEVERAL
+    if parent and parent.stage == run.stage and several and not _repeats(parent):
         if method not in ("", run.name):
             raise ConfigError(
                 f"run {run.id} is the method {run.name!r}: leave --method out, or name its parent "
                 f"{parent.id}"
             )
         return FinishedMethod(run.name, run.id, _finished(parent), run)
-    if run.stage not in _WITH_METHODS:
+    if not several:
         raise _no_method(run)
     return _method_of_stage(run, method)
 
@@ -124,44 +126,21 @@ def open_pipeline(
         ExportError: a Keras network cannot be exported.
     """
     run, stage_run = found.run, found.stage_run
-    if run is None or stage_run is None or stage_run.stage in _ONE_METHOD:
+    if run is None or stage_run is None or _methods_of(stage_run) is Methods.ONE:
         return _network_alone(found, dataset, device)
-    network, about = _network_of(stage_run)
-    encoder, classifier = None, None
-    if run.tags.get("classifier") != "network":
-        if run.tags.get("encoder", "none") != "none":
-            encoder = _saved(stage_run, "encoder.npz", ImageEncoder.from_arrays)
-        classifier = _saved(run, "classifier.npz", FittedClassifier.from_arrays)
-    pipeline = ScenePipeline(
-        network=network,
-        classes=tuple(json.loads(about["classes"])),
-        image_size=int(about["image_size"]),
-        aggregation=stage_run.params.get("aggregation", ""),
-        encoder=encoder,
-        classifier=classifier,
-        temperature=run.metrics.get("temperature", 1.0),
-        device=device,
-    )
-    _check_parts(pipeline, run)
-    return pipeline
-
-
-def _saved(run: RunInfo, name: str, read: Callable[[Arrays], _Part]) -> _Part:
-    """The part that a run keeps in the file ``name``.
-
-    Raises:
-        ModelError: the file is missing, or what it holds cannot be.
-    """
-    path = run_file(run.id, name)
-    arrays = read_arrays(path)
+    about = MethodDescription.from_tags(run.name, run.tags)
+    encodes = about.kernel and about.encoder != "none"
     try:
-        return read(arrays)
-    except InputError as error:
-        raise ModelError(f"{printable(path)} of run {run.id} cannot be used: {error}") from error
-
-
-def _check_parts(pipeline: ScenePipeline, run: RunInfo) -> None:
-    """Raise ModelError unless the network's output fits the encoder, and its the classifier."""
+        pipeline = assemble(
+            read_network(resolve_onnx(stage_run.id, "descriptors")),
+            run_file(stage_run.id, "encoder.npz") if encodes else None,
+            run_file(run.id, "classifier.npz") if about.kernel else None,
+            aggregation=stage_run.params.get("aggregation", ""),
+            temperature=run.metrics.get("temperature", 1.0),
+            device=device,
+        )
+    except ModelError as error:
+        raise ModelError(f"run {run.id} ({run.name}) cannot be opened: {error}") from error
     try:
         pipeline.scores(np.zeros((1, pipeline.image_size, pipeline.image_size, 3), np.uint8))
     except InputError as error:
@@ -169,18 +148,79 @@ def _check_parts(pipeline: ScenePipeline, run: RunInfo) -> None:
             f"parts that fit each other are required, but those of run {run.id} ({run.name}) do "
             f"not: {error}"
         ) from error
+    return pipeline
 
 
-def _network_of(run: RunInfo) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """The network that a stage exported, and what it says of itself."""
-    network = read_model(resolve_onnx(run.id, "descriptors"))
+def assemble(
+    network: onnx.ModelProto,
+    encoder: Path | None,
+    classifier: Path | None,
+    *,
+    aggregation: str,
+    temperature: float = 1.0,
+    device: str = "cpu",
+) -> ScenePipeline:
+    """Read the parts of a method and join them: the one way to open what a stage has learnt.
+
+    Args:
+        network: of ``read_network``.
+        encoder: file of the encoder; None where the method has none.
+        classifier: file of the SVM; None for the network's own output.
+        aggregation: one of ``config.AGGREGATIONS`` for logits of patches, else "".
+        temperature: what scores are divided by before they become probabilities.
+        device: where the network runs.
+
+    Raises:
+        ModelError: a part is damaged or does not fit the others.
+    """
+    about = {item.key: item.value for item in network.metadata_props}
+    return ScenePipeline(
+        network=network,
+        classes=tuple(json.loads(about["classes"])),
+        image_size=int(about["image_size"]),
+        aggregation=aggregation,
+        encoder=_part(encoder, ImageEncoder.from_arrays),
+        classifier=_part(classifier, FittedClassifier.from_arrays),
+        temperature=temperature,
+        device=device,
+    )
+
+
+def read_network(path: Path) -> onnx.ModelProto:
+    """Read the network that a stage exported.
+
+    Raises:
+        ModelError: it cannot be read, or is one for single patches.
+    """
+    network = read_model(path)
     about = {item.key: item.value for item in network.metadata_props}
     if "image_size" not in about:
         raise ModelError(
-            f"a network for whole images is required, but that of run {run.id} is of scenetrack "
+            "a network for whole images is required, but this one is of scenetrack "
             f"{about.get('scenetrack', '0.1')}, which kept single patches: run the stage again"
         )
-    return network, about
+    return network
+
+
+def _part(path: Path | None, read: Callable[[Arrays], _Part]) -> _Part | None:
+    """What the file holds; None where the method has no such part.
+
+    Raises:
+        ModelError: the file is missing, or what it holds cannot be.
+    """
+    if path is None:
+        return None
+    arrays = read_arrays(path)
+    try:
+        return read(arrays)
+    except InputError as error:
+        raise ModelError(f"{printable(path)} cannot be used: {error}") from error
+
+
+def _methods_of(run: RunInfo) -> Methods:
+    """Which methods the runs of its stage hold."""
+    entry = ENTRY_POINTS.get(run.stage)
+    return entry.methods if entry else Methods.NONE
 
 
 def _finished(run: RunInfo) -> RunInfo:
@@ -198,7 +238,8 @@ def _repeats(run: RunInfo) -> bool:
 
 
 def _several_seeds(run: RunInfo) -> ModelError:
-    seeds = [f"{one.id} ({one.name})" for one in children(run.id) if one.status == "FINISHED"]
+    finished = [child for child in children(run.id) if child.status == "FINISHED"]
+    seeds = [f"{child.id} ({child.name})" for child in finished]
     return ModelError(
         f"one training is required, but run {run.id} ({run.name}) repeats {run.stage} with "
         f"several seeds: name the run of one, {' or '.join(seeds) or 'of which none is finished'}"
@@ -207,11 +248,14 @@ def _several_seeds(run: RunInfo) -> ModelError:
 
 def _best_stage(run: RunInfo) -> RunInfo:
     """The stage of a ``main`` run with the best accuracy on held-out training images."""
-    known = (*_WITH_METHODS, *_ONE_METHOD)
-    stages = [one for one in children(run.id) if one.stage in known and one.status == "FINISHED"]
+    stages = [
+        stage
+        for stage in children(run.id)
+        if stage.stage in _WITH_METHODS and stage.status == "FINISHED"
+    ]
     if not stages:
         raise _no_method(run)
-    best = max(stages, key=lambda one: one.metrics.get("val/accuracy", 0.0))
+    best = max(stages, key=lambda stage: stage.metrics.get("val/accuracy", 0.0))
     logger.info(
         "run %s is of main: taking its stage %s (run %s), the best in validation",
         run.id,
@@ -222,7 +266,7 @@ def _best_stage(run: RunInfo) -> RunInfo:
 
 
 def _method_of_stage(run: RunInfo, method: str) -> FinishedMethod:
-    methods = {one.name: one for one in children(run.id)}
+    methods = {child.name: child for child in children(run.id)}
     name = method or run.tags.get("best_method", "")
     if name not in methods:
         raise ModelError(
@@ -233,11 +277,13 @@ def _method_of_stage(run: RunInfo, method: str) -> FinishedMethod:
 
 def _no_method(run: RunInfo) -> ModelError:
     stages = [
-        f"{one.id} of {one.stage}" for one in children(run.id) if one.stage and not run.parent
+        f"{child.id} of {child.stage}"
+        for child in children(run.id)
+        if child.stage and not run.parent
     ]
     hint = f": name its run {' or '.join(stages)}" if stages else ": name another one"
     return ModelError(
-        f"a run of {', '.join((*_WITH_METHODS, *_ONE_METHOD))} or of one of their methods is "
+        f"a run of {', '.join(_WITH_METHODS)} or of one of their methods is "
         f"required, but run {run.id} ({run.name}) is of {run.stage or 'no stage'}{hint}"
     )
 
@@ -251,6 +297,7 @@ def _network_alone(
     import_keras()
     from scenetrack.config import PATCH_NETWORK
     from scenetrack.data.images import load_images
+    from scenetrack.workflow.keras_pipeline import keras_pipeline
     from scenetrack.workflow.network import take
 
     network = take(found.model, "")
@@ -259,14 +306,13 @@ def _network_alone(
             f"a network of whole images is required, but {found.model} takes patches: name the run "
             "of patch_bow that trained it, which knows where its patches lie"
         )
-    size, count = network.input_shape[1], network.output_shape[-1]
     images = None
     if dataset:
-        images = load_images(dataset.train.paths[:_VERIFIED_IMAGES], size)
-    return ScenePipeline(
-        network=exported(network, images),
-        classes=_classes(found, dataset, count),
-        image_size=size,
+        images = load_images(dataset.train.paths[:_VERIFIED_IMAGES], network.input_shape[1])
+    return keras_pipeline(
+        network,
+        _classes(found, dataset, network.output_shape[-1]),
+        images,
         temperature=found.run.metrics.get("temperature", 1.0) if found.run else 1.0,
         device=device,
     )
@@ -284,51 +330,3 @@ def _classes(found: FinishedMethod, dataset: SceneDataset | None, count: int) ->
             f"({', '.join(names[:10])}): choose its own data set with --data"
         )
     return tuple(names)
-
-
-def exported(network: keras.Model, images: np.ndarray | None) -> onnx.ModelProto:
-    """The network with the output ``logits``; of a foreign one the logarithm of its shares."""
-    layer = network.layers[-1]
-    # A layer of another's network that has this name may be anything.
-    own = [one.name for one in network.layers[-2:]] == [_LOGITS, "probabilities"]
-    shares = not own and _gives_shares(network)
-    if not own and not shares and not _is_linear(layer):
-        raise ModelError(
-            f"a network that ends in a softmax, or without activation, is required, but the values "
-            f"of the last layer {layer.name} of {network.name} are neither probabilities nor "
-            "scores: end it in one of these"
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.onnx"
-        outputs = {_LOGITS: _LOGITS if own else layer.name}
-        export_truncated(network, outputs, path, metadata={}, real_images=images)
-        model = read_model(path)
-    return _with_logarithm(model) if shares else model
-
-
-def _gives_shares(network: keras.Model) -> bool:
-    """Whether each row of the outputs is one of probabilities, on random images."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (8, *network.input_shape[1:])).astype(np.uint8)
-    shares = network.predict(images, verbose=0)
-    return bool((shares >= 0).all() and np.abs(shares.sum(axis=1) - 1).max() < 1e-3)
-
-
-def _is_linear(layer: Any) -> bool:
-    import keras
-
-    return getattr(layer, "activation", None) is keras.activations.linear
-
-
-def _with_logarithm(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Softmax of the new output ``logits`` gives the old one, its probabilities."""
-    builder = GraphBuilder(model.graph.name)
-    shapes = [
-        [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        for value in (model.graph.input[0], model.graph.output[0])
-    ]
-    images = builder.input("images", np.uint8, shapes[0])
-    shares = builder.include(model, {model.graph.input[0].name: images})[_LOGITS]
-    kept = builder.node("Max", shares, builder.constant("tiny", np.array(_TINY, np.float32)))
-    builder.output(_LOGITS, builder.node("Log", kept), np.float32, shapes[1])
-    return builder.build({})

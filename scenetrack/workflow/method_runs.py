@@ -21,7 +21,6 @@ from scenetrack.classifiers import (
 )
 from scenetrack.classifiers.folds import usable_folds
 from scenetrack.config import HandcraftedConfig, LayerSvmConfig, PatchBowConfig
-from scenetrack.data.catalog import SceneDataset
 from scenetrack.evaluation import Evaluation, comparison_records, comparison_text
 from scenetrack.evaluation.temperature_scaling import fit_temperature
 from scenetrack.records import (
@@ -262,8 +261,3 @@ def _settings_table(classifier: FittedClassifier) -> Table:
     """Every setting that cross-validation tried."""
     rows = [tuple(float(value) for value in row) for row in classifier.cv_table]
     return Table("cross_validation.json", ("C", "gamma", "accuracy", "std"), rows)
-
-
-def check_cross_validation(dataset: SceneDataset) -> None:
-    """Raise InputError where an SVM's settings could not be cross-validated inside train."""
-    usable_folds(dataset.train.labels, dataset.class_names, folds=2)

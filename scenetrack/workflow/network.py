@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scenetrack.classifiers.folds import usable_folds
 from scenetrack.config import LayerSvmConfig, PatchBowConfig
 from scenetrack.data.catalog import SceneDataset
 from scenetrack.errors import ConfigError, ModelError
@@ -16,7 +17,6 @@ from scenetrack.export.truncate import find_layers, joined_output, layer_names
 from scenetrack.networks.registry import build_network
 from scenetrack.networks.training import load_model
 from scenetrack.workflow.dataset import check_device
-from scenetrack.workflow.method_runs import check_cross_validation
 
 if TYPE_CHECKING:
     import keras
@@ -86,7 +86,7 @@ class NetworkPlan:
             InputError: the network taken tells other classes apart, or the data do not allow
                 cross-validation.
         """
-        check_cross_validation(dataset)
+        usable_folds(dataset.train.labels, dataset.class_names, folds=2)
         classes = len(dataset.class_names)
         network = self.taken or build_network(self.config, classes)
         check_classes(network, classes)

@@ -218,7 +218,8 @@ class TestRefusals:
             assert f"parts that fit each other are required, but those of run {run_id}" in said
             np.savez(path, allow_pickle=False, **{**arrays, "dual": arrays["dual"] * np.nan})
             said = self.refusal(capsys, 2, run_id)
-            assert f"classifier.npz of run {run_id} cannot be used: a saved classifier nee" in said
+            assert f"run {run_id} (" in said
+            assert "classifier.npz cannot be used: a saved classifier needs" in said
         finally:
             path.write_bytes(kept)
         bundled(run_id)
