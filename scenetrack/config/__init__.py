@@ -34,6 +34,7 @@ from scenetrack.config.training import (
     MOST_WEIGHTS,
     OPTIMIZERS,
     SCHEDULES,
+    CutNetworkConfig,
     EvaluatedConfig,
     TrainingConfig,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "ActivationsConfig",
     "BundleConfig",
     "CompareConfig",
+    "CutNetworkConfig",
     "DataConfig",
     "DeviceConfig",
     "EncodingConfig",

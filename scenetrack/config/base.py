@@ -39,6 +39,8 @@ class EntryPointConfig:
 
     stage: ClassVar[str]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    # Whether held-out images choose the classifier, so that it needs some in the end too.
+    chooses_on_held_out: ClassVar[bool] = False
     # Values of other settings with which a setting is read at all.
     conditions: ClassVar[Mapping[str, Mapping[str, tuple[str, ...]]]] = {}
 

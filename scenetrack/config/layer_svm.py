@@ -6,28 +6,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from scenetrack.config.base import DeviceConfig, param
+from scenetrack.config.base import param
 from scenetrack.config.dimensions import choice
 from scenetrack.config.encoding import need_kernel
 from scenetrack.config.entry_point import EntryPoint, Methods
 from scenetrack.config.kernels import KERNELS
 from scenetrack.config.train_mlp import MLP_SPACE, TrainMlpConfig
+from scenetrack.config.training import CutNetworkConfig
 
 
 @dataclass(frozen=True)
-class LayerSvmConfig(DeviceConfig, TrainMlpConfig):
+class LayerSvmConfig(CutNetworkConfig, TrainMlpConfig):
     """Task 4: an SVM on one layer's output for the whole image."""
 
     stage: ClassVar[str] = "layer_svm"
+    chooses_on_held_out: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **TrainMlpConfig.presets,
         "best": {**TrainMlpConfig.presets["best"], "layer": ("hidden_1", "hidden_2")},
     }
 
-    model: str = param("", "Run id or .keras file to take the network from; empty: train one.")
-    layer: tuple[str, ...] = param(
-        (), "Layers whose outputs, joined, are the descriptor; none: the last hidden one."
-    )
     kernels: tuple[str, ...] = param(
         ("linear", "rbf"), "SVM kernels to choose among.", choices=tuple(KERNELS)
     )

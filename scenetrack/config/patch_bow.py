@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from scenetrack.config.base import DENSE_FORMS, DeviceConfig, param
+from scenetrack.config.base import DENSE_FORMS, param
 from scenetrack.config.dimensions import choice, hidden_widths, real, whole
 from scenetrack.config.encoding import ENCODING_SPACE, EncodingConfig
 from scenetrack.config.entry_point import EntryPoint, Methods
-from scenetrack.config.training import ACTIVATIONS, TrainingConfig, check_weights
+from scenetrack.config.training import ACTIVATIONS, CutNetworkConfig, check_weights
 from scenetrack.errors import ConfigError
 
 PATCH_NETWORK = "patch_mlp"  # the network that takes patches of an image
@@ -19,7 +19,7 @@ SAMPLINGS = ("random", "grid")
 
 
 @dataclass(frozen=True)
-class PatchBowConfig(DeviceConfig, EncodingConfig, TrainingConfig):
+class PatchBowConfig(CutNetworkConfig, EncodingConfig):
     """Task 5: patch MLP, its patch descriptors encoded, and SVMs."""
 
     stage: ClassVar[str] = "patch_bow"
@@ -110,11 +110,7 @@ class PatchBowConfig(DeviceConfig, EncodingConfig, TrainingConfig):
     label_smoothing: float = param(0.0, "Label smoothing.", low=0, high=0.9)
     epochs: int = param(20, "Training epochs.", low=1, high=100000)
     batch_size: int = param(256, "Training batch size, in patches.", low=1, high=65536)
-    model: str = param("", "Run id or .keras file to take the network from; empty: train one.")
     aggregation: str = param("mean", "How patch logits become an image's.", choices=AGGREGATIONS)
-    layer: tuple[str, ...] = param(
-        (), "Layers whose outputs, joined, are the descriptor; none: the last hidden one."
-    )
     form: str = param(
         "auto",
         "How descriptors of all patches are computed; auto: what is fastest here.",
@@ -141,6 +137,11 @@ class PatchBowConfig(DeviceConfig, EncodingConfig, TrainingConfig):
                 f"{self.patch_size} px. Received: whitening={self.whitening}"
             )
         check_weights((self.whitening or pixels) + 3 * self.mean_colour, self.hidden)
+
+    @property
+    def read_by_training(self) -> frozenset[str]:
+        unread = {"stride"} if self.sampling != "grid" else set()
+        return super().read_by_training - unread
 
     @property
     def scaled_sizes(self) -> tuple[int, ...]:

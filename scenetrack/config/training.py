@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from scenetrack.config.base import DataConfig, param
+from scenetrack.config.base import DataConfig, DeviceConfig, param
 from scenetrack.config.parsing import parse_value, parsed_pairs
 from scenetrack.errors import ConfigError
 
@@ -30,6 +31,10 @@ class EvaluatedConfig(DataConfig):
     @property
     def seeds(self) -> int:
         return self.repeats
+
+    def given_temperature(self, method: str) -> float | None:
+        """What the scores of ``method`` are divided by; None: it is learnt, or 1."""
+        return None
 
     def validate(self) -> None:
         super().validate()
@@ -92,8 +97,12 @@ class TrainingConfig(EvaluatedConfig):
                 "resume the seed's own run, without repeats"
             )
 
+    @property
+    def read_by_training(self) -> frozenset[str]:
+        """Names of the settings that the training may read."""
+        return frozenset(item.name for item in dataclasses.fields(self))
+
     def given_temperature(self, method: str) -> float | None:
-        """What the scores of ``method`` are divided by; None: it is learnt, or 1."""
         text = parsed_pairs(self.temperatures, hyphens=True).get(method)
         return None if text is None else float(text)
 
@@ -108,6 +117,16 @@ class TrainingConfig(EvaluatedConfig):
                 raise ConfigError(
                     f"temperatures must be numbers above 0. Received: {method}={text}"
                 )
+
+
+@dataclass(frozen=True)
+class CutNetworkConfig(DeviceConfig, TrainingConfig):
+    """A stage that cuts a network at layers, one that it trains or one that is there."""
+
+    model: str = param("", "Run id or .keras file to take the network from; empty: train one.")
+    layer: tuple[str, ...] = param(
+        (), "Layers whose outputs, joined, are the descriptor; none: the last hidden one."
+    )
 
 
 def check_weights(inputs: int, hidden: tuple[int, ...]) -> None:

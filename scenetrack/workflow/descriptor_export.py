@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from scenetrack import __version__
-from scenetrack.config import PATCH_NETWORK, DeviceConfig, LayerSvmConfig, PatchBowConfig
+from scenetrack.config import PATCH_NETWORK, CutNetworkConfig, DeviceConfig
 from scenetrack.data.patches import PatchGrid
 from scenetrack.export.dense import Dense
 from scenetrack.export.scales import at_scales
@@ -33,7 +33,7 @@ def export_layers(
     network: keras.Model,
     layers: Sequence[str],
     images: SceneImages,
-    config: LayerSvmConfig | PatchBowConfig,
+    config: CutNetworkConfig,
     tracker: Tracker,
     dense: Dense | None = None,
     grids: Sequence[PatchGrid] = (),
@@ -52,7 +52,7 @@ def export_layers(
         ExportError: ONNX Runtime disagrees with Keras.
     """
     names = images.dataset.class_names
-    about = (",".join(layers), names, config.image_size, tracker.run_id, config.seed)
+    about = (",".join(layers), names, images.train.shape[1], tracker.run_id, config.seed)
     chosen = np.linspace(0, len(images.train) - 1, min(len(images.train), _VERIFIED_IMAGES))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "descriptors.onnx"

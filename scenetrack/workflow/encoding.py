@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from scenetrack.cache import Cache
 from scenetrack.cache.entries import entry_name
-from scenetrack.config import EncodingConfig, HandcraftedConfig, PatchBowConfig
+from scenetrack.config import EncodingConfig
 from scenetrack.config.encoders import ENCODERS
 from scenetrack.descriptors.aggregation import aggregate
 from scenetrack.descriptors.extraction import DescriptorExtractor, LocalDescriptors
@@ -78,7 +78,7 @@ class EncodingMethods:
         tracker: of the stage's run.
     """
 
-    config: HandcraftedConfig | PatchBowConfig
+    config: EncodingConfig
     splits: DescribedSplits
     tracker: Tracker
     _of_folds: dict[bytes, ImageEncoder] = field(default_factory=dict, init=False, repr=False)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from scenetrack import __version__
 from scenetrack.cache.archives import open_archive, store_archive
-from scenetrack.config import EncodingConfig, PatchBowConfig, StageConfig, TrainingConfig
+from scenetrack.config import EncodingConfig, StageConfig, TrainingConfig
 from scenetrack.data.images import PIXELS_VERSION
 from scenetrack.encoders import ImageEncoder
 from scenetrack.workflow.dataset import SceneImages
@@ -70,10 +70,9 @@ def network_key(name: str, images: SceneImages, config: TrainingConfig) -> dict[
     """
     import tensorflow as tf
 
-    left_out = _NOT_OF_NETWORKS
-    if isinstance(config, PatchBowConfig) and config.sampling != "grid":
-        left_out = left_out | {"stride"}
-    settings = _settings(config, left_out)
+    settings = _settings(
+        config, _NOT_OF_NETWORKS | (_names(type(config)) - config.read_by_training)
+    )
     place = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
     return {
         "network": name,

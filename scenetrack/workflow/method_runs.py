@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -20,7 +21,6 @@ from scenetrack.classifiers import (
     refit,
 )
 from scenetrack.classifiers.folds import usable_folds
-from scenetrack.config import HandcraftedConfig, LayerSvmConfig, PatchBowConfig
 from scenetrack.evaluation import Evaluation, comparison_records, comparison_text
 from scenetrack.evaluation.temperature_scaling import fit_temperature
 from scenetrack.records import (
@@ -62,6 +62,20 @@ class Features:
     encoder: str = "none"
 
 
+class MethodSettings(Protocol):
+    """What the methods of a stage need of its config."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def folds(self) -> int: ...
+
+    def as_params(self) -> dict[str, str]: ...
+
+    def given_temperature(self, method: str) -> float | None: ...
+
+
 @dataclass
 class MethodRuns:
     """The finished methods of a stage on the same test images, one child run each.
@@ -74,7 +88,7 @@ class MethodRuns:
             may be called validation accuracy.
     """
 
-    config: HandcraftedConfig | LayerSvmConfig | PatchBowConfig
+    config: MethodSettings
     images: SceneImages
     tracker: Tracker
     unseen: bool
@@ -104,7 +118,7 @@ class MethodRuns:
         figures = {"train/accuracy": right[self.images.fitted].mean()}
         if self.validates:
             figures |= self._validation_figures(train_scores[self.images.held_out])
-        figures.setdefault("temperature", self._given_temperature(END_TO_END) or 1.0)
+        figures.setdefault("temperature", self.config.given_temperature(END_TO_END) or 1.0)
         about = MethodDescription(END_TO_END, descriptor, aggregation=aggregation)
         with self.tracker.child(END_TO_END, about.tags) as child:
             child.log(*metrics(figures), *self._circumstances())
@@ -162,7 +176,7 @@ class MethodRuns:
             scores = without.predict_scores(features.train[held_out])
             figures |= self._validation_figures(scores)
         else:
-            temperature = self._given_temperature(name)
+            temperature = self.config.given_temperature(name)
             if temperature is None:
                 temperature = fit_temperature(self._fold_scores(classifier, features), labels)
             figures["temperature"] = temperature
@@ -196,11 +210,6 @@ class MethodRuns:
         """How many there are: fewer, which is said once, where a class has fewer images."""
         dataset = self.images.dataset
         return usable_folds(dataset.train.labels, dataset.class_names, self.config.folds)
-
-    def _given_temperature(self, method: str) -> float | None:
-        if isinstance(self.config, HandcraftedConfig):  # out-of-fold scores are there for it
-            return None
-        return self.config.given_temperature(method)
 
     @property
     def validates(self) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scenetrack.classifiers.folds import usable_folds
-from scenetrack.config import LayerSvmConfig, PatchBowConfig
+from scenetrack.config import CutNetworkConfig
 from scenetrack.data.catalog import SceneDataset
 from scenetrack.errors import ConfigError, ModelError
 from scenetrack.export.truncate import find_layers, joined_output, layer_names
@@ -64,7 +64,7 @@ class NetworkPlan:
         width: number of values that the layers together give for one input.
     """
 
-    config: LayerSvmConfig | PatchBowConfig
+    config: CutNetworkConfig
     taken: keras.Model | None
     layers: tuple[str, ...]
     width: int
@@ -93,7 +93,7 @@ class NetworkPlan:
         return network
 
 
-def plan_network(config: LayerSvmConfig | PatchBowConfig, size_parameter: str) -> NetworkPlan:
+def plan_network(config: CutNetworkConfig, size_parameter: str) -> NetworkPlan:
     """Take the network that ``config.model`` names, or plan a new one, and find its layers.
 
     Args:

@@ -13,7 +13,8 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from scenetrack import tracking
-from scenetrack.config import BundleConfig, EvaluatedConfig, TuneConfig
+from scenetrack.config import TARGETS, BundleConfig, EvaluatedConfig, TuneConfig
+from scenetrack.config.entry_point import Methods
 from scenetrack.errors import ScenetrackError
 from scenetrack.records import Param, Tag, metrics
 from scenetrack.stages.tune.context import StudyContext
@@ -53,14 +54,15 @@ def refit_config(
         figures: metrics of its run.
     """
     settings: dict[str, str] = json.loads(trial.user_attrs[SETTINGS])
-    if config.target == "layer_svm":
+    keeps_validation = TARGETS[config.target].config.chooses_on_held_out
+    if keeps_validation:
         settings["validation"] = "0.1"
     elif "validation" in settings:
         settings["validation"] = "0"
         settings["temperatures"] = _temperatures(figures)
     if settings.get("patience", "0") != "0":
         settings |= {"patience": "0", "epochs": f"{figures['best_epoch']:.0f}"}
-    if config.target != "layer_svm" and trial.user_attrs.get(KERNEL):
+    if not keeps_validation and trial.user_attrs.get(KERNEL):
         settings["kernels"] = trial.user_attrs[KERNEL]
     return trial_config(config, space, settings, test=True)
 
@@ -175,7 +177,7 @@ def _register(config: TuneConfig, run: str, method: str) -> str:
     from scenetrack.stages.bundle import bundle
     from scenetrack.workflow.load_method import find_method
 
-    several = config.target != "train_mlp"
+    several = TARGETS[config.target].methods is Methods.SEVERAL
     with tempfile.TemporaryDirectory() as folder:
         output = str(Path(folder) / "scene.onnx")
         with allow_signals():

@@ -15,7 +15,7 @@ from filelock import BaseFileLock
 from optuna.trial import FrozenTrial
 
 from scenetrack import tracking
-from scenetrack.config import TARGETS, HandcraftedConfig, TuneConfig
+from scenetrack.config import TARGETS, TrainingConfig, TuneConfig
 from scenetrack.config.parsing import build_config, parsed_pairs
 from scenetrack.config.tune import HELD_OUT
 from scenetrack.errors import ConfigError, InputError, ScenetrackError
@@ -118,8 +118,8 @@ def space_of(config: TuneConfig) -> SearchSpace:
     if "validation" in names and "validation" not in fixed:
         fixed["validation"] = HELD_OUT
     space = search_space(target, config.space, fixed)
-    if "parameters" in config.objectives and issubclass(target, HandcraftedConfig):
-        raise ConfigError("handcrafted has no network whose parameters could be few")
+    if "parameters" in config.objectives and not issubclass(target, TrainingConfig):
+        raise ConfigError(f"{config.target} has no network whose parameters could be few")
     if config.sampler == "cmaes" and len(config.objectives) > 1:
         raise ConfigError("cmaes has one objective: choose another sampler, or accuracy alone")
     return space
