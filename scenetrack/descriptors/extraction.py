@@ -109,7 +109,8 @@ class DescriptorExtractor:
             task: label of the progress bar.
         """
         key = self.key(images, source)
-        cache, logits = Cache(), self._widths(images)["logits"]
+        cache, shapes = Cache(), self._local_outputs
+        logits = shapes["logits"][-1] if "logits" in shapes else 0
         stored = cache.open(KIND, key)
         if stored is None:
             spec = self._spec(images)
@@ -129,9 +130,13 @@ class DescriptorExtractor:
             **source,
         }
 
-    def _widths(self, images: NDArray[np.uint8]) -> dict[str, int]:
+    @property
+    def _local_outputs(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the outputs with a value for each place; logits may be those of the image."""
         shapes = self.network.outputs
-        return {name: shapes[name][-1] if name in shapes else 0 for name in _OUTPUTS}
+        rank = len(shapes["descriptors"])
+        names = ("descriptors", "logits")
+        return {name: shapes[name] for name in names if len(shapes.get(name, ())) == rank}
 
     def _spec(self, images: NDArray[np.uint8]) -> ArraySpec:
         (block,) = self._run(images[:1])
@@ -152,8 +157,5 @@ class DescriptorExtractor:
     def _run(self, images: NDArray[np.uint8]) -> NDArray[np.generic]:
         outputs = self.network.predict(images)
         shape = (len(images), len(self.positions), -1)
-        parts = [outputs[name].reshape(shape) for name in _OUTPUTS if name in outputs]
+        parts = [outputs[name].reshape(shape) for name in self._local_outputs]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
-
-
-_OUTPUTS = ("descriptors", "logits")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from shipped import bundled, check_against_the_run, logged_predictions
 from workplace import PROJECT, Workplace, finished, flags
 
 from scenetrack import cli, tracking
+from scenetrack.config.encoders import ENCODERS as ENCODERS_DECLARED
 
 TINY_SIFT = {
     "image_size": "48",
@@ -51,7 +53,8 @@ ENCODERS = {
 @pytest.fixture(autouse=True)
 def _few_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scenetrack.workflow.encoding._FEWEST", 2000)
-    monkeypatch.setattr("scenetrack.workflow.encoding._PER_COMPONENT", 300)
+    few = dataclasses.replace(ENCODERS_DECLARED["fisher_vector"], sample_per_item=300)
+    monkeypatch.setitem(ENCODERS_DECLARED, "fisher_vector", few)
 
 
 def handcrafted(here: Workplace, experiment: str, **settings: str) -> entities.Run:

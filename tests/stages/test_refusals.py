@@ -174,7 +174,7 @@ class TestData:
             if path.stem != "columns0":
                 path.unlink()
         line = refusal(capsys, *tiny(here, stage, data=str(tmp_path / "photos")))
-        assert "at least 2 training images of every class. Received: 1 of columns" in line
+        assert "at least 2 training images of every class. Received: 1 of class columns" in line
 
     @pytest.mark.parametrize(
         ("spoil", "said"),
