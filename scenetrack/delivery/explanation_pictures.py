@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 # Of the 255 bytes of a file name some are needed for a number, the suffix and a temporary name.
 _LONGEST = 200
 _LARGEST_SHOWN = 640  # pixels
+
+_COVERED, _ADDED = "what the score loses where it is covered", "what each patch adds to the score"
 
 
 class Explainer:
@@ -69,7 +71,8 @@ class Explainer:
         except DataError as error:  # it was readable a moment ago
             logger.warning("no picture of it: %s", error)
             return
-        values, grid, unit = self._evidence(batch, place)
+        values, grid = _patch_saliency(self._classifier, batch.images[place], batch.outputs, place)
+        unit = _COVERED if self._grid is None else _ADDED
         label, probability = row.top[0]
         figure = evidence_map(image, spread(values, grid), label, probability, unit, name=name)
         try:
@@ -81,24 +84,37 @@ class Explainer:
                 "free some room or choose another folder"
             ) from error
 
-    def _evidence(self, batch: Batch, place: int) -> tuple[np.ndarray, PatchGrid, str]:
-        """Evidence float [side, side] for the image's class, where it lies, and what it is."""
-        label = int(batch.outputs["label"][place])
-        if self._grid is None:
-            image, one = batch.images[place], self._classifier
-            grid = covering_grid(one.image_size)
-            values = occlusion(one.scores, image, label, one.batch_size)
-            return values, grid, "what the score loses where it is covered"
-        evidence = batch.outputs["evidence"]
-        if evidence.shape[1:3] != (self._grid.side, self._grid.side):
-            raise ModelError(
-                f"evidence of {self._grid.side} x {self._grid.side} patches is required, as the "
-                f"bundle's patch_size and stride say. Received: {evidence.shape[1:3]}; make it "
-                "again with scenetrack bundle"
-            )
-        # As in occlusion: what a patch adds to the scores of all classes decides nothing.
-        values = evidence[place, :, :, label] - evidence[place].mean(axis=-1)
-        return values, self._grid, "what each patch adds to the score"
+
+def saliency(
+    classifier: Classifier, image: np.ndarray, outputs: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """Return how much each pixel of an image speaks for its predicted class, float64 [S, S].
+
+    Args:
+        classifier: the bundle, with its output ``evidence`` where it has one.
+        image: uint8 [S, S, 3].
+        outputs: what the bundle gives for the image, arrays [1, ...].
+    """
+    return spread(*_patch_saliency(classifier, image, outputs, 0))
+
+
+def _patch_saliency(
+    classifier: Classifier, image: np.ndarray, outputs: Mapping[str, np.ndarray], place: int
+) -> tuple[np.ndarray, PatchGrid]:
+    """Saliency float [side, side] of patches for the predicted class, and where they lie."""
+    label, grid = int(outputs["label"][place]), classifier.grid
+    if grid is None:
+        values = occlusion(classifier.scores, image, label, classifier.batch_size)
+        return values, covering_grid(classifier.image_size)
+    evidence = outputs["evidence"]
+    if evidence.shape[1:3] != (grid.side, grid.side):
+        raise ModelError(
+            f"evidence of {grid.side} x {grid.side} patches is required, as the "
+            f"bundle's patch_size and stride say. Received: {evidence.shape[1:3]}; make it "
+            "again with scenetrack bundle"
+        )
+    # As in occlusion: what a patch adds to the scores of all classes decides nothing.
+    return evidence[place, :, :, label] - evidence[place].mean(axis=-1), grid
 
 
 class PictureNames:

@@ -58,10 +58,20 @@ def compare(config: CompareConfig) -> None:
         ensure_writable(folder)
     # mlflow run hands a list over as one word.
     words = [part.strip() for word in config.runs for part in word.split(",")]
-    evaluations = _evaluations(_named_apart(_methods(words)))
+    evaluations = evaluations_of(words)
     print(pairs_text(evaluations))
     if folder:
         _write(evaluations, folder)
+
+
+def evaluations_of(runs: Sequence[str]) -> dict[str, Evaluation]:
+    """Return the test of every method of the runs, by names that tell the methods apart.
+
+    Raises:
+        ModelError: a run is not there, is not finished, tested no method, or tested it on other
+            images.
+    """
+    return _evaluations(_named_apart(_methods(runs)))
 
 
 def _methods(words: Sequence[str]) -> list[_Method]:

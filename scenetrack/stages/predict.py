@@ -60,7 +60,7 @@ def predict(config: PredictConfig) -> None:
     if config.explain:
         ensure_writable(user_path(config.explain))
     with find_images(config.images, sys.stdin) as paths:
-        file = _bundle_file(config)
+        file = bundle_file(config.model)
         classifier = _open(config, file)
         top = min(config.top, len(classifier.classes))
         with _output(config, file, paths, format, top) as output:
@@ -73,19 +73,20 @@ def predict(config: PredictConfig) -> None:
         )
 
 
-def _bundle_file(config: PredictConfig) -> Path:
-    path = user_path(config.model)
+def bundle_file(model: str) -> Path:
+    """Return the bundle that ``model`` means: a file, or one that its run has or is made now."""
+    path = user_path(model)
     if path.suffix.lower() == ".onnx":
         return path
     # MLflow and Keras take seconds to import, and a bundle needs neither.
     from scenetrack.stages.bundle import bundle_of
 
-    return bundle_of(config.model)
+    return bundle_of(model)
 
 
 def _open(config: PredictConfig, file: Path) -> Classifier:
     memory, cpus = config.memory * _MEGABYTE, available_cpus()
-    source: Path | bytes = _with_evidence(file) if config.explain else file
+    source: Path | bytes = with_saliency(file) if config.explain else file
     # Batches side by side, each in one thread, keep all processors busy; threads within an
     # operator would wait for each other, and for those that decode.
     model = OnnxModel(
@@ -101,8 +102,8 @@ def _open(config: PredictConfig, file: Path) -> Classifier:
     return Classifier(model, memory=memory, threads=cpus)
 
 
-def _with_evidence(file: Path) -> Path | bytes:
-    """The bundle with its evidence as an output, where it has any."""
+def with_saliency(file: Path) -> Path | bytes:
+    """Return the bundle with its saliency of patches as an output, where it has any."""
     # What makes bundles takes its time to import, and only pictures need it.
     from scenetrack.delivery.bundle import with_evidence
 

@@ -1,6 +1,6 @@
 """Interprets records into MLflow runs and finds what they hold: the only importer of mlflow."""
 
-from scenetrack.tracking.lookup import RunInfo, children, resolve_run, run_file
+from scenetrack.tracking.lookup import RunInfo, children, resolve_run, run_figures, run_file
 from scenetrack.tracking.models import find_onnx, registered_onnx, resolve_model, resolve_onnx
 from scenetrack.tracking.runs import (
     MlflowTracker,
@@ -45,6 +45,7 @@ __all__ = [
     "resolve_onnx",
     "resolve_run",
     "run_again",
+    "run_figures",
     "run_file",
     "stop_run",
     "tracking_uri",

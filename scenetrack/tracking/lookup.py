@@ -93,6 +93,19 @@ def run_file(run_id: str, name: str) -> Path:
     return path
 
 
+def run_figures(run_id: str) -> dict[str, Path]:
+    """Return the PNG files that a run keeps in ``figures/``, by their names without suffix.
+
+    Raises:
+        ModelError: there is no such run.
+    """
+    run = get_run(connect(), run_id)
+    with one_line_errors():
+        files = connect().list_artifacts(run_id, "figures")
+        paths = [local_file(f"{run.info.artifact_uri}/{file.path}") for file in files]
+    return {path.stem: path for path in paths if path.suffix == ".png"}
+
+
 def local_file(uri: str) -> Path:
     """The file itself where the artifacts are on this machine, else a copy in the cache."""
     if urlsplit(uri).scheme in ("", "file"):

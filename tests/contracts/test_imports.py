@@ -31,6 +31,7 @@ ROOMS = (
     "tuning",
     "workflow",
     "stages",
+    "api",
     "cli",
     "__main__",
 )

@@ -1,0 +1,1 @@
+"""What ``import scenetrack`` offers to notebooks and programs."""

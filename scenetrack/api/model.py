@@ -1,0 +1,169 @@
+"""A finished method, used from Python."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scenetrack.data.images import load_images
+from scenetrack.delivery.file_classifier import Classifier
+from scenetrack.delivery.paths import find_images
+from scenetrack.errors import InputError
+from scenetrack.graphs.runtime import OnnxModel
+from scenetrack.stages.predict import bundle_file, with_saliency
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from scenetrack.delivery.pipeline import ScenePipeline
+
+Images: TypeAlias = NDArray[np.uint8] | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+_MEMORY = 2**29  # bytes for images in work and their tensors
+
+
+def load(model: str | os.PathLike[str]) -> Model:
+    """Open a finished method.
+
+    Args:
+        model: a bundle (``.onnx``), a run id, a ``.keras`` file, or an address in MLflow.
+
+    Raises:
+        ModelError: it is none of these, or cannot be bundled.
+    """
+    return Model(os.fspath(model))
+
+
+class Model:
+    """A finished method as one ONNX graph.
+
+    Attributes:
+        classes: names, in the order of the probabilities.
+        image_size: side in pixels that images are resized to.
+    """
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._file = bundle_file(source)
+        self._classifier = Classifier(OnnxModel(self._file), memory=_MEMORY, threads=1)
+        self.classes = tuple(self._classifier.classes)
+        self.image_size = self._classifier.image_size
+
+    def predict(self, images: Images) -> pd.DataFrame:
+        """Classify images.
+
+        Args:
+            images: uint8 [N, H, W, 3]; or a file, a folder or a pattern, or several of them.
+
+        Returns:
+            One row for each image: ``image`` (number or path), ``label``, ``probability``,
+            ``probability/CLASS`` of every class, and ``error``, why a file could not be read.
+
+        Raises:
+            InputError: a word means no image, or the array has another shape.
+        """
+        import pandas as pd
+
+        names, problems, probabilities = self._outputs(images)
+        best = probabilities.argmax(axis=1) if len(probabilities) else np.empty(0, int)
+        read = [k for k in range(len(names)) if k not in problems]
+        table = pd.DataFrame({"image": names})
+        table.loc[read, "label"] = [self.classes[label] for label in best]
+        table.loc[read, "probability"] = probabilities.max(axis=1, initial=0.0)
+        for number, name in enumerate(self.classes):
+            table.loc[read, f"probability/{name}"] = probabilities[:, number]
+        table["error"] = [problems.get(k, "") for k in range(len(names))]
+        return table
+
+    def descriptors(self, images: Images) -> NDArray[np.float32]:
+        """Compute the method's descriptors: [N, n, D] of n places, or [N, D] of whole images.
+
+        Raises:
+            InputError: the model is a file, which holds the whole method, or has no descriptors.
+        """
+        outputs = self._pipeline.session.predict(self._squares(images))
+        if "descriptors" not in outputs:
+            raise InputError(f"{self._source} classifies whole images: it has no descriptors")
+        values = outputs["descriptors"]
+        shape = (len(values), -1, values.shape[-1]) if values.ndim > 2 else values.shape
+        return np.asarray(values, np.float32).reshape(shape)
+
+    def explain(self, image: Images) -> NDArray[np.float64]:
+        """Compute how much each pixel of an image speaks for its predicted class.
+
+        Args:
+            image: a file, or uint8 [H, W, 3].
+
+        Returns:
+            float64 [S, S] for the image resized to S; positive where it speaks for the class.
+        """
+        from scenetrack.delivery.explanation_pictures import saliency
+
+        square = self._squares(image)
+        explaining = OnnxModel(with_saliency(self._file))
+        classifier = Classifier(explaining, memory=_MEMORY, threads=1)
+        return saliency(classifier, square[0], explaining.run(images=square))
+
+    @cached_property
+    def _pipeline(self) -> ScenePipeline:
+        if self._source.endswith(".onnx"):
+            raise InputError(
+                "descriptors need the run of a method, and a bundle is the method as a whole: "
+                "name the run"
+            )
+        from scenetrack.workflow.load_method import find_method, open_pipeline
+
+        return open_pipeline(find_method(self._source), None, "cpu")
+
+    def _outputs(
+        self, images: Images
+    ) -> tuple[list[int] | list[str], dict[int, str], NDArray[np.float32]]:
+        """Names of the images, problems of those that cannot be read, probabilities of the rest."""
+        if isinstance(images, np.ndarray):
+            pixels = _checked(images)
+            return list(range(len(pixels))), {}, self._run(pixels)
+        paths, problems, parts = list[str](), dict[int, str](), list[NDArray[np.float32]]()
+        with find_images(_words(images), io.StringIO()) as found:
+            for batch in self._classifier.batches(found):
+                problems |= {len(paths) + place: text for place, text in batch.problems.items()}
+                paths += batch.paths
+                if len(batch.images):
+                    parts.append(batch.outputs["probabilities"])
+        none = np.empty((0, len(self.classes)), np.float32)
+        return paths, problems, np.concatenate([none, *parts])
+
+    def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.asarray(self._classifier.model.predict(pixels)["probabilities"])
+
+    def _squares(self, images: Images) -> NDArray[np.uint8]:
+        """Images as uint8 [N, S, S, 3]."""
+        if isinstance(images, np.ndarray):
+            from PIL import Image
+
+            from scenetrack.data.images import resized
+
+            pixels = _checked(images if images.ndim == 4 else images[None])
+            return np.stack([resized(Image.fromarray(image), self.image_size) for image in pixels])
+        with find_images(_words(images), io.StringIO()) as found:
+            return np.asarray(load_images([Path(path) for path in found], self.image_size))
+
+
+def _words(images: Images) -> list[str]:
+    several = [images] if isinstance(images, str | os.PathLike) else images
+    return [os.fspath(word) for word in several]
+
+
+def _checked(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+        raise InputError(
+            "images must be an array uint8 [N, H, W, 3]. Received: "
+            f"{images.dtype} {list(images.shape)}"
+        )
+    return images

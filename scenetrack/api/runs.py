@@ -1,0 +1,123 @@
+"""Entry points run from Python, and finished runs compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from scenetrack.config import ENTRY_POINTS, EntryPointConfig
+from scenetrack.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from scenetrack.evaluation import Evaluation
+
+
+class Figures(Mapping[str, bytes]):
+    """The figures of a run by name, such as ``learning_curves``: PNG files, read when asked for."""
+
+    def __init__(self, run_id: str) -> None:
+        from scenetrack.tracking import run_figures
+
+        self._files = run_figures(run_id) if run_id else {}
+
+    def __getitem__(self, name: str) -> bytes:
+        return self._files[name].read_bytes()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an entry point found.
+
+    Attributes:
+        run_id: MLflow run; empty for an entry point that opens none.
+        summary: what the command prints at the end.
+        methods: figures of each finished method, such as ``test/accuracy``, by its name.
+        metrics: figures of the run itself.
+        evaluations: the test of each finished method by its name.
+    """
+
+    run_id: str = ""
+    summary: str = ""
+    methods: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    evaluations: Mapping[str, Evaluation] = field(default_factory=dict)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row for each finished method, one column for each figure."""
+        import pandas as pd
+
+        table = pd.DataFrame.from_dict({k: dict(v) for k, v in self.methods.items()}, "index")
+        return table.rename_axis("method")
+
+    @property
+    def figures(self) -> Figures:
+        """The figures of the run by name, as PNG files."""
+        return Figures(self.run_id)
+
+
+def run(entry_point: str | EntryPointConfig, **settings: Any) -> Result:
+    """Run an entry point as its command does, tracked in MLflow.
+
+    Args:
+        entry_point: name, such as ``"patch_bow"``, or a config of ``scenetrack.config``.
+        **settings: of the entry point, under the names of the command's flags with underscores;
+            ``preset`` is one of them. Lists may stand for tuples.
+
+    Raises:
+        ConfigError: an unknown entry point or setting, or a value out of range.
+        ScenetrackError: the input cannot be used, or the work failed.
+    """
+    from scenetrack.workflow import runner
+
+    outcome = runner.run(_config(entry_point, settings), given=tuple(settings))
+    if outcome is None:
+        return Result()
+    return Result(
+        outcome.run_id, outcome.summary, outcome.methods, outcome.metrics, outcome.evaluations
+    )
+
+
+def compare(*runs: str) -> pd.DataFrame:
+    """Compare finished runs on the same test images.
+
+    Args:
+        *runs: ids; that of a stage, of several seeds or of ``main`` means every method below it.
+
+    Returns:
+        One row for each method, the most accurate first: accuracy with its 95% interval, macro
+        F1 and expected calibration error.
+
+    Raises:
+        ModelError: a run is not there, is not finished, or was tested on other images.
+    """
+    import pandas as pd
+
+    from scenetrack.evaluation import method_table
+    from scenetrack.stages.compare import evaluations_of
+
+    table = method_table(evaluations_of(runs))
+    return pd.DataFrame(list(table.rows), columns=list(table.columns)).set_index("method")
+
+
+def _config(entry_point: str | EntryPointConfig, settings: Mapping[str, Any]) -> EntryPointConfig:
+    if isinstance(entry_point, EntryPointConfig):
+        if settings:
+            raise ConfigError("settings go into the config or beside a name, not into both")
+        return entry_point
+    if entry_point not in ENTRY_POINTS:
+        raise ConfigError(
+            f"an entry point must be one of: {', '.join(ENTRY_POINTS)}. Received: {entry_point!r}"
+        )
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    preset = str(given.pop("preset", ""))
+    return ENTRY_POINTS[entry_point].config.from_values(given, preset)
