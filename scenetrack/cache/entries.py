@@ -28,6 +28,7 @@ from filelock import Timeout
 
 from scenetrack import __version__
 from scenetrack.system.files import lock, replacing
+from scenetrack.system.machine import available_cpus
 
 DATA = "data.npy"
 ABOUT = "entry.json"
@@ -210,7 +211,7 @@ def checksum(path: Path) -> str:
             return zlib.crc32(file.read(_PART)).to_bytes(4, "big")
 
     starts = range(0, path.stat().st_size, _PART)
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+    with ThreadPoolExecutor(min(available_cpus(), 8)) as pool:
         return f"{zlib.crc32(b''.join(pool.map(part, starts))):08x}"
 
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from scenetrack.cache import ArraySpec, Cache
 from scenetrack.errors import DataError
 from scenetrack.system.files import cache_dir, discard, printable, replacing
+from scenetrack.system.machine import available_cpus
 
 logger = logging.getLogger(__name__)
 
@@ -239,7 +240,7 @@ def _in_threads(
 ) -> list[Result]:
     """``work`` of each item, in order; Pillow releases the interpreter lock while it decodes."""
     results: list[Result] = []
-    threads = min(os.cpu_count() or 1, 16)
+    threads = min(available_cpus(), 16)
     with quiet_decoding(), ThreadPoolExecutor(threads) as pool:
         # In batches, so that Ctrl-C does not wait for all that was submitted.
         for start in range(0, len(items), _BATCH):

@@ -16,7 +16,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -37,6 +36,7 @@ from scenetrack.export.verify import VerifyReport, verify_against_keras
 from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.system.files import cache_dir, replacing
+from scenetrack.system.machine import available_cpus
 
 logger = logging.getLogger(__name__)
 
@@ -268,7 +268,7 @@ def _geometry_key(candidates: Mapping[str, bytes], shape: tuple[int, ...], provi
         for name in ("onnxruntime", "onnxruntime-gpu")
         if any(True for _ in distributions.distributions(name=name))
     ]
-    machine = [platform.machine(), platform.processor(), str(os.cpu_count()), provider, *runtimes]
+    machine = [platform.machine(), platform.processor(), str(available_cpus()), provider, *runtimes]
     graphs = []
     for form, content in sorted(candidates.items()):
         graph = onnx.load_model_from_string(content).graph

@@ -271,7 +271,7 @@ class TestArchives:
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         full = type("Usage", (), {"free": 0})
-        monkeypatch.setattr("scenetrack.cache.shutil.disk_usage", lambda folder: full)
+        monkeypatch.setattr("scenetrack.cache.arrays.shutil.disk_usage", lambda folder: full)
         store_archive("kind", KEY, {"a": np.ones(2)})
         assert "kind are not kept: the cache needs" in caplog.text
 

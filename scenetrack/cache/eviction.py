@@ -1,0 +1,71 @@
+"""Eviction: the least recently used entries go, until a new one fits."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from scenetrack.cache.entries import last_used, remove_entry
+from scenetrack.cache.sizes import SIZE_VARIABLE, folder_size, format_size
+
+logger = logging.getLogger(__name__)
+
+# Left free on the disk, for what others write meanwhile.
+SPARE = 2**24
+# Only what looks like ours is ever counted or removed.
+_NAME = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class StoredEntry:
+    """An entry on disk: ``size`` in bytes, ``used`` in seconds since 1970."""
+
+    kind: str
+    path: Path
+    size: int
+    used: float
+
+
+def stored_entries(folder: Path) -> list[StoredEntry]:
+    """Return all entries of the cache's ``folder``, the least recently used first."""
+    found = [
+        StoredEntry(path.parent.name, path, folder_size(path), last_used(path))
+        for path in folder.glob("*/*")
+        if _NAME.fullmatch(path.name)
+    ]
+    return sorted(found, key=lambda entry: (entry.used, entry.path))
+
+
+def evict(folder: Path, bound: int, needed: int) -> bool:
+    """Remove the least recently used entries until ``needed`` bytes fit; entries in use stay.
+
+    Args:
+        folder: of the cache's arrays.
+        bound: bytes that they may take.
+        needed: bytes of the new entry; 0 to enforce the bound alone.
+
+    Returns:
+        Whether the new entry fits.
+    """
+    if needed > bound:
+        return False
+    excess = folder_size(folder) + needed - bound
+    missing = needed + SPARE - shutil.disk_usage(folder).free if needed else 0
+    removed: list[int] = []
+    for entry in stored_entries(folder):
+        if max(excess, missing) <= sum(removed):
+            break
+        if remove_entry(entry.path):
+            logger.debug("removed %s of %s", entry.path, format_size(entry.size))
+            removed.append(entry.size)
+    if removed:
+        logger.info(
+            "removed %d entries of %s from the cache (%s) to make room",
+            len(removed),
+            format_size(sum(removed)),
+            SIZE_VARIABLE,
+        )
+    return excess <= sum(removed)
