@@ -1,4 +1,4 @@
-"""Task 4: an SVM on one layer of a network of whole images."""
+"""Settings of ``layer_svm`` (task 4): an SVM on layers of a network of whole images."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class LayerSvmConfig(DeviceConfig, TrainMlpConfig):
 
     model: str = param("", "Run id or .keras file to take the network from; empty: train one.")
     layer: tuple[str, ...] = param(
-        (), "Layers whose outputs, joined, are the descriptor; none: the last hidden one."
+        (), "Layers whose outputs are joined to the descriptor; none: the last hidden layer."
     )
     kernels: tuple[str, ...] = param(
-        ("linear", "rbf"), "SVM kernels to choose among.", choices=tuple(KERNELS)
+        ("linear", "rbf"), "SVM kernels to choose from.", choices=tuple(KERNELS)
     )
-    folds: int = param(5, "Folds of the cross-validation inside train.", low=2, high=20)
+    folds: int = param(5, "Folds of the cross-validation on the training images.", low=2, high=20)
 
     def validate(self) -> None:
         super().validate()
