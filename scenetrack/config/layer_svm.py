@@ -26,7 +26,7 @@ class LayerSvmConfig(DeviceConfig, TrainMlpConfig):
 
     model: str = param("", "Run id or .keras file to take the network from; empty: train one.")
     layer: tuple[str, ...] = param(
-        (), "Layers whose outputs are joined to the descriptor; none: the last hidden layer."
+        (), "Layers whose concatenated outputs are the descriptor; none: the last hidden layer."
     )
     kernels: tuple[str, ...] = param(
         ("linear", "rbf"), "SVM kernels to choose from.", choices=tuple(KERNELS)

@@ -113,7 +113,7 @@ class PatchBowConfig(DeviceConfig, EncodingConfig, TrainingConfig):
     model: str = param("", "Run id or .keras file to take the network from; empty: train one.")
     aggregation: str = param("mean", "Aggregation of patch logits.", choices=AGGREGATIONS)
     layer: tuple[str, ...] = param(
-        (), "Layers whose outputs are joined to the descriptor; none: the last hidden layer."
+        (), "Layers whose concatenated outputs are the descriptor; none: the last hidden layer."
     )
     form: str = param(
         "auto",
