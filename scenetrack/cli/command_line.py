@@ -1,6 +1,6 @@
-"""The ``scenetrack`` command: one command per stage, flags from its config, errors as one line.
+"""The ``scenetrack`` command: one command per entry point, flags from its config, one-line errors.
 
-Nothing heavy is imported until a command really runs, so that help and refusals are immediate.
+Nothing heavy is imported until a command really runs, so that help and errors are immediate.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import click
 from scenetrack import __version__
 from scenetrack.cli.tools import tools
 from scenetrack.cli.verbosity import (
-    Voice,
+    Verbosity,
     example,
     prepare_process,
     show_help_without_command,
-    voice_options,
+    verbosity_options,
 )
 from scenetrack.config import ENTRY_POINTS, EntryPointConfig, TuneConfig, field_types, format_value
 from scenetrack.config.entry_point import EntryPoint
@@ -30,13 +30,13 @@ from scenetrack.config.parsing import EMPTY_LIST, build_config, flag_name
 from scenetrack.errors import ConfigError, ScenetrackError, Terminated
 from scenetrack.system.interrupts import allow_signals, handle_signals
 
-# What it does not know is a setting of its target.
+# A flag that ``tune`` does not know is a setting of its target.
 _TAKES_ANY_FLAG = {"ignore_unknown_options": True, "allow_extra_args": True}
 _METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
 
 
 class _Commands(click.Group):
-    """Lists its commands in the order of the story, not of the alphabet."""
+    """A group that lists its commands in the order of definition, not of the alphabet."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -50,27 +50,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0; 1 after a failure; 2 after a wrong value, file or flag; 130 after Ctrl-C; 143 after
-        SIGTERM. What went wrong is one line on stderr; ``--debug`` adds the traceback.
+        SIGTERM. An error is one line on stderr; ``--debug`` adds the traceback.
     """
-    voice = Voice()
+    verbosity = Verbosity()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         root = command_line()
         with (
             handle_signals(),
             allow_signals(),
-            root.make_context("scenetrack", words, obj=voice) as context,
+            root.make_context("scenetrack", words, obj=verbosity) as context,
         ):
             root.invoke(context)
     except click.exceptions.Exit as finished:
         return finished.exit_code
     except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain when it flushes at exit.
+        # The reader of our output has closed the pipe; Python would raise again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except BaseException as error:
         message, code = _verdict(error)
-        if voice.debug:
+        if verbosity.debug:
             traceback.print_exception(error)
         click.echo(" ".join(message.split()), err=True)
         return code
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def command_line() -> click.Group:
-    """The whole command line: a command for each entry point, and those of ``tools``."""
+    """Return the command line: one command for each entry point, and those of ``tools``."""
     root = _Commands(
         name="scenetrack",
         help=(
@@ -86,7 +86,7 @@ def command_line() -> click.Group:
             "and SVMs, every run tracked in MLflow."
         ),
         epilog=example("scenetrack patch_bow", "scenetrack ui"),
-        params=voice_options(),
+        params=verbosity_options(),
         callback=show_help_without_command,
         invoke_without_command=True,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -114,7 +114,7 @@ def _command(entry: EntryPoint) -> click.Command:
         context_settings=_TAKES_ANY_FLAG if config is TuneConfig else {},
         help=config.__doc__,
         epilog=example(entry.example),
-        params=params + voice_options(),
+        params=params + verbosity_options(),
         callback=_callback(config),
     )
 
@@ -162,7 +162,7 @@ def _help(config: type[EntryPointConfig], item: dataclasses.Field[Any], kind: An
 
 
 def _may_be_empty(config: type[EntryPointConfig], name: str) -> bool:
-    """Whether the list ``name`` may have no items: the config itself says so."""
+    """Return whether the config accepts an empty list for the setting ``name``."""
     try:
         config(**{name: ()})
     except ConfigError:
@@ -189,7 +189,7 @@ def _callback(config: type[EntryPointConfig]) -> Callable[..., None]:
 
 
 def _with_flags(fixed: str) -> str:
-    """The settings that stay in a study, with those given as flags of its target."""
+    """Return the fixed settings of a study, with those given as flags of its target."""
     words = click.get_current_context().args
     if len(words) % 2 or not all(word.startswith("--") for word in words[::2]):
         raise ConfigError(
@@ -202,7 +202,7 @@ def _with_flags(fixed: str) -> str:
 
 
 def _verdict(error: BaseException) -> tuple[str, int]:
-    """The line to print about an error and the exit code."""
+    """Return the line to print about an error, and the exit code."""
     match error:
         case Terminated():
             return "terminated", 128 + signal.SIGTERM

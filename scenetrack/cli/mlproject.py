@@ -1,6 +1,6 @@
-"""The MLproject file, written from the stages' configs.
+"""Generator of the MLproject file from the configs of the entry points.
 
-``python -m scenetrack.cli.mlproject > MLproject`` writes the file anew after a change of a config.
+``python -m scenetrack.cli.mlproject > MLproject`` updates the file after a change of a config.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ entry_points:
 
 
 def render() -> str:
-    """The text of the MLproject file: one entry point for each of ``config.ENTRY_POINTS``."""
+    """Return the text of the MLproject file, which lists every one of ``config.ENTRY_POINTS``."""
     return _HEADER + "\n".join(map(_entry_point, ENTRY_POINTS.values()))
 
 

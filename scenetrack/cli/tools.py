@@ -1,4 +1,4 @@
-"""Commands beside the entry points: look at data, see the cache, time the machine, open the UI."""
+"""Commands beside the entry points: check a data set, list the cache, benchmark, open the UI."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from scenetrack.cli.verbosity import (
     example,
     prepare_process,
     show_help_without_command,
-    voice_options,
+    verbosity_options,
 )
 from scenetrack.config import DEVICES
 from scenetrack.errors import InputError
 
 
 def tools() -> list[click.Command]:
-    """``data check``, ``cache``, ``bench vgg16`` and ``ui``."""
+    """Return the commands ``data``, ``cache``, ``bench`` and ``ui``."""
     return [_data_group(), _cache_group(), _bench_group(), _ui_command()]
 
 
 def _data_group() -> click.Group:
     group = click.Group(
         name="data",
-        help="Look at a data set.",
-        params=voice_options(),
+        help="Check a data set.",
+        params=verbosity_options(),
         callback=show_help_without_command,
         invoke_without_command=True,
     )
@@ -33,11 +33,11 @@ def _data_group() -> click.Group:
         name="check",
         help=(
             "Count the images of FOLDER (or demo, or mit8) by class and split and report sizes, "
-            "unreadable files, duplicates, what is passed over, and whether it is the official "
+            "unreadable files, duplicates, ignored files, and whether it is the official "
             "MIT 8-scene split."
         ),
         epilog=example("scenetrack data check photos"),
-        params=[click.Argument(["folder"]), *voice_options()],
+        params=[click.Argument(["folder"]), *verbosity_options()],
         callback=_check_data,
     )
     group.add_command(check)
@@ -58,30 +58,30 @@ def _check_data(folder: str) -> None:
 def _cache_group() -> click.Group:
     group = click.Group(
         name="cache",
-        help="See and clear what is kept to be found again: images, descriptors, demo data.",
+        help="List and clear the cache: images, descriptors, demo data.",
         epilog=example("scenetrack cache", "scenetrack cache clear images --yes"),
-        params=voice_options(),
+        params=verbosity_options(),
         callback=_list_cache_without_command,
         invoke_without_command=True,
     )
     listing = click.Command(
         name="list",
-        help="What is kept, how large it is and when it was last used. The same as no command.",
+        help="List the kinds in the cache, their size and last use; the same as scenetrack cache.",
         epilog=example("scenetrack cache list"),
-        params=voice_options(),
+        params=verbosity_options(),
         callback=_list_cache,
     )
     clear = click.Command(
         name="clear",
         help=(
-            "Delete what is kept of KIND, the first word of a line of the list; without it all "
-            "but checkpoints and mit8. Arrays that a process has open stay."
+            "Delete all entries of KIND, the first word of a line of the list; without KIND all "
+            "but checkpoints and mit8. Arrays that a process has open are kept."
         ),
         epilog=example("scenetrack cache clear", "scenetrack cache clear images --yes"),
         params=[
             click.Argument(["kind"], required=False, default=""),
-            click.Option(["-y", "--yes"], is_flag=True, help="Do not ask."),
-            *voice_options(),
+            click.Option(["-y", "--yes"], is_flag=True, help="Do not ask for confirmation."),
+            *verbosity_options(),
         ],
         callback=_clear_cache,
     )
@@ -113,14 +113,14 @@ def _clear_cache(kind: str, yes: bool) -> None:
         return
     done = clear(kind)
     click.echo(f"freed {format_size(done.freed)}")
-    for what in done.in_use:
-        click.echo(f"in use and left: {what}")
+    for entry in done.in_use:
+        click.echo(f"kept, because it is in use: {entry}")
 
 
 def _agreed(kind: str) -> bool:
     if not sys.stdin.isatty():
         raise InputError(
-            "a yes is required before the cache is cleared, and nobody can be asked here: add --yes"
+            "clearing the cache needs a confirmation, but there is no terminal to ask: add --yes"
         )
     what = f"all {kind}" if kind else "all but checkpoints and mit8"
     try:
@@ -133,7 +133,7 @@ def _bench_group() -> click.Group:
     group = click.Group(
         name="bench",
         help="Time this machine.",
-        params=voice_options(),
+        params=verbosity_options(),
         callback=show_help_without_command,
         invoke_without_command=True,
     )
@@ -141,7 +141,7 @@ def _bench_group() -> click.Group:
         name="vgg16",
         help=(
             "Time VGG-16 forward and backward on images of 224 x 224 pixels with Keras on "
-            "TensorFlow, and lay it beside published figures. 16 images need about 4 GB."
+            "TensorFlow, and compare with published figures. 16 images need about 4 GB."
         ),
         epilog=example("scenetrack bench vgg16 --batch 4 --device cpu"),
         params=[
@@ -157,14 +157,14 @@ def _bench_group() -> click.Group:
                 type=click.Choice(DEVICES),
                 default="auto",
                 show_default=True,
-                help="Where TensorFlow runs; gpu fails without one.",
+                help="Device that TensorFlow runs on; gpu fails without a GPU.",
             ),
             click.Option(
                 ["--repeats"],
                 type=click.IntRange(1, 1000),
-                help="Passes to take the median of.  [default: as fit into a minute]",
+                help="Passes that the median is taken of.  [default: as many as fit into a minute]",
             ),
-            *voice_options(),
+            *verbosity_options(),
         ],
         callback=_bench_vgg16,
     )
@@ -193,9 +193,9 @@ def _ui_command() -> click.Command:
                 type=click.IntRange(1, 65535),
                 default=5000,
                 show_default=True,
-                help="Port.",
+                help="Port to listen on.",
             ),
-            *voice_options(),
+            *verbosity_options(),
         ],
         callback=_open_ui,
     )

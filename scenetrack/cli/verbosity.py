@@ -1,4 +1,4 @@
-"""How much a command says, and the parts of help that all commands share."""
+"""Verbosity of the commands, their logging, and the parts of help that all of them share."""
 
 from __future__ import annotations
 
@@ -10,60 +10,60 @@ import click
 
 
 @dataclass
-class Voice:
-    """How much the command says; set by flags before or after the command's name."""
+class Verbosity:
+    """How much a command reports; set by flags before or after the command's name."""
 
     verbose: bool = False
     debug: bool = False
 
 
 def example(*lines: str) -> str:
-    """The end of a command's help: commands that a reader may copy."""
+    """Return the end of a command's help: commands that a reader may copy."""
     # The control character keeps click from filling the lines together.
     return "\b\n" + "\n".join(["Example:", *(f"  {line}" for line in lines)])
 
 
 def show_help_without_command() -> None:
-    """What a group of commands does when none of them is named."""
+    """Print the help of a group of commands when no command is named."""
     context = click.get_current_context()
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
-def voice_options() -> list[click.Parameter]:
-    """``--verbose`` and ``--debug``, which every command takes."""
+def verbosity_options() -> list[click.Parameter]:
+    """Return the options ``--verbose`` and ``--debug``, which every command takes."""
     return [
         click.Option(
             ["-v", "--verbose"],
             is_flag=True,
             expose_value=False,
-            callback=_set_voice,
+            callback=_set_verbosity,
             is_eager=True,
-            help="Say more about what is going on.",
+            help="Report progress in more detail.",
         ),
         click.Option(
             ["--debug"],
             is_flag=True,
             expose_value=False,
-            callback=_set_voice,
+            callback=_set_verbosity,
             is_eager=True,
             help="Show the traceback of an error.",
         ),
     ]
 
 
-def _set_voice(context: click.Context, option: click.Parameter, value: bool) -> None:
+def _set_verbosity(context: click.Context, option: click.Parameter, value: bool) -> None:
     if value:
         setattr(context.obj, str(option.name), True)
 
 
 def prepare_process() -> None:
-    """Set up logging and what mlflow reads when it is imported."""
+    """Set up logging, and the environment that mlflow reads when it is imported."""
     # mlflow looks for git and would warn on every start where there is none.
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    voice: Voice = click.get_current_context().obj
+    verbosity: Verbosity = click.get_current_context().obj
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("scenetrack")
     logger.handlers = [handler]
-    logger.setLevel(logging.DEBUG if voice.verbose or voice.debug else logging.INFO)
+    logger.setLevel(logging.DEBUG if verbosity.verbose or verbosity.debug else logging.INFO)

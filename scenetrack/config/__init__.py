@@ -1,4 +1,4 @@
-"""The settings of every entry point: names, types, ranges, and the only place a default is written.
+"""Settings of all entry points: names, types, ranges, and the only place that holds defaults.
 
 A field's name is the parameter's name everywhere: the command-line flag (with hyphens), the
 MLproject parameter and the logged MLflow param.

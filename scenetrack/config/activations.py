@@ -1,4 +1,4 @@
-"""Task 2: one layer's output for one image."""
+"""Settings of ``activations`` (task 2): the output of one layer for one image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the settings of every entry point have in common: fields, their checks, their texts."""
+"""Base classes of the settings: fields, range checks, conversion to text."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def param(
     choices: Sequence[str] = (),
     short: str = "",
 ) -> Any:
-    """A config field: its default, what it means, and its inclusive range or its choices.
+    """Return a config field with its default, help text, and inclusive range or choices.
 
-    For a field that holds several values the range and the choices apply to each of them.
+    Range and choices of a list apply to each of its items.
     ``short`` is a second flag of one letter (``-o``).
     """
     metadata = {"help": help, "low": low, "high": high, "choices": tuple(choices), "short": short}
@@ -35,13 +35,13 @@ def param(
 
 @dataclass(frozen=True)
 class EntryPointConfig:
-    """What every entry point takes: nothing yet, but checked and printed in one way."""
+    """Base of all configs: no settings of its own, but checks, presets and conversion to text."""
 
     stage: ClassVar[str]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     # Whether held-out images choose the classifier, so that it needs some in the end too.
     chooses_on_held_out: ClassVar[bool] = False
-    # Values of other settings with which a setting is read at all.
+    # By setting: the values of other settings without which it is ignored.
     conditions: ClassVar[Mapping[str, Mapping[str, tuple[str, ...]]]] = {}
 
     def __post_init__(self) -> None:
@@ -54,30 +54,30 @@ class EntryPointConfig:
 
     @property
     def opens_run(self) -> bool:
-        """Whether the runner opens an MLflow run for it."""
+        """Whether the runner opens an MLflow run for the entry point."""
         return False
 
     @property
     def resumed_run(self) -> str:
-        """Id of the run whose training goes on; empty: none."""
+        """Id of the run whose training is resumed; empty: none."""
         return ""
 
     @property
     def seeds(self) -> int:
-        """Number of seeds to run it with, a child run each."""
+        """Number of seeds to run the stage with, a child run each."""
         return 1
 
     @property
     def data_name(self) -> str:
-        """The data set that its methods are learnt from; empty: none."""
+        """Name of the data set that methods are learnt from; empty: none."""
         return ""
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any], preset: str = "") -> Self:
-        """The config of ``preset`` (the defaults where it is empty), changed by ``values``.
+        """Return the config of ``preset`` (the defaults where it is empty), changed by ``values``.
 
         Raises:
-            ConfigError: an unknown preset or name, or a value out of range.
+            ConfigError: a preset or name is unknown, or a value is out of range.
         """
         if preset and preset not in cls.presets:
             known = ", ".join(cls.presets) or "none"
@@ -91,7 +91,7 @@ class EntryPointConfig:
         return cls(**merged)
 
     def as_params(self) -> dict[str, str]:
-        """Every setting as MLflow shows it: lists with commas, true and false in lower case."""
+        """Return every setting as text for MLflow: lists with commas, lower-case true and false."""
         return {
             item.name: format_value(getattr(self, item.name)) for item in dataclasses.fields(self)
         }
@@ -99,9 +99,9 @@ class EntryPointConfig:
 
 @dataclass(frozen=True)
 class StageConfig(EntryPointConfig):
-    """A stage, which tracks its work in an MLflow run of its own."""
+    """Settings of a stage, which logs to an MLflow run of its own."""
 
-    seed: int = param(0, "Seed of everything that draws.", low=0, high=2**31 - 1)
+    seed: int = param(0, "Seed of all random numbers.", low=0, high=2**31 - 1)
     experiment: str = param("scenetrack", "MLflow experiment to log to.")
 
     @property
@@ -111,12 +111,12 @@ class StageConfig(EntryPointConfig):
 
 @dataclass(frozen=True)
 class DataConfig(StageConfig):
-    """A stage that reads a data set."""
+    """Settings of a stage that reads a data set."""
 
     data: str = param(
         "demo", "Data set: demo, mit8, or a folder of train/CLASS and test/CLASS, or of CLASS."
     )
-    skip_bad: bool = param(False, "Go on without unreadable images and log their list.")
+    skip_bad: bool = param(False, "Skip unreadable images and log a list of them.")
 
     @property
     def data_name(self) -> str:
@@ -125,14 +125,14 @@ class DataConfig(StageConfig):
 
 @dataclass(frozen=True)
 class DeviceConfig(EntryPointConfig):
-    """An entry point that runs ONNX models."""
+    """Settings of an entry point that runs ONNX models."""
 
     device: str = param(
         "auto",
-        "Where ONNX Runtime runs: auto and gpu take the GPU where it starts and else the CPU.",
+        "Device of ONNX Runtime; auto and gpu: the GPU if it is available, else the CPU.",
         choices=DEVICES,
     )
-    require_gpu: bool = param(False, "Fail rather than fall back to the CPU.")
+    require_gpu: bool = param(False, "Fail instead of falling back to the CPU.")
 
     def validate(self) -> None:
         super().validate()
@@ -141,13 +141,13 @@ class DeviceConfig(EntryPointConfig):
 
 
 def field_types(config: type[EntryPointConfig]) -> dict[str, Any]:
-    """The resolved type of each field: int, float, bool, str or a tuple of one of them."""
+    """Return the resolved type of each field: int, float, bool, str or a tuple of one of them."""
     hints = get_type_hints(config)
     return {item.name: hints[item.name] for item in dataclasses.fields(config)}
 
 
 def format_value(value: object) -> str:
-    """A setting as the command line takes it: ``(1024, 512)`` -> ``1024,512``, () -> ``none``."""
+    """Return a setting as command-line text: ``(1024, 512)`` -> ``1024,512``, () -> ``none``."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
@@ -156,7 +156,7 @@ def format_value(value: object) -> str:
 
 
 def check_value(item: dataclasses.Field[Any], value: Any) -> None:
-    """Raise ConfigError where ``value`` is out of a field's range or is none of its choices."""
+    """Raise ConfigError if ``value`` is out of the field's range or is none of its choices."""
     low, high, choices = (item.metadata[key] for key in ("low", "high", "choices"))
     if choices and isinstance(value, tuple) and len(set(value)) < len(value):
         raise ConfigError(f"{item.name} must name each choice once. Received: {','.join(value)}")

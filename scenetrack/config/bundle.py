@@ -1,4 +1,4 @@
-"""A finished method as one ONNX file."""
+"""Settings of ``bundle``: a finished method as one ONNX file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from scenetrack.config.entry_point import EntryPoint
 
 @dataclass(frozen=True)
 class BundleConfig(DeviceConfig):
-    """A finished run as one verified ONNX file: images in, class probabilities out."""
+    """Write a finished run as one verified ONNX file: images in, class probabilities out."""
 
     stage: ClassVar[str] = "bundle"
 
-    run: str = param("", "Run id, or .keras file, to bundle.")
+    run: str = param("", "Run id or .keras file to bundle.")
     method: str = param(
         "", "Name of the child run to bundle; empty: the one that validation chose."
     )

@@ -1,4 +1,4 @@
-"""Finished runs side by side."""
+"""Settings of ``compare``: finished runs on the same test images."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from scenetrack.config.entry_point import EntryPoint
 
 @dataclass(frozen=True)
 class CompareConfig(EntryPointConfig):
-    """Finished runs side by side on the same test images, from what they kept."""
+    """Compare finished runs on the same test images, from the predictions that they logged."""
 
     stage: ClassVar[str] = "compare"
 
     runs: tuple[str, ...] = param(
-        (), "Run ids; that of a stage, of several seeds or of main means every method below it."
+        (), "Run ids; the id of a stage, of repeats or of main stands for every method below it."
     )
     output: str = param(
         "", "Folder for comparison.csv, pairs.csv and comparison.png; empty: none.", short="-o"

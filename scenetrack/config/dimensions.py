@@ -1,4 +1,4 @@
-"""Dimensions of a search space: the ranges that a study draws a setting from."""
+"""Dimensions of a search space: the range that a study samples a setting from."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ Condition = Mapping[str, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Dimension:
-    """One setting that a trial draws.
+    """One setting that a trial samples.
 
     Attributes:
-        name: of the dimension in the study.
-        setting: the target's parameter that it sets; several dimensions of one list give its items
-            in their order. Empty: it only decides which others are drawn.
+        name: name of the dimension in the study.
+        setting: parameter of the target; several dimensions of one list give its items in their
+            order. Empty: the dimension only decides which other dimensions are sampled.
         kind: int, float or str.
-        low, high: of a number, both included.
-        log: whether a number is drawn evenly in its logarithm.
-        step: of a number; 0 for any, or for every whole one.
-        choices: of a text, as the command line takes them.
-        when: by another dimension or setting the values with which this one is drawn at all.
+        low, high: bounds of a number, both included.
+        log: whether a number is sampled uniformly in its logarithm.
+        step: step of a number; 0 for any number, or for every whole number.
+        choices: choices of a text, as the command line takes them.
+        when: values of other dimensions or settings on which this dimension is sampled at all.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Dimension:
 
     @property
     def values(self) -> str:
-        """As ``--space`` takes them."""
+        """The range or choices in the syntax of ``--space``."""
         if self.kind is str:
             return "|".join(self.choices)
         text = f"{self.low:.10g}:{self.high:.10g}"
@@ -55,34 +55,34 @@ def whole(
     log: bool = False,
     when: Condition | None = None,
 ) -> Dimension:
-    """A whole number, of the setting with its name where no other is given."""
+    """Return a dimension of whole numbers; its setting has the same name unless it is given."""
     return Dimension(name, setting or name, int, low, high, log, step, when=when or {})
 
 
 def real(name: str, low: float, high: float, *, log: bool = False) -> Dimension:
-    """A number."""
+    """Return a dimension of real numbers."""
     return Dimension(name, name, float, low, high, log)
 
 
 def choice(name: str, *choices: str, when: Condition | None = None) -> Dimension:
-    """One of some texts."""
+    """Return a dimension of texts."""
     return Dimension(name, name, choices=choices, when=when or {})
 
 
 def hidden_widths(deepest: int, low: int, high: int) -> tuple[Dimension, ...]:
-    """Return the number of hidden layers and the width of each."""
+    """Return the dimensions of the number of hidden layers and of the width of each."""
     depths = [str(depth) for depth in range(1, deepest + 1)]
     return (
         Dimension("layers", "", int, 1, deepest),
         *(
             whole(
-                f"width_{place}",
+                f"width_{layer}",
                 low,
                 high,
                 setting="hidden",
                 log=True,
-                when={"layers": tuple(depths[place - 1 :])} if place > 1 else None,
+                when={"layers": tuple(depths[layer - 1 :])} if layer > 1 else None,
             )
-            for place in range(1, deepest + 1)
+            for layer in range(1, deepest + 1)
         ),
     )

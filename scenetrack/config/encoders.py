@@ -1,6 +1,6 @@
-"""The encoders of local descriptors: a new one is its class in ``encoders/`` and an entry here.
+"""Registry of encoders of local descriptors: add a class in ``encoders/`` and an entry here.
 
-These are the facts that help, settings and search spaces need, without the import of the class.
+It holds what help, settings and search spaces need, without the import of the class.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from scenetrack.config.kernels import KERNELS
 
 @dataclass(frozen=True)
 class Encoder:
-    """An encoder.
+    """An entry of the registry of encoders.
 
     Attributes:
-        name: as users give it.
+        name: name on the command line.
         location: module and name of the class.
-        codebook_sizes: name in a study, smallest and largest ``codebook_size`` of a search.
-        kernels: what SVM kernels it is compared by where nothing else is asked for.
-        signed: whether its values may be negative.
+        codebook_sizes: name of the dimension in a study, smallest and largest ``codebook_size``.
+        kernels: SVM kernels that ``--kernels auto`` stands for.
+        signed: whether values of an encoding may be negative.
         sample_per_item: training descriptors for each visual word or component.
-        settings: those of ``EncodingConfig`` that it alone reads, passed on to the class.
-        space: dimensions of a search besides the codebook's size.
+        settings: settings of ``EncodingConfig`` for this encoder alone, passed on to the class.
+        space: dimensions of the search space besides the codebook size.
     """
 
     name: str
@@ -39,18 +39,18 @@ class Encoder:
 
     @property
     def title(self) -> str:
-        """Name as runs and tables show it, such as "bag of words"."""
+        """Name in runs and tables, such as "bag of words"."""
         return self.name.replace("_", " ")
 
     @property
     def kind(self) -> Any:
-        """The class."""
+        """The class, imported on demand."""
         module, _, name = self.location.partition(":")
         return getattr(importlib.import_module(module), name)
 
     @property
     def size_dimension(self) -> Dimension:
-        """The dimension of ``codebook_size``, drawn for this encoder alone."""
+        """The dimension of ``codebook_size``, sampled for this encoder alone."""
         name, low, high = self.codebook_sizes
         when = {"encoder": (self.name,)}
         return whole(name, low, high, setting="codebook_size", log=True, when=when)

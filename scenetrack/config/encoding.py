@@ -1,4 +1,4 @@
-"""Settings of what turns local descriptors into one vector, and of the SVMs on it."""
+"""Settings of the encoding of local descriptors, and of the SVMs on the encodings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_CELLS = 64
 
 @dataclass(frozen=True)
 class EncodingConfig(StageConfig):
-    """A stage that encodes local descriptors and classifies the encodings."""
+    """Settings of a stage that encodes local descriptors and classifies the encodings."""
 
     conditions: ClassVar[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         setting: {"encoder": (encoder.name,)}
@@ -29,28 +29,28 @@ class EncodingConfig(StageConfig):
     }
 
     encoder: str = param(
-        "bag_of_words", "What an image's descriptors become.", choices=tuple(ENCODERS)
+        "bag_of_words", "Encoding of the local descriptors of an image.", choices=tuple(ENCODERS)
     )
     codebook_size: int = param(
         1024, "Visual words, or components of a Fisher vector's mixture.", low=2, high=65536
     )
     pca: int = param(80, "Dimensions of descriptors after PCA; 0: no PCA.", low=0)
     square_root: bool = param(
-        False, "Take roots of a descriptor's shares first, if its values are never negative."
+        False, "Take square roots of L1-normalised descriptors, if no value is negative."
     )
     position: float = param(
-        0.0, "Weight of a descriptor's place in the image, appended to it; 0: none.", low=0, high=10
+        0.0, "Weight of the position appended to each descriptor; 0: no position.", low=0, high=10
     )
     pyramid: tuple[str, ...] = param(
-        ("1x1",), "Regions encoded apart and joined, rows x columns, such as 1x1,2x2 or 1x1,3x1."
+        ("1x1",), "Regions encoded separately and joined, rows x columns: 1x1,2x2 or 1x1,3x1."
     )
     assignment: str = param(
-        "hard", "Bag of words: one word for each descriptor, or shares.", choices=ASSIGNMENTS
+        "hard", "Bag of words: nearest word, or shares of several.", choices=ASSIGNMENTS
     )
-    tf_idf: bool = param(False, "Bag of words: rare words count more.")
+    tf_idf: bool = param(False, "Bag of words: weight words by tf-idf, rare words more.")
     normalisation: str = param(
         "l1",
-        "Bag of words: shares, vectors of length 1, or roots of shares.",
+        "Bag of words: l1, shares; l2, vectors of length 1; hellinger, square roots of shares.",
         choices=NORMALISATIONS,
     )
     kernels: tuple[str, ...] = param(
@@ -58,15 +58,15 @@ class EncodingConfig(StageConfig):
         "SVM kernels, one child run each; auto: all four for bag of words, else linear.",
         choices=("auto", *KERNELS),
     )
-    folds: int = param(5, "Folds of the cross-validation inside train.", low=2, high=20)
+    folds: int = param(5, "Folds of the cross-validation on the training images.", low=2, high=20)
     refit_encoder: bool = param(
         False,
-        "Learn PCA and encoder anew inside each fold, rather than once from all training images.",
+        "Refit PCA and encoder in each fold, instead of once on all training images.",
     )
 
     @property
     def svm_kernels(self) -> tuple[str, ...]:
-        """The kernels to compare."""
+        """The SVM kernels to compare."""
         return ENCODERS[self.encoder].kernels if self.kernels == ("auto",) else self.kernels
 
     def validate(self) -> None:
@@ -99,7 +99,7 @@ class EncodingConfig(StageConfig):
             )
 
     def _check_settings_of_encoders(self) -> None:
-        """Raise ConfigError for a setting that belongs to another encoder."""
+        """Raise ConfigError if a setting of another encoder was changed."""
         for encoder in ENCODERS.values():
             for name in encoder.settings:
                 changed = getattr(self, name) != getattr(EncodingConfig, name)
@@ -111,7 +111,7 @@ class EncodingConfig(StageConfig):
 
 
 def need_kernel(kernels: tuple[str, ...]) -> None:
-    """Raise ConfigError where there is no kernel to choose."""
+    """Raise ConfigError if ``kernels`` is empty."""
     if not kernels:
         raise ConfigError(f"kernels needs at least one of: {', '.join(KERNELS)}. Received: none")
 

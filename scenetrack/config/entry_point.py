@@ -1,4 +1,4 @@
-"""What the package knows of an entry point: one declaration, beside the entry point's config."""
+"""Declaration of an entry point, kept beside its config."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scenetrack.config.dimensions import Dimension
 
 
 class Methods(Enum):
-    """Which finished methods the run of an entry point holds."""
+    """Where the finished methods of an entry point's run are."""
 
     NONE = "none"
     ONE = "the run itself is the method"
@@ -25,16 +25,16 @@ class Methods(Enum):
 class EntryPoint:
     """An entry point of the command line, of MLproject and of Python.
 
-    Its function is ``NAME`` in ``scenetrack.stages.NAME``: of the config and a tracker where the
-    config opens a run, of the config alone elsewhere. Nothing is imported before it is asked for.
+    Its function is ``NAME`` in ``scenetrack.stages.NAME`` and takes the config, and a tracker where
+    the config opens a run. It is imported by ``function`` only.
 
     Attributes:
-        config: its settings, with name, defaults and presets.
-        example: a command for the end of the help.
-        task: tag of its runs; empty for an entry point that opens no run of a task.
-        needs_keras: whether TensorFlow is imported before the function's module.
-        methods: what its run holds.
-        space: dimensions of its search space; an entry point without any cannot be tuned.
+        config: class of the settings, with name, defaults and presets.
+        example: command at the end of the help.
+        task: tag ``task`` of the runs; empty for an entry point that opens no run of a task.
+        needs_keras: whether Keras is imported before the module of the function.
+        methods: where the finished methods of the run are.
+        space: dimensions of the search space; empty where ``tune`` is not supported.
         positional: settings that the command line takes without a flag.
     """
 

@@ -1,4 +1,4 @@
-"""Every entry point, in the order of the help."""
+"""Registry of all entry points, in the order of the help."""
 
 from __future__ import annotations
 

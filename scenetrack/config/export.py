@@ -1,4 +1,4 @@
-"""A network cut at a layer, as an ONNX file."""
+"""Settings of ``export``: a network cut at a layer, as an ONNX file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 
 @dataclass(frozen=True)
 class ExportConfig(DeviceConfig):
-    """A network cut at a layer, as one verified ONNX file."""
+    """Write a network cut at a layer as one verified ONNX file."""
 
     stage: ClassVar[str] = "export"
 
@@ -28,12 +28,12 @@ class ExportConfig(DeviceConfig):
     )
     form: str = param(
         "auto",
-        "How the dense form computes the same values; auto: what is fastest here.",
+        "Computation of the dense form; auto: the fastest on this machine.",
         choices=("auto", *DENSE_FORMS),
     )
     precision: str = param("fp32", "Arithmetic of the layers.", choices=PRECISIONS)
     data: str = param(
-        "", "Data set to verify on and to test fp16 and int8 with; empty: the run's own."
+        "", "Data set for the verification and the test of fp16 and int8; empty: the run's own."
     )
     output: str = param("descriptors.onnx", "File to write.", short="-o")
 

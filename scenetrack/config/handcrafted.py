@@ -1,4 +1,4 @@
-"""Dense SIFT with the encoders and SVMs of learnt descriptors."""
+"""Settings of ``handcrafted``: dense SIFT, encoded and classified as learnt descriptors are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scenetrack.errors import ConfigError
 
 @dataclass(frozen=True)
 class HandcraftedConfig(DeviceConfig, EncodingConfig, EvaluatedConfig):
-    """Dense SIFT with the encoders and SVMs of learnt descriptors."""
+    """Classify dense SIFT descriptors with the encoders and SVMs of learnt descriptors."""
 
     stage: ClassVar[str] = "handcrafted"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

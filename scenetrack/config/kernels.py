@@ -1,4 +1,4 @@
-"""The kernels that an SVM may have; ``classifiers.kernels`` computes them."""
+"""Registry of SVM kernels; ``classifiers.kernels`` computes them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel.
+    """An SVM kernel.
 
     Attributes:
-        name: as users see it.
-        of_histograms: whether it compares histograms, whose values are never negative.
-        has_gamma: whether it has a width, which cross-validation chooses beside C.
+        name: name on the command line and in tables.
+        of_histograms: whether the kernel takes histograms, without negative values, only.
+        has_gamma: whether the kernel has a width gamma, chosen by cross-validation beside C.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Task 4: an SVM on one layer of a network of whole images."""
+"""Settings of ``layer_svm`` (task 4): an SVM on layers of a network of whole images."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class LayerSvmConfig(CutNetworkConfig, TrainMlpConfig):
     }
 
     kernels: tuple[str, ...] = param(
-        ("linear", "rbf"), "SVM kernels to choose among.", choices=tuple(KERNELS)
+        ("linear", "rbf"), "SVM kernels to choose from.", choices=tuple(KERNELS)
     )
-    folds: int = param(5, "Folds of the cross-validation inside train.", low=2, high=20)
+    folds: int = param(5, "Folds of the cross-validation on the training images.", low=2, high=20)
 
     def validate(self) -> None:
         super().validate()

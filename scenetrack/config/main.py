@@ -1,4 +1,4 @@
-"""The tasks from the MLP to the comparison, in one run."""
+"""Settings of ``main``: the tasks from the MLP to the comparison, in one run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scenetrack.config.entry_point import EntryPoint, Methods
 
 @dataclass(frozen=True)
 class MainConfig(DataConfig):
-    """The story from the MLP to the comparison, each stage with its defaults."""
+    """Run all tasks from the MLP to the comparison, each stage with its defaults."""
 
     stage: ClassVar[str] = "main"
 

@@ -1,4 +1,4 @@
-"""Texts of the command line as settings."""
+"""Parsing of command-line texts into settings."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _TRUTH = {"true": True, "false": False}
 
 
 def flag_name(parameter: str) -> str:
-    """The command-line flag of a parameter: ``image_size`` -> ``--image-size``."""
+    """Return the command-line flag of a parameter: ``image_size`` -> ``--image-size``."""
     return "--" + parameter.replace("_", "-")
 
 
 def parse_value(name: str, text: str, kind: Any) -> Any:
-    """A parameter's value from its text, the inverse of ``config.format_value``.
+    """Return a parameter's value from its text, the inverse of ``config.format_value``.
 
     Args:
-        name: the parameter, for the message.
+        name: name of the parameter, for the error message.
         text: ``12``, ``0.5``, ``true``, ``gelu``, ``1024,512``, or ``none`` for an empty list.
         kind: int, float, bool, str, or a tuple of any number of one of them.
 
@@ -52,16 +52,16 @@ def build_config(
     *,
     from_mlflow: bool,
 ) -> _Config:
-    """The entry point's config from the texts given for its parameters.
+    """Return the entry point's config from the texts given for its parameters.
 
-    A tuple holds the words of a parameter that takes the rest of the command line.
+    A parameter that takes the rest of the command line is given as a tuple of words.
 
     An empty text for a parameter that is no text means its default, because ``mlflow run`` has no
     other way to leave one out. With ``from_mlflow`` a value equal to its default counts as not
     given, because ``mlflow run`` passes every parameter and a preset could never apply.
 
     Raises:
-        ConfigError: a value of the wrong kind, out of range, or in contradiction to another.
+        ConfigError: a value has the wrong type, is out of range, or contradicts another one.
     """
     types = field_types(config)
     defaults = {item.name: item.default for item in dataclasses.fields(config)}
@@ -77,14 +77,14 @@ def build_config(
 
 
 def parsed_pairs(text: str, *, hyphens: bool = False) -> dict[str, str]:
-    """``NAME=VALUE; NAME=VALUE`` as values by name.
+    """Return the values of ``NAME=VALUE; NAME=VALUE`` by name.
 
     Args:
-        text: of the command line.
-        hyphens: whether those of names stay; else they become ``_``, as in flags.
+        text: text from the command line.
+        hyphens: whether hyphens of names are kept; else they become ``_``, as in flags.
 
     Raises:
-        ConfigError: it is something else.
+        ConfigError: the text has another form.
     """
     pairs = {}
     for part in filter(None, (part.strip() for part in text.split(";"))):

@@ -1,4 +1,4 @@
-"""Task 5: descriptors of patches by a patch network, encoded for SVMs."""
+"""Settings of ``patch_bow`` (task 5): patch descriptors of a network, encoded for SVMs."""
 
 from __future__ import annotations
 
@@ -77,14 +77,14 @@ class PatchBowConfig(CutNetworkConfig, EncodingConfig):
     image_size: int = param(128, "Side in pixels that images are resized to.", low=8, high=2048)
     scales: tuple[float, ...] = param(
         (1.0,),
-        "Sizes of the image whose patches are described together, as parts of image_size.",
+        "Image sizes whose patches are described together, as fractions of image_size.",
         low=0.01,
         high=1,
     )
     patch_size: int = param(16, "Side of a patch in pixels.", low=2, high=1024)
     stride: int = param(4, "Pixels between neighbouring patches of the grid.", low=1, high=1024)
     patches_per_image: int = param(
-        60, "Random patches drawn from an image in an epoch.", low=1, high=100000
+        60, "Random patches drawn from each image in an epoch.", low=1, high=100000
     )
     sampling: str = param(
         "random",
@@ -105,15 +105,15 @@ class PatchBowConfig(CutNetworkConfig, EncodingConfig):
     mean_colour: bool = param(True, "Append the mean colour to the normalised patch.")
     activation: str = param("relu", "Activation of the hidden layers.", choices=ACTIVATIONS)
     dropout: float = param(0.4, "Dropout after each hidden layer.", low=0, high=0.95)
-    learning_rate: float = param(2e-3, "Learning rate at the start.", low=1e-8, high=10)
+    learning_rate: float = param(2e-3, "Initial learning rate.", low=1e-8, high=10)
     weight_decay: float = param(0.01, "Decoupled weight decay (adamw only).", low=0, high=10)
     label_smoothing: float = param(0.0, "Label smoothing.", low=0, high=0.9)
     epochs: int = param(20, "Training epochs.", low=1, high=100000)
     batch_size: int = param(256, "Training batch size, in patches.", low=1, high=65536)
-    aggregation: str = param("mean", "How patch logits become an image's.", choices=AGGREGATIONS)
+    aggregation: str = param("mean", "Aggregation of patch logits.", choices=AGGREGATIONS)
     form: str = param(
         "auto",
-        "How descriptors of all patches are computed; auto: what is fastest here.",
+        "Computation of the patch descriptors; auto: the fastest on this machine.",
         choices=("auto", *DENSE_FORMS),
     )
 

@@ -1,4 +1,4 @@
-"""Image files classified by a finished method."""
+"""Settings of ``predict``: image files classified by a finished method."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class PredictConfig(DeviceConfig):
     model: str = param("", "Bundle (.onnx), run id or .keras file.")
     images: tuple[str, ...] = param((), "Image files, folders or globs.")
     format: str = param(
-        "", "Of the output; empty: by the suffix of the file, else csv.", choices=("", *FORMATS)
+        "", "Output format; empty: by the file suffix, else csv.", choices=("", *FORMATS)
     )
     output: str = param("", "File to write; empty: standard output.", short="-o")
-    top: int = param(3, "How many of the most probable classes to tell.", low=1, high=1000)
-    explain: str = param("", "Folder for a map of each image: which patches spoke for the class.")
+    top: int = param(3, "Number of most probable classes to report.", low=1, high=1000)
+    explain: str = param("", "Folder for maps of the patches that support the class.")
     memory: int = param(
-        512, "Megabytes that the images in work and their tensors may take.", low=16, high=1048576
+        512, "Memory in megabytes for images in process and their tensors.", low=16, high=1048576
     )
 
 

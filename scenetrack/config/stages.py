@@ -1,4 +1,4 @@
-"""The entry points that train or describe, in the order of the help: a new one is a line here."""
+"""Registry of the stages, in the order of the help: a new stage is a line here."""
 
 from __future__ import annotations
 

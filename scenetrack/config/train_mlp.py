@@ -1,4 +1,4 @@
-"""Task 1: an MLP on whole images."""
+"""Settings of ``train_mlp`` (task 1): an MLP on whole images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AUGMENTATIONS = ("flip", "shift", "zoom", "brightness")
 
 @dataclass(frozen=True)
 class TrainMlpConfig(TrainingConfig):
-    """Task 1: an MLP on whole images made small."""
+    """Task 1: an MLP on whole images of reduced size."""
 
     stage: ClassVar[str] = "train_mlp"
     network: ClassVar[str] = "mlp"

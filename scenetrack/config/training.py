@@ -1,4 +1,4 @@
-"""Settings that stages share: those that test methods, and those that train a network."""
+"""Shared settings of stages that evaluate methods, and of stages that train a network."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ MOST_WEIGHTS = 500_000_000  # 6 GB while training with adamw
 
 @dataclass(frozen=True)
 class EvaluatedConfig(DataConfig):
-    """A stage whose methods are tested."""
+    """Settings of a stage whose methods are evaluated on the test images."""
 
     repeats: int = param(
-        1, "Seeds to run the stage with, one child run each: mean and deviation.", low=1, high=1000
+        1, "Number of seeds, a child run each; mean and standard deviation.", low=1, high=1000
     )
     test: bool = param(
-        True, "Test finished methods; false leaves the test images alone while settings are tried."
+        True, "Test finished methods; false: do not use the test images while settings are tried."
     )
 
     @property
@@ -46,16 +46,16 @@ class EvaluatedConfig(DataConfig):
 
 @dataclass(frozen=True)
 class TrainingConfig(EvaluatedConfig):
-    """A stage that trains a network.
+    """Settings of a stage that trains a network.
 
     Attributes:
-        network: its name in ``networks.registry``.
+        network: name of the network in ``networks.registry``.
     """
 
     network: ClassVar[str]
 
     preset: str = param("", "Named settings that replace the defaults: course, best or tuned.")
-    resume: str = param("", "Run id of a killed training to go on with from its last epoch.")
+    resume: str = param("", "Run id of a killed training to resume from its last epoch.")
     hidden: tuple[int, ...] = param(
         (1024, 512), "Widths of the hidden Dense layers, with commas.", low=1, high=65536
     )
@@ -63,20 +63,20 @@ class TrainingConfig(EvaluatedConfig):
     dropout: float = param(0.5, "Dropout after each hidden layer.", low=0, high=0.95)
     batch_norm: bool = param(True, "Batch normalisation before each hidden activation.")
     optimizer: str = param("adamw", "Optimiser.", choices=OPTIMIZERS)
-    learning_rate: float = param(5e-4, "Learning rate at the start.", low=1e-8, high=10)
+    learning_rate: float = param(5e-4, "Initial learning rate.", low=1e-8, high=10)
     weight_decay: float = param(0.1, "Decoupled weight decay (adamw only).", low=0, high=10)
     schedule: str = param("cosine", "Learning-rate schedule.", choices=SCHEDULES)
     label_smoothing: float = param(0.1, "Label smoothing.", low=0, high=0.9)
     epochs: int = param(100, "Training epochs.", low=1, high=100000)
     batch_size: int = param(64, "Training batch size.", low=1, high=65536)
     validation: float = param(
-        0.1, "Stratified part of the training images kept for validation.", low=0, high=0.9
+        0.1, "Stratified fraction of the training images held out for validation.", low=0, high=0.9
     )
     patience: int = param(
-        0, "Stop after so many epochs without a better validation loss; 0: never.", low=0
+        0, "Epochs without a better validation loss before early stopping; 0: never.", low=0
     )
     temperatures: str = param(
-        "", "Temperatures of methods, where no images are held out to learn them: 'MLP=1.4'."
+        "", "Temperatures of methods, if no images are held out to fit them: 'MLP=1.4'."
     )
 
     @property
@@ -103,6 +103,7 @@ class TrainingConfig(EvaluatedConfig):
         return frozenset(item.name for item in dataclasses.fields(self))
 
     def given_temperature(self, method: str) -> float | None:
+        """Return the temperature given for ``method``, or None where it is fitted or 1."""
         text = parsed_pairs(self.temperatures, hyphens=True).get(method)
         return None if text is None else float(text)
 
@@ -125,12 +126,12 @@ class CutNetworkConfig(DeviceConfig, TrainingConfig):
 
     model: str = param("", "Run id or .keras file to take the network from; empty: train one.")
     layer: tuple[str, ...] = param(
-        (), "Layers whose outputs, joined, are the descriptor; none: the last hidden one."
+        (), "Layers whose concatenated outputs are the descriptor; none: the last hidden layer."
     )
 
 
 def check_weights(inputs: int, hidden: tuple[int, ...]) -> None:
-    """Raise ConfigError where Dense layers on ``inputs`` values have too many weights."""
+    """Raise ConfigError if Dense layers on ``inputs`` values have too many weights."""
     widths = (inputs, *hidden)
     weights = sum(before * after for before, after in zip(widths, hidden, strict=False))
     if weights > MOST_WEIGHTS:

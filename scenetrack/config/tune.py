@@ -1,4 +1,4 @@
-"""The settings of a study, and the targets that it may tune."""
+"""Settings of ``tune``: an Optuna study of the settings of another entry point."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ class TuneConfig(DataConfig):
     stage: ClassVar[str] = "tune"
 
     target: str = param("", "Entry point to tune.", choices=("", *TARGETS))
-    trials: int = param(20, "Finished trials of the study in all.", low=1, high=100000)
+    trials: int = param(20, "Total number of finished trials of the study.", low=1, high=100000)
     study: str = param("", "Name of the study; empty: the target and the data.")
     storage: str = param(
         "journal:studies.journal",
-        "Where studies are kept: journal:FILE, or the URL of a database.",
+        "Storage of studies: journal:FILE, or the URL of a database.",
     )
     workers: int = param(1, "Processes on this machine that share the trials.", low=1, high=256)
-    sampler: str = param("tpe", "How settings are drawn.", choices=SAMPLERS)
-    pruner: str = param("median", "What stops a bad training early.", choices=PRUNERS)
+    sampler: str = param("tpe", "Sampler of the settings.", choices=SAMPLERS)
+    pruner: str = param("median", "Pruner, which stops unpromising trials early.", choices=PRUNERS)
     objectives: tuple[str, ...] = param(
         ("accuracy",),
-        "What is to be best: accuracy inside train; fewest parameters; least latency of an image.",
+        "Objectives: validation accuracy; fewest parameters; least latency of an image.",
         choices=OBJECTIVES,
     )
     space: str = param(
         "",
-        "Ranges instead of the target's own, or a TOML file of them: "
+        "Ranges that replace the target's own, or a TOML file of them: "
         "'dropout=0:0.3; encoder=vlad|fisher_vector; learning_rate=1e-4:1e-2:log'.",
     )
-    fixed: str = param("", "Settings of the target that stay: 'epochs=20; image_size=48'.")
+    fixed: str = param("", "Fixed settings of the target: 'epochs=20; image_size=48'.")
     refit: bool = param(
-        True, "At the end fit the best settings on all of train, and test them once."
+        True, "At the end refit the best settings on all training images and test once."
     )
     register: str = param(
-        "", "Name of a registered model: the refitted method gets its alias champion."
+        "", "Name of a registered model; the refitted method gets the alias champion."
     )
-    show_space: bool = param(False, "Show what would be searched, and stop.")
+    show_space: bool = param(False, "Print the search space and exit.")
 
     @property
     def opens_run(self) -> bool:

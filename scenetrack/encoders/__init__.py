@@ -1,7 +1,7 @@
-"""From the local descriptors of an image to one vector: reduction, encoding, pooling by region.
+"""Encoders of local descriptors: PCA, bag of words, VLAD, Fisher vector, spatial pyramid.
 
-Everything here is fitted on a sample of training descriptors and then works on one batch of images
-after another, so that no more descriptors than a batch's need to be in memory.
+All of them are fitted on a sample of training descriptors and then encode one batch of images
+after another, so that the descriptors of one batch at most are in memory.
 """
 
 from __future__ import annotations

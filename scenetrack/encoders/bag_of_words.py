@@ -1,4 +1,4 @@
-"""Visual words and how often an image shows each of them."""
+"""Bag of visual words: histograms of the nearest words in a codebook."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ class BagOfWords(LocalEncoder):
     """Histogram of visual words: Csurka et al., "Visual categorization with bags of keypoints",
     2004.
 
-    Words are the centres of scikit-learn's k-means from randomly drawn descriptors, chosen by
-    ``benchmarks/kmeans.py``. The same seed gives the same words on any number of cores.
+    Visual words are the cluster centres of scikit-learn's k-means (``benchmarks/kmeans.py`` says
+    why), started from random descriptors. A seed gives the same words on any number of cores.
 
     Args:
         codebook_size: number K of visual words.
         random_state: seed of the k-means.
-        iterations: most Lloyd iterations; fewer where the centres stop moving.
-        assignment: "hard", a descriptor counts for its nearest word; "soft", for its few nearest
-            ones, see ``SoftAssignment``.
-        tf_idf: whether words of many images count less, see ``fit_idf``.
+        iterations: most Lloyd iterations; fewer if the words stop moving.
+        assignment: "hard", a descriptor counts for its nearest word; "soft", for its nearest words,
+            see ``SoftAssignment``.
+        tf_idf: whether words that occur in many images weigh less, see ``fit_idf``.
         normalisation: "l1", a histogram sums to 1; "l2", it has length 1; "hellinger", the square
             root of the first, of length 1 too (Arandjelovic and Zisserman, "Three things everyone
             should know to improve object retrieval", 2012, section 3).
 
     Attributes:
         codebook_: float32 [K, D], the visual words.
-        step_: see ``round_words``; 0 where it was not called.
-        sharpness_: of the soft assignment; 0 for the hard one.
-        idf_: float64 [K], weights of the words, where ``fit_idf`` learnt them.
+        step_: step of ``round_words``; 0 where it was not called.
+        sharpness_: sharpness of the soft assignment; 0 for the hard one.
+        idf_: float64 [K], weights of the words, set by ``fit_idf``.
 
     Raises:
-        InputError: an unknown assignment or normalisation, at ``fit``.
+        InputError: the assignment or normalisation is unknown, at ``fit``.
     """
 
     about = ENCODERS["bag_of_words"]
@@ -98,7 +98,7 @@ class BagOfWords(LocalEncoder):
         """Round the words to multiples of ``2 * step``, at most 64 on either side of 0.
 
         Descriptors are then rounded to multiples of ``step`` too, at most 128 below 0 and 127
-        above, and find their words in 8-bit integers, several times as soon.
+        above, and their words are searched in 8-bit integers, which is several times faster.
 
         Args:
             step: a power of two.
@@ -110,37 +110,37 @@ class BagOfWords(LocalEncoder):
         return self
 
     def fit_idf(self, histograms: NDArray[np.floating[Any]]) -> Self:
-        """Learn how much each word counts from the training images: Sivic and Zisserman, "Video
+        """Learn the weight of each word from the training images: Sivic and Zisserman, "Video
         Google", 2003, section 4.1.
 
-        The weight of a word is log((1 + N) / (1 + n)) + 1 for N images, n of which have it. The
-        paper's log(N / n) is 0 for words of all images, and of thousands of descriptors of a grid
-        most images have most words.
+        The weight of a word is log((1 + N) / (1 + n)) + 1, where it occurs in n of N images. The
+        paper's log(N / n) is 0 for words of all images, and with thousands of descriptors from a
+        grid most images have most words.
 
         Args:
-            histograms: [N, K], what ``counts`` gives for N images, or anything else that is above
-                0 where a word occurs.
+            histograms: [N, K], result of ``counts`` for N images, or any values that are above 0
+                where a word occurs.
         """
         images = np.count_nonzero(np.asarray(histograms) > 0, axis=0)
         return self.set_occurrences(images, len(histograms))
 
     def set_occurrences(self, images: NDArray[np.int64], total: int) -> Self:
-        """``fit_idf`` where each word occurs in ``images`` int64 [K] of ``total`` images."""
+        """Set the weights of words that occur in ``images`` int64 [K] of ``total`` images each."""
         self.idf_ = np.log((1 + total) / (1 + images)) + 1
         return self
 
     def choose_arithmetic(self, rows: NDArray[np.float32]) -> None:
-        """Round hard words to bytes, in which they are found several times as fast."""
+        """Round the words of a hard assignment, for the faster search in 8-bit integers."""
         if self.assignment == "hard":
             self.round_words(byte_step(rows))
 
     @property
     def learns_occurrences(self) -> bool:  # type: ignore[override]
-        """Whether words are weighed."""
+        """Whether words have tf-idf weights."""
         return self.tf_idf
 
     def learn_occurrences(self, images: Iterable[NDArray[np.float32]]) -> None:
-        """``fit_idf`` from the descriptors float32 [n, D] of one training image after another."""
+        """Apply ``fit_idf`` to the descriptors float32 [n, D] of each training image in turn."""
         occurrences, total = np.zeros(self.width, np.int64), 0
         for rows in images:
             occurrences += self.counts(rows, np.ones((1, len(rows)), np.bool_))[0] > 0
@@ -149,37 +149,37 @@ class BagOfWords(LocalEncoder):
 
     @property
     def explains(self) -> bool:  # type: ignore[override]
-        """Whether each descriptor counts once, for one word, as much as any other."""
+        """Whether every descriptor counts for one word, with the same weight as all others."""
         return (self.assignment, self.normalisation) == ("hard", "l1") and not self.tf_idf
 
     @property
     def width(self) -> int:
-        """Values K of a histogram."""
+        """Number K of values of a histogram."""
         return len(self.codebook_)
 
     @property
     def preparation(self) -> str:
-        """Histograms that sum to 1 are square-rooted for linear and RBF machines."""
+        """Histograms that sum to 1 are square-rooted for linear and RBF SVMs."""
         return "square_root" if self.normalisation == "l1" else "none"
 
     def assign(self, descriptors: NDArray[np.float32]) -> NDArray[np.int64]:
-        """The nearest word of each descriptor, the first one of equally near ones.
+        """Return the nearest word of each descriptor, the first one of equally near words.
 
-        After ``round_words`` that of the rounded descriptor.
+        After ``round_words`` it is that of the rounded descriptor.
 
         Args:
-            descriptors: float32 [N, D]; any N, a few MB of distances are held at a time.
+            descriptors: float32 [N, D], any N; a few MB of distances are held at a time.
 
         Returns:
             int64 [N], each in [0, K).
 
         Raises:
-            InputError: another D than at fit, or values that are not finite.
+            InputError: D differs from that at fit, or values are not finite.
         """
         return self._codebook.nearest(self._checked(descriptors))
 
     def counts(self, rows: NDArray[np.float32], regions: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """How often each region shows each word: ``pool`` before weights and normalisation.
+        """Count the visual words of each region: ``pool`` before weights and normalisation.
 
         Args:
             rows: float32 [n, D].
@@ -189,7 +189,7 @@ class BagOfWords(LocalEncoder):
             float64 [R, K], whole numbers where the assignment is hard.
 
         Raises:
-            InputError: regions of another length, another D than at fit, values not finite.
+            InputError: regions do not fit, D differs from that at fit, or values are not finite.
         """
         rows = self._checked(rows)
         check_regions(regions, len(rows))
@@ -204,17 +204,17 @@ class BagOfWords(LocalEncoder):
         )
 
     def pool(self, rows: NDArray[np.float32], regions: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Histograms of regions of one image.
+        """Compute the histograms of the regions of one image.
 
         Args:
             rows: float32 [n, D].
             regions: bool [R, n], the descriptors of each region.
 
         Returns:
-            float32 [R, K], each normalised on its own; zeros where a region is empty.
+            float32 [R, K], each normalised separately; zeros where a region is empty.
 
         Raises:
-            InputError: regions of another length, another D than at fit, values not finite.
+            InputError: regions do not fit, D differs from that at fit, or values are not finite.
         """
         shares = self.counts(rows, regions)
         shares /= np.maximum(regions.sum(axis=1, keepdims=True), 1)
@@ -229,7 +229,7 @@ class BagOfWords(LocalEncoder):
         return shares.astype(np.float32)
 
     def pool_in_graph(self, builder: GraphBuilder, rows: str, regions: NDArray[np.bool_]) -> str:
-        """The twin of ``pool``, for rows float32 [n, D]: float32 [R, K]."""
+        """Add ``pool`` to the graph: rows float32 [n, D] to float32 [R, K]."""
         if self._soft is None:
             return self.pool_and_assign_in_graph(builder, rows, regions)[0]
         with builder.scope("words"):
@@ -239,19 +239,19 @@ class BagOfWords(LocalEncoder):
     def pool_and_assign_in_graph(
         self, builder: GraphBuilder, rows: str, regions: NDArray[np.bool_]
     ) -> tuple[str, str]:
-        """Add ``pool`` and ``assign`` to a graph, for hard words: float32 [R, K] and int64 [n]."""
+        """Add ``pool``, and ``assign`` if it is hard, to the graph: float32 [R, K], int64 [n]."""
         if self._soft is not None:
             return self.pool_in_graph(builder, rows, regions), ""
         words = self.assign_in_graph(builder, rows)
         return self.count_in_graph(builder, words, regions), words
 
     def assign_in_graph(self, builder: GraphBuilder, rows: str) -> str:
-        """The twin of ``assign``: float32 [n, D] to int64 [n]."""
+        """Add ``assign`` to the graph: float32 [n, D] to int64 [n]."""
         with builder.scope("words"):
             return self._codebook.nearest_in_graph(builder, rows)
 
     def count_in_graph(self, builder: GraphBuilder, words: str, regions: NDArray[np.bool_]) -> str:
-        """Histograms float32 [R, K] of the words int64 [n] of one image."""
+        """Add the histograms float32 [R, K] of the words int64 [n] of one image to the graph."""
         column = builder.constant("column", np.array([-1, 1], np.int64))
         near = builder.node("Reshape", words, column)
         ones = builder.constant("ones", np.ones((regions.shape[1], 1)))
@@ -260,7 +260,7 @@ class BagOfWords(LocalEncoder):
     def _histograms_in_graph(
         self, builder: GraphBuilder, near: str, shares: str, regions: NDArray[np.bool_]
     ) -> str:
-        """Histograms float32 [R, K] of words int64 [n, m] with shares float64 [n, m]."""
+        """Add histograms float32 [R, K] of words int64 [n, m] with shares float64 [n, m]."""
         size = self.width
         region, member = np.nonzero(regions)
         with builder.scope("histogram"):
@@ -283,7 +283,7 @@ class BagOfWords(LocalEncoder):
             return self._normalise_in_graph(builder, values)
 
     def _normalise_in_graph(self, builder: GraphBuilder, values: str) -> str:
-        """Shares float64 [R, K] weighed and normalised, float32 [R, K]."""
+        """Add the weights and the normalisation of shares float64 [R, K]: float32 [R, K]."""
         if self.tf_idf:
             values = builder.node("Mul", values, builder.constant("idf", self._weights))
         if self.tf_idf or self.normalisation == "l2":
@@ -299,7 +299,7 @@ class BagOfWords(LocalEncoder):
         return builder.node("Cast", values, name="histograms", to=TensorProto.FLOAT)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """What was set and learnt, as arrays without objects."""
+        """Return settings and learnt values as arrays without objects."""
         arrays: dict[str, NDArray[Any]] = {
             "codebook": self.codebook_,
             "assignment": np.array(self.assignment),
@@ -311,38 +311,38 @@ class BagOfWords(LocalEncoder):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """The bag of words whose ``to_arrays`` gave ``arrays``; its histograms are the same.
+        """Return the bag of words whose ``to_arrays`` gave ``arrays``; its histograms are the same.
 
-        A codebook alone makes plain shares of hard words.
+        From a codebook alone it has hard assignment and the normalisation "l1".
 
         Raises:
-            InputError: an array is missing, does not fit the others or says what is unknown.
+            InputError: an array is missing, does not fit the others or names an unknown setting.
         """
         plain = {name: np.array(value) for name, value in _PLAIN.items()}
         needed = {**_SAVED, "idf": "numbers K"} if "idf" in arrays else _SAVED
         saved = checked_arrays({**plain, **arrays}, needed, cls.about.title)
-        words = cls(
+        encoder = cls(
             len(saved["codebook"]),
             assignment=str(saved["assignment"]),
             tf_idf="idf" in saved,
             normalisation=str(saved["normalisation"]),
         )
-        _check_choice("assignment", words.assignment, ASSIGNMENTS)
-        _check_choice("normalisation", words.normalisation, NORMALISATIONS)
-        words.codebook_ = np.asarray(saved["codebook"], np.float32)
-        words.step_ = float(saved["step"])
-        words.sharpness_ = float(saved["sharpness"])
-        if words.tf_idf:
-            words.idf_ = np.asarray(saved["idf"], np.float64)
-        words._check_saved()
-        return words
+        _check_choice("assignment", encoder.assignment, ASSIGNMENTS)
+        _check_choice("normalisation", encoder.normalisation, NORMALISATIONS)
+        encoder.codebook_ = np.asarray(saved["codebook"], np.float32)
+        encoder.step_ = float(saved["step"])
+        encoder.sharpness_ = float(saved["sharpness"])
+        if encoder.tf_idf:
+            encoder.idf_ = np.asarray(saved["idf"], np.float64)
+        encoder._check_saved()
+        return encoder
 
     def _check_saved(self) -> None:
-        """Raise InputError for values that nothing that was learnt can have."""
+        """Raise InputError for saved values that ``fit`` cannot give."""
         if self.sharpness_ < 0 or (self.tf_idf and not (self.idf_ > 0).all()):
             raise InputError(
                 f"a saved {self.about.title} needs a sharpness of at least 0 and idf above 0. "
-                f"Received: others; {_TRAIN_AGAIN}"
+                f"Received: other values; {_TRAIN_AGAIN}"
             )
         if not self.step_:
             return
@@ -350,16 +350,16 @@ class BagOfWords(LocalEncoder):
         if not (np.abs(steps) <= LARGEST_WORD_STEP).all() or (steps != np.rint(steps)).any():
             raise InputError(
                 f"a saved {self.about.title} needs words of at most {LARGEST_WORD_STEP} double "
-                f"steps. Received: a step of {self.step_:g} that others have; {_TRAIN_AGAIN}"
+                f"steps. Received: other words for the step {self.step_:g}; {_TRAIN_AGAIN}"
             )
 
     @property
     def _codebook(self) -> Codebook:
-        """The words, with what a search among them needs, made once."""
-        made: Codebook | None = getattr(self, "_made", None)
-        if made is None or made.words is not self.codebook_ or made.step != self.step_:
-            made = self._made = Codebook(self.codebook_, self.step_)
-        return made
+        """The words with what the search needs, made once."""
+        book: Codebook | None = getattr(self, "_made", None)
+        if book is None or book.words is not self.codebook_ or book.step != self.step_:
+            book = self._made = Codebook(self.codebook_, self.step_)
+        return book
 
     @property
     def _soft(self) -> SoftAssignment | None:
@@ -371,8 +371,8 @@ class BagOfWords(LocalEncoder):
     def _weights(self) -> NDArray[np.float64]:
         if not hasattr(self, "idf_"):
             raise InputError(
-                "tf-idf needs the images that each word occurs in. Received: none; call fit_idf "
-                "with histograms of the training images"
+                "tf-idf needs the number of images that each word occurs in. Received: none; call "
+                "fit_idf with histograms of the training images"
             )
         return self.idf_
 
@@ -382,6 +382,6 @@ class BagOfWords(LocalEncoder):
         return rows
 
 
-def _check_choice(what: str, received: str, allowed: Sequence[str]) -> None:
+def _check_choice(name: str, received: str, allowed: Sequence[str]) -> None:
     if received not in allowed:
-        raise InputError(f"{what} must be one of: {', '.join(allowed)}. Received: {received!r}")
+        raise InputError(f"{name} must be one of: {', '.join(allowed)}. Received: {received!r}")

@@ -1,4 +1,4 @@
-"""What an encoder of local descriptors is."""
+"""Base class of encoders of local descriptors."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from scenetrack.system.threads import in_threads
 
 
 class LocalEncoder(TransformerMixin, BaseEstimator, ABC):
-    """Turns the descriptors of an image, or of regions of it, into vectors of one length.
+    """Base of encoders: the descriptors of an image or of its regions become vectors of one length.
 
     Attributes:
-        about: name, kernels, sample size and search space, as settings and help know them.
-        explains: whether each descriptor's part in the encoding is that of one visual word.
-        learns_occurrences: whether ``learn_occurrences`` is to be called after ``fit``.
+        about: registry entry with name, kernels, sample size and search space.
+        explains: whether every descriptor contributes to the encoding as one visual word.
+        learns_occurrences: whether ``learn_occurrences`` must be called after ``fit``.
     """
 
     about: ClassVar[Encoder]
@@ -31,37 +31,37 @@ class LocalEncoder(TransformerMixin, BaseEstimator, ABC):
 
     @abstractmethod
     def fit(self, descriptors: NDArray[np.float32], y: None = None) -> Self:
-        """Learn from a sample of training ``descriptors`` float32 [N, D]."""
+        """Fit the encoder to a sample of training ``descriptors`` float32 [N, D]."""
 
     @property
     @abstractmethod
     def width(self) -> int:
-        """Values of one region's encoding."""
+        """Number of values of one region's encoding."""
 
     @property
     @abstractmethod
     def preparation(self) -> str:
-        """One of ``feature_rows.PREPARATIONS``: what an SVM does with the encoding first."""
+        """Preparation of encodings for SVMs, one of ``feature_rows.PREPARATIONS``."""
 
     @abstractmethod
     def pool(self, rows: NDArray[np.float32], regions: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Encode regions of ONE image.
+        """Encode regions of one image.
 
         Args:
-            rows: float32 [n, D], its descriptors.
-            regions: bool [R, n], which of them each region holds; they may overlap.
+            rows: float32 [n, D], the descriptors of the image.
+            regions: bool [R, n], the descriptors of each region; regions may overlap.
 
         Returns:
-            float32 [R, width], each normalised on its own; zeros where a region is empty.
+            float32 [R, width], each normalised separately; zeros where a region is empty.
         """
 
     @abstractmethod
     def pool_in_graph(self, builder: GraphBuilder, rows: str, regions: NDArray[np.bool_]) -> str:
-        """Add ``pool`` to a graph; the regions are constant, for an image's grid is fixed."""
+        """Add ``pool`` to the graph; regions are constants, as the grid of an image is fixed."""
 
     @abstractmethod
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return everything that was set and learnt, as arrays without objects."""
+        """Return settings and learnt values as arrays without objects."""
 
     @classmethod
     @abstractmethod
@@ -85,22 +85,22 @@ class LocalEncoder(TransformerMixin, BaseEstimator, ABC):
         return pool_images(self, descriptors)
 
     def choose_arithmetic(self, rows: NDArray[np.float32]) -> None:
-        """Choose faster arithmetic, if there is any, by the sample float32 [N, D] of ``fit``."""
+        """Choose faster arithmetic, if there is any, from the sample float32 [N, D] of ``fit``."""
 
     def learn_occurrences(self, images: Iterable[NDArray[np.float32]]) -> None:
-        """Learn in how many of the training images, float32 [n, D] each, every word occurs."""
+        """Count the training images, float32 [n, D] each, that every visual word occurs in."""
 
     def pool_and_assign_in_graph(
         self, builder: GraphBuilder, rows: str, regions: NDArray[np.bool_]
     ) -> tuple[str, str]:
-        """Add ``pool`` to a graph, with the words int64 [n] of the rows where it ``explains``."""
+        """Add ``pool`` to the graph, and the words int64 [n] of the rows if it ``explains``."""
         return self.pool_in_graph(builder, rows, regions), ""
 
 
 def pool_images(
     encoder: LocalEncoder, descriptors: NDArray[np.float32] | Sequence[NDArray[np.float32]]
 ) -> NDArray[np.float32]:
-    """What ``encoder.transform`` gives: every image as one region.
+    """Encode every image as one region, as ``encoder.transform`` does.
 
     Raises:
         InputError: an image without descriptors, another D than at fit, values not finite.

@@ -1,4 +1,4 @@
-"""What every encoder asks of the arrays it is given."""
+"""Checks of the arrays that encoders take."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from scenetrack.errors import InputError
 
 
 def checked_rows(descriptors: NDArray[Any]) -> NDArray[np.float32]:
-    """``descriptors`` as float32 [N, D], contiguous.
+    """Return ``descriptors`` as contiguous float32 [N, D].
 
     Raises:
-        InputError: another number of axes, or values that are not finite.
+        InputError: the number of axes is not 2, or values are not finite.
     """
     rows = np.ascontiguousarray(descriptors, dtype=np.float32)
     if rows.ndim != 2:
@@ -28,7 +28,7 @@ def checked_rows(descriptors: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def check_width(received: int, required: int) -> None:
-    """Raise InputError unless a descriptor has as many values as at fit."""
+    """Raise InputError if a descriptor has another number of values than at fit."""
     if received != required:
         raise InputError(
             f"descriptors must have {required} values, as at fit. Received: {received}"
@@ -36,7 +36,7 @@ def check_width(received: int, required: int) -> None:
 
 
 def check_images(descriptors: NDArray[Any] | Sequence[NDArray[Any]]) -> None:
-    """Raise InputError where there is no image, or one without descriptors.
+    """Raise InputError if there are no images, or an image has no descriptors.
 
     Args:
         descriptors: [n_images, n, D], or one [n_i, D] for each image.
@@ -48,7 +48,7 @@ def check_images(descriptors: NDArray[Any] | Sequence[NDArray[Any]]) -> None:
 
 
 def check_regions(regions: NDArray[np.bool_], count: int) -> None:
-    """Raise InputError unless ``regions`` are bool [R, count] of R > 0."""
+    """Raise InputError unless ``regions`` has the shape [R, count] with R > 0."""
     if regions.ndim != 2 or not len(regions) or regions.shape[1] != count:
         raise InputError(
             f"regions must be an array [R, {count}], one column for each descriptor. "

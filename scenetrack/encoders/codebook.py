@@ -1,4 +1,4 @@
-"""Visual words: how they are learnt, and which of them is nearest."""
+"""Codebook of visual words: k-means, and the exact search for the nearest word."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from scenetrack.graphs.runtime import OnnxModel
 
 logger = logging.getLogger(__name__)
 
-# Distances of a block stay in the processor's cache between the product and the search. Of bytes
-# the product is so short that the calls count: an image's descriptors fit into a few blocks.
+# Distances of a block stay in the processor's cache between the product and the search. The
+# product of bytes is so fast that calls count: an image's descriptors fit into a few blocks.
 _BLOCK_BYTES, _BYTES_BLOCK_BYTES = 2 * 2**20, 8 * 2**20
 
 # Twice the product of a descriptor and a word, with the squared length of a word, is below 2**53
@@ -32,25 +32,25 @@ _WORD_BITS = 24
 # products of bytes in 16 bits: 2 * 255 * 64 still fits.
 LARGEST_STEP, LARGEST_WORD_STEP = 127, 64
 _ZERO = 128
-# The few values above it are cut, so that one outlier does not make the step coarse for all.
+# The few values above this quantile are clipped, so that one outlier does not make the step coarse.
 _STEP_QUANTILE = 0.9999
 
 
 def learn_words(
     rows: NDArray[np.float32], count: int, seed: int, iterations: int
 ) -> NDArray[np.float32]:
-    """The centres of k-means from randomly drawn rows: float32 [count, D].
+    """Return the cluster centres of k-means, started from random rows: float32 [count, D].
 
     The same seed gives the same words on any number of cores.
 
     Args:
         rows: float32 [N, D], finite.
-        count: of words, at most N.
-        seed: of the random start.
-        iterations: of Lloyd's algorithm at most.
+        count: number of words, at most N.
+        seed: seed of the random start.
+        iterations: most iterations of Lloyd's algorithm.
 
     Raises:
-        InputError: fewer rows than words.
+        InputError: there are fewer rows than words.
     """
     if len(rows) < count:
         raise InputError(
@@ -65,8 +65,8 @@ def learn_words(
         kmeans.fit(rows)
     if caught:
         logger.warning(
-            "the %d descriptors have fewer distinct values than the %d words asked for: "
-            "some words are equal",
+            "%d descriptors have fewer distinct values than the %d words of the codebook: "
+            "several words are equal",
             len(rows),
             count,
         )
@@ -74,19 +74,19 @@ def learn_words(
 
 
 def byte_step(rows: NDArray[np.float32]) -> float:
-    """The smallest power of two of which nearly all values of rows are at most 127."""
+    """Return the smallest power of two of which nearly all values of rows are at most 127."""
     largest = float(np.quantile(np.abs(rows), _STEP_QUANTILE))
     return float(2.0 ** np.ceil(np.log2(largest / LARGEST_STEP))) if largest else 1.0
 
 
 @dataclass(frozen=True, eq=False)
 class Codebook:
-    """Visual words, and the exact search among them.
+    """Visual words with the exact search for the nearest one.
 
     Attributes:
         words: float32 [K, D].
-        step: above 0 where every value of a word is one of at most 64 multiples of ``2 * step``, a
-            power of two, on either side of 0. Descriptors are then rounded to multiples of
+        step: a power of two if every value of a word is one of at most 64 multiples of
+            ``2 * step`` on either side of 0, else 0. Descriptors are then rounded to multiples of
             ``step``, at most 128 below 0 and 127 above, and compared in 8-bit integers.
     """
 
@@ -94,31 +94,31 @@ class Codebook:
     step: float = 0.0
 
     def nearest(self, rows: NDArray[np.float32]) -> NDArray[np.int64]:
-        """The nearest word of each of ``rows`` float32 [n, D], the first of equally near ones.
+        """Find the nearest word of each of ``rows`` float32 [n, D], of equally near ones the first.
 
         A few MB of distances are held at a time.
         """
-        found = np.empty(len(rows), np.int64)
+        words = np.empty(len(rows), np.int64)
         for part in self.parts(len(rows)):
             if self.step:
                 scores = self._byte_model.run(rows=rows[part])["scores"]
-                np.argmax(scores, axis=1, out=found[part])
+                np.argmax(scores, axis=1, out=words[part])
             else:
-                np.argmin(self.distances(rows[part]), axis=1, out=found[part])
-        return found
+                np.argmin(self.distances(rows[part]), axis=1, out=words[part])
+        return words
 
     def distances(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        """|x - c|^2 - |x|^2 of ``rows`` x and words c in squared grid steps: float64 [n, K].
+        """Return |x - c|^2 - |x|^2 of ``rows`` x and words c in squared grid steps: float64 [n, K].
 
-        They are exact, whole numbers, so that no order of addition can change them.
+        They are exact whole numbers, which no order of addition can change.
         """
         scale, weights, offsets = self._grid
-        found = to_grid(rows, scale) @ weights
-        found += offsets
-        return found
+        distances = to_grid(rows, scale) @ weights
+        distances += offsets
+        return distances
 
     def distances_in_graph(self, builder: GraphBuilder, rows: str) -> str:
-        """The twin of ``distances``: float32 [n, D] to float64 [n, K]."""
+        """Add ``distances`` to the graph: float32 [n, D] to float64 [n, K]."""
         scale, weights, offsets = self._grid
         steps = grid_in_graph(builder, rows, scale)
         constants = (
@@ -128,7 +128,7 @@ class Codebook:
         return builder.node("Gemm", steps, *constants, name="distances")
 
     def nearest_in_graph(self, builder: GraphBuilder, rows: str) -> str:
-        """The twin of ``nearest``: float32 [n, D] to int64 [n]."""
+        """Add ``nearest`` to the graph: float32 [n, D] to int64 [n]."""
         if self.step:
             scores = self._scores_in_graph(builder, rows)
             return builder.node("ArgMax", scores, name="nearest", axis=1, keepdims=0)
@@ -136,11 +136,11 @@ class Codebook:
         return builder.node("ArgMin", distances, name="nearest", axis=1, keepdims=0)
 
     def _scores_in_graph(self, builder: GraphBuilder, rows: str) -> str:
-        """How near rows float32 [n, D], rounded to bytes, are to each word: int32 [n, K].
+        """Add the similarity of rows float32 [n, D], rounded to bytes, to each word: int32 [n, K].
 
         With x and c in steps of ``step`` and ``2 * step`` the nearest word has the largest
         x.c - |c|^2. That length joins the product as a few columns of fixed bytes, see
-        ``_byte_weights``: to subtract it afterwards takes as long as the product itself.
+        ``_byte_weights``: a subtraction afterwards would take as long as the product itself.
         """
         step = builder.constant("step", np.array(self.step, np.float32))
         zero = builder.constant("zero", np.array(_ZERO, np.uint8))
@@ -161,14 +161,14 @@ class Codebook:
         return self._grid[0]
 
     def parts(self, count: int) -> list[slice]:
-        """Blocks of ``count`` rows whose distances fit into the cache."""
+        """Return slices of ``count`` rows whose distances fit into the processor's cache."""
         block, each = (_BYTES_BLOCK_BYTES, 4) if self.step else (_BLOCK_BYTES, 8)
         at_once = max(1, block // (each * len(self.words)))
         return [slice(start, start + at_once) for start in range(0, count, at_once)]
 
     @cached_property
     def _grid(self) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-        """Steps per unit; weights [D, K] and offsets [K] of the words' distances in steps."""
+        """Steps per unit; weights [D, K] and offsets [K] of the distances to the words in steps."""
         longest = float(np.sqrt(np.einsum("kd,kd->k", self.words, self.words).max()))
         scale = steps_per_unit(longest, _WORD_BITS)
         words = to_grid(self.words, scale)
@@ -176,10 +176,10 @@ class Codebook:
 
     @cached_property
     def _byte_weights(self) -> NDArray[np.int8]:
-        """int8 [D + E, K]: the words in their steps, and under them minus their squared lengths.
+        """int8 [D + E, K]: the words in their steps, and below them their negative squared lengths.
 
-        A length is more than a byte, so it is given as E digits: the columns they meet are always
-        127 steps, but for the last one, which is always 1.
+        A squared length needs more than a byte, so it is written as E digits: their columns of the
+        descriptors are always 127 steps, except for the last one, which is always 1.
         """
         words = np.rint(self.words / np.float32(2 * self.step)).astype(np.int64)
         rest = -np.einsum("kd,kd->k", words, words)
@@ -193,7 +193,7 @@ class Codebook:
 
     @cached_property
     def _byte_model(self) -> OnnxModel:
-        """``rows`` float32 [n, D] to ``scores`` int32 [n, K], the more the nearer."""
+        """``rows`` float32 [n, D] to ``scores`` int32 [n, K], larger for nearer words."""
         builder = GraphBuilder("nearest words")
         rows = builder.input("rows", np.float32, [None, self.words.shape[1]])
         scores = self._scores_in_graph(builder, rows)

@@ -1,4 +1,4 @@
-"""Fisher vectors: how the descriptors of an image would move a mixture of Gaussians."""
+"""Fisher vectors: gradients of a Gaussian mixture's log-likelihood by its parameters."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ class FisherVector(LocalEncoder):
         sum_i q_ik (x_i - m_k) / s_k / sqrt(w_k)
         sum_i q_ik (((x_i - m_k) / s_k)**2 - 1) / sqrt(2 w_k)
 
-    (their equations 2 and 3 without the division by the number of descriptors, which the unit
-    length takes away again). Then the signed square root of each value and unit Euclidean length
-    (their sections 3.2 and 3.1). The gradient with respect to weights is left out, as they do.
+    (their equations 2 and 3 without the division by the number of descriptors, which unit length
+    cancels). Then the signed square root of each value and unit Euclidean length
+    (their sections 3.2 and 3.1). The gradient with respect to weights is left out, as in the paper.
 
     Args:
         codebook_size: number K of components.
-        random_state: seed of the k-means that the mixture starts from.
-        iterations: most steps of expectation maximisation.
+        random_state: seed of the k-means that initialises the mixture.
+        iterations: most iterations of expectation maximisation (EM).
 
     Attributes:
-        mixture_: the components.
+        mixture_: the fitted Gaussian mixture.
     """
 
     about = ENCODERS["fisher_vector"]
@@ -68,19 +68,19 @@ class FisherVector(LocalEncoder):
 
     @property
     def width(self) -> int:
-        """2 K D values."""
+        """Number 2 K D of values of an encoding."""
         return 2 * self.mixture_.means.size
 
     @property
     def preparation(self) -> str:
-        """Nothing: encodings have length 1 already."""
+        """Preparation for SVMs: none, because encodings have length 1 already."""
         return "none"
 
     def fit(self, descriptors: NDArray[np.float32], y: None = None) -> Self:
-        """Learn the mixture from a sample of ``descriptors`` float32 [N, D], N >= K.
+        """Fit the mixture to a sample of ``descriptors`` float32 [N, D], N >= K.
 
         Raises:
-            InputError: fewer descriptors than components, or values that are not finite.
+            InputError: there are fewer descriptors than components, or values are not finite.
         """
         self.mixture_ = DiagonalMixture.learn(
             checked_rows(descriptors), self.codebook_size, self.random_state, self.iterations
@@ -88,7 +88,7 @@ class FisherVector(LocalEncoder):
         return self
 
     def pool(self, rows: NDArray[np.float32], regions: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Fisher vectors of regions of one image.
+        """Compute the Fisher vectors of the regions of one image.
 
         Args:
             rows: float32 [n, D].
@@ -98,7 +98,7 @@ class FisherVector(LocalEncoder):
             float32 [R, 2 K D], each of length 1; zeros where a region is empty.
 
         Raises:
-            InputError: another D than at fit, values not finite, or regions of another n.
+            InputError: D differs from that at fit, values are not finite, or regions do not fit.
         """
         rows = checked_rows(rows)
         check_width(rows.shape[1], self.mixture_.centre.size)
@@ -110,7 +110,7 @@ class FisherVector(LocalEncoder):
         return unit_length(powered).astype(np.float32)
 
     def _gradients(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Sums float64 [R, K, 2 D + 1] of regions as gradients float64 [R, 2, K, D]."""
+        """Return the gradients float64 [R, 2, K, D] of sums float64 [R, K, 2 D + 1] of regions."""
         width = self.mixture_.centre.size
         first, second, mass = np.split(sums, [width, 2 * width], axis=2)
         means, twice, offsets, mean_factors, spread_factors = self.mixture_.factors
@@ -119,7 +119,7 @@ class FisherVector(LocalEncoder):
         return np.stack([of_means, of_spreads], axis=1)
 
     def pool_in_graph(self, builder: GraphBuilder, rows: str, regions: NDArray[np.bool_]) -> str:
-        """The twin of ``pool``: rows float32 [n, D] to float32 [R, 2 K D]."""
+        """Add ``pool`` to the graph: rows float32 [n, D] to float32 [R, 2 K D]."""
         cells = cells_of(regions)
         size, width = self.mixture_.means.shape
         with builder.scope("fisher"):
@@ -132,7 +132,7 @@ class FisherVector(LocalEncoder):
             return builder.node("Cast", unit, to=TensorProto.FLOAT, name="encoding")
 
     def _gradients_in_graph(self, builder: GraphBuilder, sums: str) -> str:
-        """The twin of ``_gradients``, flat: float64 [R, 2 K D]."""
+        """Add ``_gradients`` to the graph, flattened: float64 [R, 2 K D]."""
         width = self.mixture_.centre.size
         lengths = builder.constant("lengths", np.array([width, width, 1]))
         first, second, mass = builder.node("Split", sums, lengths, outputs=3, axis=2)
@@ -148,15 +148,15 @@ class FisherVector(LocalEncoder):
         return builder.node("Concat", *flat, axis=1, name="gradients")
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """What was learnt, float32, as arrays without objects."""
+        """Return learnt values as float32 arrays without objects."""
         return {name: getattr(self.mixture_, name) for name in _SAVED}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """The encoder whose ``to_arrays`` gave ``arrays``; its vectors are the same.
+        """Return the encoder whose ``to_arrays`` gave ``arrays``; its vectors are the same.
 
         Raises:
-            InputError: an array is missing, does not fit the others, or has values that cannot be.
+            InputError: an array is missing, does not fit the others, or has impossible values.
         """
         saved = checked_arrays(arrays, _SAVED, cls.about.title)
         values = {name: np.asarray(array, np.float32) for name, array in saved.items()}

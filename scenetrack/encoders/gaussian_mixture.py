@@ -1,8 +1,8 @@
-"""A mixture of Gaussians with diagonal covariances, fitted to descriptors and summed over them.
+"""Gaussian mixture with diagonal covariances: EM, and sums weighted by posteriors.
 
-Every product is one of matrices in float32. The sample's mean is taken off first, so that x**2
-and x do not cancel each other's digits; components for which they still would, as that of the
-descriptors of a plain sky, are computed in float64.
+All products are matrix products in float32. The mean of the sample is subtracted first, so that the
+terms x**2 and x do not cancel each other's digits; components for which they still would, as that
+of the descriptors of a plain sky, are computed in float64.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ logger = logging.getLogger(__name__)
 # Rows of a block and their posteriors stay in the processor's cache.
 _BLOCK = 1024
 
-# Least variance of a component, as a share of the sample's in that dimension and of its largest in
-# any: descriptors that are all equal, as those of a plain sky, have none.
+# Least variance of a component, relative to the sample's variance in that dimension and to its
+# largest in any: equal descriptors, as those of a plain sky, have no variance.
 _LEAST_VARIANCE, _LEAST_OF_LARGEST = 1e-2, 1e-8
 
-# Deviations that a component's mean may lie from the centre for float32 to be enough: of the terms
-# that are left when x**2 and x cancel, it then keeps at least five digits.
+# Standard deviations between a component's mean and the centre up to which float32 is enough: at
+# least five digits are left where the terms x**2 and x cancel.
 _FAR = 8.0
 
-# Posteriors below exp(-60) of the largest count as that: they change nothing, and products with
-# what float32 can hold below that are many times slower.
+# Posteriors below exp(-60) of the largest are raised to it: that changes no result, and products
+# with the denormal numbers of float32 are many times slower.
 _LOWEST = -60.0
 
-# Where float32 says that a posterior is below exp(-30) of the largest, float64 would say nothing
-# else in any digit that counts.
+# A posterior that float32 finds below exp(-30) of the largest needs no float64: no digit of the
+# result would differ.
 _IRRELEVANT = -30.0
 
-# The fit stops when the mean log-likelihood grows by less.
+# EM stops when the mean log-likelihood grows by less.
 _TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
 class DiagonalMixture:
-    """K Gaussians in D dimensions.
+    """A mixture of K Gaussians in D dimensions.
 
     Attributes:
         centre: float32 [D], the mean of the sample.
         weights: float32 [K], above 0, sum 1.
-        means: float32 [K, D], measured from ``centre``.
+        means: float32 [K, D], relative to ``centre``.
         variances: float32 [K, D], above 0.
     """
 
@@ -64,41 +64,41 @@ class DiagonalMixture:
 
     @classmethod
     def learn(cls, rows: NDArray[np.float32], components: int, seed: int, iterations: int) -> Self:
-        """Expectation maximisation from the clusters of k-means, on one thread.
+        """Fit a mixture by expectation maximisation (EM) from k-means clusters, on one thread.
 
         The same seed gives the same mixture on any number of cores.
 
         Args:
             rows: float32 [N, D], finite.
-            components: K, at most N.
-            seed: of the k-means.
-            iterations: most steps; fewer where the mean log-likelihood grows by less than 0.001.
+            components: number K of components, at most N.
+            seed: seed of the k-means.
+            iterations: most EM steps; fewer if the mean log-likelihood grows by less than 0.001.
 
         Raises:
-            InputError: fewer descriptors than components.
+            InputError: there are fewer descriptors than components.
         """
-        words = BagOfWords(components, random_state=seed).fit(rows)
+        clusters = BagOfWords(components, random_state=seed).fit(rows)
         variance = rows.var(axis=0, dtype=np.float64)
         least = np.maximum(_LEAST_VARIANCE * variance, _LEAST_OF_LARGEST * variance.max())
         least = np.where(least > 0, least, 1)
         with threadpool_limits(1):
-            mixture = cls._of_clusters(rows, words, least)
-            before = -np.inf
+            mixture = cls._of_clusters(rows, clusters, least)
+            previous = -np.inf
             for _ in range(iterations):
                 sums, likelihood = mixture.sums(rows)
                 mixture = mixture.fitted_to(sums, least)
-                if likelihood - before < _TOLERANCE * len(rows):
+                if likelihood - previous < _TOLERANCE * len(rows):
                     return mixture
-                before = likelihood
-        logger.info("the mixture still moved after %d steps, which is no harm", iterations)
+                previous = likelihood
+        logger.info("stopped after %d EM iterations before convergence (harmless)", iterations)
         return mixture
 
     @classmethod
     def _of_clusters(
-        cls, rows: NDArray[np.float32], words: BagOfWords, least: NDArray[np.float64]
+        cls, rows: NDArray[np.float32], clusters: BagOfWords, least: NDArray[np.float64]
     ) -> Self:
-        """The mixture whose components are the clusters of ``words``."""
-        size, width = words.codebook_.shape
+        """Return the mixture whose components are the k-means clusters."""
+        size, width = clusters.codebook_.shape
         mixture = cls(
             rows.mean(axis=0, dtype=np.float64).astype(np.float32),
             np.full(size, 1 / size, np.float32),
@@ -106,18 +106,18 @@ class DiagonalMixture:
             np.tile(least.astype(np.float32), (size, 1)),
         )
         sums = np.zeros((size, 2 * width + 1))
-        nearest = words.assign(rows)
+        nearest = clusters.assign(rows)
         for start in range(0, len(rows), _BLOCK):
             block = _powers(rows[start : start + _BLOCK] - mixture.centre, np.float64)
             sums += sums_by_group(block, nearest[start : start + _BLOCK], size)
         return mixture.fitted_to(sums, least)
 
     def sums(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:
-        """What the components hold of ``rows`` float32 [n, D].
+        """Return the sums of ``rows`` float32 [n, D] weighted by posteriors (the E step).
 
         Returns:
             float64 [K, 2 D + 1], the sums of z, z**2 and 1 weighted by each component's
-            posterior, with z the rows from ``centre``; and the sum of the rows'
+            posterior, with z the rows relative to ``centre``; and the sum of the rows'
             log-likelihoods without D log(2 pi) / 2 each.
         """
         size, width = self.means.shape
@@ -137,7 +137,7 @@ class DiagonalMixture:
             np.exp(shares, out=shares)
             mass = shares.sum(axis=0)
             likelihood += float((highest + np.log(mass)).sum(dtype=np.float64))
-            # A product is several times as fast as a quotient.
+            # A multiplication is several times faster than a division.
             shares *= 1 / mass
             total[self._near :] += far[:, exact] @ far_powers
             far[:, exact] = 0
@@ -145,12 +145,12 @@ class DiagonalMixture:
         return total, likelihood
 
     def fitted_to(self, sums: NDArray[np.float64], least: NDArray[np.float64]) -> Self:
-        """The most likely mixture given ``sums`` float64 [K, 2 D + 1] (the M step).
+        """Return the most likely mixture given ``sums`` float64 [K, 2 D + 1] (the M step).
 
-        A component that holds less than one descriptor stays where it is.
+        A component with a mass of less than one descriptor keeps its mean and variances.
 
         Args:
-            least: float64 [D], the least variances.
+            least: float64 [D], lower bounds of the variances.
         """
         first, second, mass = np.split(sums, [self.means.shape[1], 2 * self.means.shape[1]], axis=1)
         held = mass >= 1
@@ -159,14 +159,14 @@ class DiagonalMixture:
         squares = np.maximum(second / safe - averages**2, least)
         means = np.where(held, averages, self.means).astype(np.float32)
         variances = np.where(held, squares, self.variances).astype(np.float32)
-        # Those in float64 come last, so that each kind is one block of every array.
+        # Components in float64 come last, so that each kind is one block of every array.
         order = np.argsort(_are_far(means, variances), kind="stable")
         weights = (safe / safe.sum()).ravel().astype(np.float32)
         return type(self)(self.centre, weights[order], means[order], variances[order])
 
     @cached_property
     def factors(self) -> tuple[NDArray[np.float64], ...]:
-        """What turns sums into gradients, each float64 [K, D].
+        """Factors that turn sums into gradients, each float64 [K, D].
 
         With m, s and w a component's mean, standard deviation and weight: m, 2 m,
         m**2 - s**2, 1 / (s sqrt(w)) and 1 / (s**2 sqrt(2 w)).
@@ -182,7 +182,7 @@ class DiagonalMixture:
         )
 
     def sums_in_graph(self, builder: GraphBuilder, rows: str, cells: Cells) -> str:
-        """The twin of ``sums`` for each cell.
+        """Add ``sums`` of each cell to the graph.
 
         Args:
             rows: float32 [m, D], cell after cell.
@@ -214,7 +214,7 @@ class DiagonalMixture:
 
     @cached_property
     def _near(self) -> int:
-        """How many components, from the first, float32 is enough for."""
+        """Number of components, from the first, that float32 is enough for."""
         far = _are_far(self.means, self.variances)
         return int(np.argmax(far)) if far.any() else len(far)
 
@@ -222,7 +222,7 @@ class DiagonalMixture:
     def _weights(self) -> NDArray[np.float64]:
         """[K, 2 D + 1]: the product with z, z**2 and 1 is log(w_k N(z; mean, variance)).
 
-        Without D log(2 pi) / 2, which is the same for every component.
+        It lacks the term D log(2 pi) / 2, which is the same for every component.
         """
         means, variances = self.means.astype(np.float64), self.variances.astype(np.float64)
         offsets = (np.log(variances) + means**2 / variances).sum(axis=1) / 2
@@ -235,12 +235,12 @@ class DiagonalMixture:
 
 
 def _are_far(means: NDArray[np.float32], variances: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Of which components the mean lies too many deviations from 0 for float32: bool [K]."""
+    """Return which components have means too many deviations from 0 for float32: bool [K]."""
     return np.asarray((np.abs(means) / np.sqrt(variances)).max(axis=1) > _FAR)
 
 
 def _powers(rows: NDArray[np.float32], dtype: DTypeLike) -> NDArray[Any]:
-    """z, z**2 and 1 of rows [n, D], as [n, 2 D + 1] of ``dtype``."""
+    """Return z, z**2 and 1 of rows z [n, D], as [n, 2 D + 1] of ``dtype``."""
     width = rows.shape[1]
     powers = np.empty((len(rows), 2 * width + 1), dtype)
     powers[:, :width] = rows
@@ -250,7 +250,7 @@ def _powers(rows: NDArray[np.float32], dtype: DTypeLike) -> NDArray[Any]:
 
 
 def _powers_in_graph(builder: GraphBuilder, rows: str, dtype: DTypeLike) -> str:
-    """The twin of ``_powers``."""
+    """Add ``_powers`` to the graph."""
     if dtype == np.float64:
         rows = builder.node("Cast", rows, name="float64", to=TensorProto.DOUBLE)
     both = builder.node("Concat", rows, builder.node("Mul", rows, rows), axis=1)
@@ -261,7 +261,7 @@ def _powers_in_graph(builder: GraphBuilder, rows: str, dtype: DTypeLike) -> str:
 
 
 def _softmax_in_graph(builder: GraphBuilder, logs: str) -> str:
-    """Posteriors float32 [m, K] of log densities."""
+    """Add the posteriors float32 [m, K] of log densities to the graph."""
     highest = builder.node("ReduceMax", logs, builder.constant("axis", np.array([1])))
     below = builder.node("Sub", logs, highest)
     lowest = builder.constant("lowest", np.array(_LOWEST, np.float32))

@@ -1,4 +1,4 @@
-"""What is done to each value of a descriptor, with its twin: roots and places."""
+"""Hellinger roots of descriptors, and positions appended to them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _TINY = float(np.finfo(np.float64).tiny)
 
 
 def hellinger_root(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Square roots of the shares of values [..., D]; zeros where all are 0."""
-    # Roots of float32 are rounded in more than one way; those of float64 agree after rounding.
+    """Return square roots of L1-normalised values [..., D]; zeros where all values are 0."""
+    # Libraries round roots of float32 differently; roots of float64 agree after rounding.
     rows = np.asarray(values, np.float64)
     if rows.size and rows.min() < 0:
         raise InputError(
@@ -28,7 +28,7 @@ def hellinger_root(values: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def hellinger_root_in_graph(builder: GraphBuilder, rows: str) -> str:
-    """The twin of ``hellinger_root`` for float32 [n, D]."""
+    """Add ``hellinger_root`` to the graph: float32 [n, D]."""
     with builder.scope("roots"):
         values = builder.node("Cast", rows, name="float64", to=TensorProto.DOUBLE)
         total = builder.node("ReduceSum", values, builder.constant("axis", np.array([1])))
@@ -37,6 +37,6 @@ def hellinger_root_in_graph(builder: GraphBuilder, rows: str) -> str:
         return builder.node("Cast", result, to=TensorProto.FLOAT)
 
 
-def spatial_coordinates(places: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
-    """What places [..., 2] in [0, 1] append to a descriptor: their way from the middle."""
-    return ((np.asarray(places, np.float64) - 0.5) * scale).astype(np.float32)
+def spatial_coordinates(positions: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
+    """Return the scaled offsets of positions [..., 2] in [0, 1] from the image centre."""
+    return ((np.asarray(positions, np.float64) - 0.5) * scale).astype(np.float32)

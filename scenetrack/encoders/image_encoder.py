@@ -1,4 +1,4 @@
-"""From the raw local descriptors of an image to the vector that a classifier is given."""
+"""Encoding of an image: root, PCA, position, encoder and pyramid, from descriptors to features."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ _POSITION_VARIANCE = 1 / 6
 
 @dataclass(frozen=True)
 class ImageEncoder:
-    """What turns an image's descriptors into one vector, as it was learnt.
+    """The learnt encoding of an image's descriptors as one vector.
 
     Attributes:
-        encoder: of the descriptors of a region.
-        levels: of the spatial pyramid, such as ("1x1", "2x2"), rows x columns; "1x1" is the image.
-        positions: float32 [n, 2], centres (y, x) of an image's descriptors relative to it, in
-            [0, 1].
-        pca: what descriptors are reduced by; None where they are not.
-        square_root: whether descriptors, which are then not negative, become the square roots of
-            their shares first: Arandjelovic and Zisserman, "Three things everyone should know to
-            improve object retrieval", 2012, section 3.
-        position_scale: what (y, x) - 0.5 is multiplied by before it is appended to the reduced
-            descriptor, in the descriptor's units (Sanchez, Perronnin and de Campos, "Modeling the
-            spatial layout of images beyond spatial pyramids", 2012, section 3); 0: it is not.
+        encoder: encoder of the descriptors of a region.
+        levels: levels of the pyramid, such as ("1x1", "2x2"), rows x columns; "1x1" is the image.
+        positions: float32 [n, 2], positions (y, x) of the descriptors' centres relative to the
+            image size, in [0, 1].
+        pca: PCA of the descriptors; None for no PCA.
+        square_root: whether descriptors, which are then not negative, become square roots of
+            their L1-normalised values first: Arandjelovic and Zisserman, "Three things everyone
+            should know to improve object retrieval", 2012, section 3.
+        position_scale: factor of (y, x) - 0.5, which is appended to the reduced descriptor, in the
+            descriptor's units (Sanchez, Perronnin and de Campos, "Modeling the spatial layout of
+            images beyond spatial pyramids", 2012, section 3); 0: nothing is appended.
     """
 
     encoder: LocalEncoder
@@ -68,7 +68,7 @@ class ImageEncoder:
     def learn(
         cls,
         values: NDArray[Any],
-        places: NDArray[np.float32],
+        sample_positions: NDArray[np.float32],
         encoder: LocalEncoder,
         *,
         levels: tuple[str, ...],
@@ -77,57 +77,57 @@ class ImageEncoder:
         square_root: bool,
         position_weight: float,
     ) -> Self:
-        """Fit everything to a sample of training descriptors.
+        """Fit PCA and encoder to a sample of training descriptors.
 
-        What draws at random is ``encoder``, by its own seed.
+        Only ``encoder`` uses random numbers, from its own seed.
 
         Args:
-            values: [M, D] of any dtype, the sample; [M, d] float32 of it is held besides.
-            places: float32 [M, 2], where they were taken, as ``positions``.
-            encoder: is fitted.
+            values: [M, D] of any dtype, the sample; a float32 [M, d] projection is held besides.
+            sample_positions: float32 [M, 2], positions of the sample, as ``positions``.
+            encoder: encoder to fit.
             levels: as the attribute.
             positions: as the attribute.
             pca: dimensions to keep, 0 for all.
             square_root: as the attribute.
-            position_weight: 0, or how far apart two places count against how far apart two
-                descriptors do: at 1 the places of a whole image vary as much as the sample's
-                reduced descriptors, whatever their number of values and their unit.
+            position_weight: 0 for none, or the weight of distances between positions relative to
+                distances between descriptors: at 1 the positions of a whole image vary as much as
+                the sample's reduced descriptors, whatever their number of values and their unit.
 
         Raises:
-            InputError: the sample is too small, holds values that are not finite or, for
-                ``square_root``, negative ones.
+            InputError: the sample is too small, or its values are not finite or, for
+                ``square_root``, negative.
         """
         plain = cls(encoder, tuple(levels), positions, None, square_root)
         if pca:
             plain = replace(
                 plain, pca=DescriptorPca(pca).fit(hellinger_root(values) if square_root else values)
             )
-        rows = plain._project_parts(values, places)
+        rows = plain._project_parts(values, sample_positions)
         scale = 0.0
         if position_weight:
             # Descriptors that are all equal have no unit of their own.
             spread = float(rows.var(axis=0, dtype=np.float64).sum()) or 1.0
             scale = position_weight * np.sqrt(spread / _POSITION_VARIANCE)
-            rows = np.hstack([rows, spatial_coordinates(places, scale)])
+            rows = np.hstack([rows, spatial_coordinates(sample_positions, scale)])
         encoder.fit(rows)
         encoder.choose_arithmetic(rows)
         return replace(plain, position_scale=scale)
 
     def learn_idf(self, batches: Iterable[NDArray[Any]]) -> Self:
-        """Learn the weights of words from all training images, where the encoder has tf-idf.
+        """Learn the weights of visual words from all training images, if the encoder has tf-idf.
 
         Args:
-            batches: descriptors [N, n, D] of some images at a time.
+            batches: descriptors [N, n, D] of one batch of images after another.
         """
         if self.encoder.learns_occurrences:
             self.encoder.learn_occurrences(
-                self.project(image) for part in batches for image in part
+                self.project(image) for batch in batches for image in batch
             )
         return self
 
     @cached_property
     def pyramid(self) -> SpatialPyramid:
-        """The encoder over all regions."""
+        """The spatial pyramid of the encoder."""
         return SpatialPyramid(self.encoder, self.levels, self.positions)
 
     @cached_property
@@ -136,44 +136,42 @@ class ImageEncoder:
 
     @property
     def preparation(self) -> str:
-        """One of ``features.PREPARATIONS``: what an SVM does with the encoding first."""
+        """Preparation of encodings for SVMs, one of ``feature_rows.PREPARATIONS``."""
         return self.encoder.preparation
 
     @property
     def explains(self) -> bool:
-        """Whether a patch's part in a score can be told: it counts for one word of the image."""
+        """Whether scores can be attributed to patches: each counts for one visual word."""
         return self.encoder.explains and self.levels == ("1x1",)
 
     def project(
-        self, descriptors: NDArray[Any], places: NDArray[np.float32] | None = None
+        self, descriptors: NDArray[Any], positions: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
-        """Descriptors as the encoder takes them.
+        """Return descriptors as the encoder takes them: root, PCA and position applied.
 
         Args:
             descriptors: [..., D].
-            places: float32 [..., 2], where they were taken; None: descriptors are [..., n, D], of
-                whole images.
+            positions: float32 [..., 2]; None: descriptors are [..., n, D], of whole images.
 
         Returns:
-            float32 [..., d], or [..., d + 2] with the place appended.
+            float32 [..., d], or [..., d + 2] with the position appended.
 
         Raises:
-            InputError: another D or n than at fit, or negative values that have no root.
+            InputError: D or n differs from that at fit, or values to be rooted are negative.
         """
         rows = hellinger_root(descriptors) if self.square_root else np.asarray(descriptors)
         rows = np.asarray(rows, np.float32) if self.pca is None else self.pca.transform(rows)
         if self.position_scale:
-            offsets = spatial_coordinates(
-                self.positions if places is None else places, self.position_scale
-            )
+            positions = self.positions if positions is None else positions
+            offsets = spatial_coordinates(positions, self.position_scale)
             rows = np.concatenate([rows, np.broadcast_to(offsets, (*rows.shape[:-1], 2))], axis=-1)
         return rows
 
     def encode(self, descriptors: NDArray[Any]) -> NDArray[np.float32]:
-        """Descriptors [N, n, D] of N images as features float32 [N, W].
+        """Encode descriptors [N, n, D] of N images as features float32 [N, W].
 
         Raises:
-            InputError: another n or D than at fit, no images, values not finite.
+            InputError: there are no images, n or D differs, or values are not finite.
         """
         count = len(self.positions)
         if descriptors.ndim != 3 or not len(descriptors) or descriptors.shape[1] != count:
@@ -190,14 +188,14 @@ class ImageEncoder:
         return np.stack(in_threads(encode, len(descriptors)))
 
     def to_graph(self, builder: GraphBuilder, descriptors: str) -> tuple[str, str]:
-        """The twin of ``encode``, one image after the other.
+        """Add ``encode`` to the graph, one image after the other.
 
         Args:
-            descriptors: [N, n, D] of any numbers.
+            descriptors: [N, n, D] of any dtype.
 
         Returns:
-            Features, float32 [N, W], and where the encoder ``explains`` the words of the
-            descriptors, int64 [N, n], else "".
+            Features float32 [N, W], and the words of the descriptors, int64 [N, n], if the encoder
+            ``explains``, else "".
         """
 
         def encode(image: GraphBuilder, rows: str) -> tuple[str, ...]:
@@ -212,7 +210,7 @@ class ImageEncoder:
         return features, words[0] if words else ""
 
     def _project_in_graph(self, builder: GraphBuilder, rows: str) -> str:
-        """The twin of ``project`` for one image, float32 [n, D]."""
+        """Add ``project`` of one image, float32 [n, D], to the graph."""
         if self.square_root:
             rows = hellinger_root_in_graph(builder, rows)
         if self.pca is not None:
@@ -223,15 +221,15 @@ class ImageEncoder:
         return rows
 
     def _project_parts(
-        self, values: NDArray[Any], places: NDArray[np.float32]
+        self, values: NDArray[Any], positions: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """``project`` of a sample, a part at a time."""
+        """Return ``project`` of a sample, computed part by part."""
         starts = range(0, len(values), _AT_ONCE)
         parts = [slice(start, start + _AT_ONCE) for start in starts]
-        return np.concatenate([self.project(values[part], places[part]) for part in parts])
+        return np.concatenate([self.project(values[part], positions[part]) for part in parts])
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything that was set and learnt as arrays without objects, for ``numpy.savez``."""
+        """Return settings and learnt values as arrays without objects, for ``numpy.savez``."""
         arrays: dict[str, NDArray[Any]] = {
             name: np.array(getattr(self, name)) for name in _SAVED if name != "encoder"
         }
@@ -243,7 +241,7 @@ class ImageEncoder:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """The encoder whose ``to_arrays`` gave ``arrays``; its features are the same.
+        """Return the encoder whose ``to_arrays`` gave ``arrays``; its features are the same.
 
         Raises:
             InputError: an array is missing or does not fit the others, or an encoder is unknown.
@@ -256,7 +254,7 @@ class ImageEncoder:
                 "train it again with this version"
             )
         pca = _under(arrays, _PCA)
-        scene = cls(
+        image_encoder = cls(
             encoder=_BY_TITLE[name].kind.from_arrays(_under(arrays, _ENCODER)),
             levels=tuple(map(str, saved["levels"])),
             positions=np.asarray(saved["positions"], np.float32),
@@ -264,17 +262,17 @@ class ImageEncoder:
             square_root=bool(saved["square_root"]),
             position_scale=float(saved["position_scale"]),
         )
-        scene._check_parts()
-        return scene
+        image_encoder._check_parts()
+        return image_encoder
 
     def _check_parts(self) -> None:
-        """Raise InputError where parts that were saved do not fit each other."""
+        """Raise InputError if the saved parts do not fit each other."""
         if self.position_scale < 0:
             raise InputError(
                 "a saved encoder needs a position_scale of at least 0. Received: "
                 f"{self.position_scale:g}; train it again with this version"
             )
-        # What reads levels and positions refuses others.
+        # The pyramid checks levels and positions.
         count = self.pyramid.regions.shape[1]
         if self.pca is not None:
             width = self.pca.mean_.size

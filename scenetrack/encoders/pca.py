@@ -1,4 +1,4 @@
-"""Descriptors reduced to their principal components."""
+"""PCA of descriptors, exact in fixed point."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from scenetrack.system.arrays import checked_arrays
 
 # A product of two rows is exact while the product of their lengths is below 2**52 grid steps. A
 # row of the components has length 1 and 2**23 steps; descriptors may be 8 times as long as those
-# at fit. What is longer still is rounded as float64 rounds.
+# at fit. Products of longer ones are rounded to float64.
 _COMPONENT_BITS, _PCA_BITS = 23, 26
-# Whole numbers need no grid, and float32 holds such sums exactly below 2**24 steps: components get
-# as many bits as that leaves, descriptors may be twice as long as those at fit.
+# Whole numbers need no grid, and float32 holds sums of them exactly below 2**24 steps: components
+# get the bits that this leaves, descriptors may be twice as long as those at fit.
 _WHOLE_BITS = 23
 _SAVED = {
     "mean": "numbers D",
@@ -42,9 +42,9 @@ class DescriptorPca(TransformerMixin, BaseEstimator):
         n_components: dimensions d to keep, 1 to D.
 
     Attributes:
-        mean_: float32 [D].
+        mean_: float32 [D], mean of the sample.
         length_: float, the largest Euclidean length of a descriptor of the sample.
-        whole_: whether it was fitted to integers, whose products are made in float32.
+        whole_: whether the PCA was fitted to integers, whose products are exact in float32.
         components_: float32 [d, D], orthonormal rows, largest variance first; rounded so that
             products with integers are exact, to at least 9 bits for 4,096 bytes, where ``whole_``.
         explained_variance_ratio_: float32 [d], share of the sample's variance, each in [0, 1].
@@ -54,7 +54,7 @@ class DescriptorPca(TransformerMixin, BaseEstimator):
         self.n_components = n_components
 
     def fit(self, descriptors: NDArray[Any], y: None = None) -> Self:
-        """Learn the components from ``descriptors`` [N, D] of float32 or integers below 2**24.
+        """Fit the components to ``descriptors`` [N, D] of float32 or integers below 2**24.
 
         Raises:
             InputError: fewer descriptors or dimensions than components, or values not finite.
@@ -78,10 +78,10 @@ class DescriptorPca(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, descriptors: NDArray[Any]) -> NDArray[np.float32]:
-        """Project ``descriptors`` [..., D], of the kind that was fitted, to float32 [..., d].
+        """Project ``descriptors`` [..., D] of the fitted kind to float32 [..., d].
 
         Raises:
-            InputError: another D than at fit.
+            InputError: D differs from that at fit.
         """
         values = np.asarray(descriptors, dtype=np.float32)
         check_width(values.shape[-1], self.mean_.size)
@@ -90,14 +90,14 @@ class DescriptorPca(TransformerMixin, BaseEstimator):
             product -= self._projected_mean
             return np.asarray(product)
         scale, weights, offsets = self._grid()
-        # The mean is taken off after the product: [..., d] is smaller to pass over than [..., D].
+        # The mean is subtracted after the product, because [..., d] is smaller than [..., D].
         projected = to_grid(values, scale) @ weights
         projected -= offsets
         projected *= 1 / (scale * 2**_COMPONENT_BITS)
         return np.asarray(projected.astype(np.float32))
 
     def to_graph(self, builder: GraphBuilder, descriptors: str) -> str:
-        """The twin of ``transform``: float32 [..., D] to float32 [..., d]."""
+        """Add ``transform`` to the graph: float32 [..., D] to float32 [..., d]."""
         with builder.scope("pca"):
             if self.whole_:
                 weights = builder.constant("weights", self.components_.T)
@@ -116,7 +116,7 @@ class DescriptorPca(TransformerMixin, BaseEstimator):
         return builder.node("Cast", projected, to=TensorProto.FLOAT)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """What was learnt, as arrays without objects."""
+        """Return learnt values as arrays without objects."""
         return {
             "mean": self.mean_,
             "components": self.components_,
@@ -126,7 +126,7 @@ class DescriptorPca(TransformerMixin, BaseEstimator):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """The PCA whose ``to_arrays`` gave ``arrays``, but for its shares of the variance.
+        """Return the PCA whose ``to_arrays`` gave ``arrays``, without its shares of the variance.
 
         Raises:
             InputError: an array is missing or does not fit the others, or the length is below 0.

@@ -1,4 +1,4 @@
-"""Spatial pyramids: the regions of an image are encoded on their own and joined."""
+"""Spatial pyramids: encodings of the regions of an image, concatenated."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from scenetrack.system.threads import in_threads
 
 
 def parse_level(level: str) -> tuple[int, int]:
-    """Rows and columns of a level such as "2x2" or "3x1".
+    """Return rows and columns of a level such as "2x2" or "3x1".
 
     Raises:
-        InputError: it is not written like that, or has more than 99 rows or columns.
+        InputError: the level has another form, or more than 99 rows or columns.
     """
     match = re.fullmatch(r"([1-9]\d?)x([1-9]\d?)", level)
     if match is None:
@@ -33,34 +33,34 @@ def parse_level(level: str) -> tuple[int, int]:
 
 
 def cells(levels: Sequence[str], positions: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which descriptors lie in which cell of a pyramid.
+    """Return which descriptors lie in which cell of a pyramid.
 
     Args:
-        levels: of at least one, such as "1x1" and "2x2".
-        positions: [n, 2], centres (y, x) relative to the image, in [0, 1]. A centre on the line
-            between two cells is in the lower or right one.
+        levels: at least one level, such as "1x1" and "2x2".
+        positions: [n, 2], centres (y, x) of the descriptors relative to the image size, in [0, 1].
+            A centre on the border of two cells is in the lower or right one.
 
     Returns:
         bool [R, n], level by level, each row by row.
 
     Raises:
-        InputError: no levels, one that cannot be read, or other positions.
+        InputError: there are no levels, or a level or the positions have another form.
     """
     if not levels:
         raise InputError("a pyramid needs at least one level, such as 1x1. Received: none")
-    places = np.asarray(positions, np.float64)
-    if places.ndim != 2 or places.shape[1] != 2 or not ((places >= 0) & (places <= 1)).all():
+    points = np.asarray(positions, np.float64)
+    if points.ndim != 2 or points.shape[1] != 2 or not ((points >= 0) & (points <= 1)).all():
         raise InputError(
-            "positions must be an array [n, 2] of centres (y, x) in [0, 1]. "
-            f"Received: shape {places.shape}" + _range(places)
+            "positions must be an array [n, 2] of (y, x) in [0, 1]. "
+            f"Received: shape {points.shape}" + _range(points)
         )
-    found = []
+    regions = []
     for rows, columns in map(parse_level, levels):
         last = np.array([rows - 1, columns - 1])
-        at = np.minimum(np.floor(places * (last + 1)), last).astype(np.int64)
+        at = np.minimum(np.floor(points * (last + 1)), last).astype(np.int64)
         cell = at[:, 0] * columns + at[:, 1]
-        found.append(cell == np.arange(rows * columns)[:, None])
-    return np.concatenate(found)
+        regions.append(cell == np.arange(rows * columns)[:, None])
+    return np.concatenate(regions)
 
 
 def _range(values: NDArray[np.float64]) -> str:
@@ -68,19 +68,19 @@ def _range(values: NDArray[np.float64]) -> str:
 
 
 class SpatialPyramid(TransformerMixin, BaseEstimator):
-    """Encodings of an image's regions, joined: Lazebnik, Schmid and Ponce, "Beyond bags of
+    """Concatenated encodings of an image's regions: Lazebnik, Schmid and Ponce, "Beyond bags of
     features", 2006.
 
-    A descriptor is looked at once, however many regions hold it. Every region is normalised on
-    its own and then weighs the same, so that a level of more cells weighs more, as in the paper.
-    Where every region sums to 1 the whole does, and where every region has length 1 the whole has.
-    A cell in which the grid has no descriptors stays zero, in every image, and takes no share.
+    A descriptor is encoded once, however many regions hold it. Every region is normalised
+    separately and has the same weight, so that a level of more cells weighs more, as in the paper.
+    If every region sums to 1 the result does, and if every region has length 1 the result has.
+    A cell without any descriptors of the grid stays zero in every image and has no weight.
 
     Args:
-        encoder: of the regions; ``fit`` fits it.
-        levels: such as ("1x1", "2x2"), rows x columns.
-        positions: float32 [n, 2], centres (y, x) of an image's descriptors relative to it, in
-            [0, 1].
+        encoder: encoder of the regions; ``fit`` fits it.
+        levels: levels such as ("1x1", "2x2"), rows x columns.
+        positions: float32 [n, 2], positions (y, x) of the descriptors' centres relative to the
+            image size, in [0, 1].
     """
 
     def __init__(
@@ -97,19 +97,19 @@ class SpatialPyramid(TransformerMixin, BaseEstimator):
 
     @property
     def regions(self) -> NDArray[np.bool_]:
-        """bool [R, n], which descriptors each region holds."""
+        """bool [R, n], the descriptors of each region."""
         return cells(self.levels, self.positions)
 
     @property
     def width(self) -> int:
-        """Values of an image's encoding, R times the encoder's."""
+        """Number of values of an image's encoding, R times the encoder's."""
         return self.encoder.width * sum(
             rows * columns for rows, columns in map(parse_level, self.levels)
         )
 
     @property
     def share(self) -> np.float32:
-        """What each region is multiplied by."""
+        """Factor of each region's encoding."""
         filled = int(self.regions.any(axis=1).sum())
         is_histogram = self.encoder.preparation == "square_root"
         return np.float32(1 / filled if is_histogram else 1 / np.sqrt(filled))
@@ -124,7 +124,7 @@ class SpatialPyramid(TransformerMixin, BaseEstimator):
             float32 [n_images, R * width of the encoder].
 
         Raises:
-            InputError: no images, or what the encoder refuses.
+            InputError: there are no images, or the encoder refuses the descriptors.
         """
         check_images(descriptors)
         regions, share = self.regions, self.share
@@ -135,7 +135,7 @@ class SpatialPyramid(TransformerMixin, BaseEstimator):
         return np.stack(in_threads(encode, len(descriptors)))
 
     def join_in_graph(self, builder: GraphBuilder, pooled: str) -> str:
-        """The encoding float32 [R * width] of the pooled regions float32 [R, width]."""
+        """Add the joining of pooled regions to the graph: float32 [R, width] to [R * width]."""
         with builder.scope("pyramid"):
             flat = builder.node(
                 "Reshape", pooled, builder.constant("shape", np.array([-1], np.int64))
@@ -145,6 +145,6 @@ class SpatialPyramid(TransformerMixin, BaseEstimator):
             return builder.node("Mul", flat, builder.constant("share", np.array(self.share)))
 
     def to_graph(self, builder: GraphBuilder, descriptors: str) -> str:
-        """The twin of ``transform`` for one image: float32 [n, D] to float32 [R * width]."""
+        """Add ``transform`` of one image to the graph: float32 [n, D] to float32 [R * width]."""
         pooled = self.encoder.pool_in_graph(builder, descriptors, self.regions)
         return self.join_in_graph(builder, pooled)

@@ -1,4 +1,4 @@
-"""Regions that overlap, cut into cells that do not: a sum over a region is a sum of its cells.
+"""Partition of overlapping regions into disjoint cells: the sum of a region is that of its cells.
 
 A pyramid of 1x1 and 2x2 has five regions and four cells, so each descriptor is added up once.
 """
@@ -18,11 +18,11 @@ from scenetrack.graphs.builder import GraphBuilder
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """The descriptors of an image in groups that lie in the same regions.
+    """The descriptors of an image, grouped by the set of regions that hold them.
 
     Attributes:
         order: int64 [m], the descriptors that lie in any region, cell after cell.
-        sizes: int64 [P], how many of them each cell has; one cell of 0 where m is 0.
+        sizes: int64 [P], number of descriptors of each cell; one cell of 0 where m is 0.
         members: float64 [R, P] of zeros and ones, the cells of each region.
     """
 
@@ -31,20 +31,20 @@ class Cells:
     members: NDArray[np.float64]
 
     def firsts(self, groups: int) -> NDArray[np.int64]:
-        """The first group of each sorted descriptor's cell, where cells have ``groups`` each."""
+        """Return the first group of each sorted descriptor's cell, for cells of ``groups`` each."""
         return np.repeat(np.arange(len(self.sizes)) * groups, self.sizes)
 
     def total(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Sums float64 [P, ...] of cells as those of regions, [R, ...]."""
+        """Return the sums [R, ...] of regions from the sums float64 [P, ...] of cells."""
         joined = self.members @ sums.reshape(len(sums), -1)
         return joined.reshape(len(joined), *sums.shape[1:])
 
     def total_in_graph(self, builder: GraphBuilder, sums: str, shape: tuple[int, ...]) -> str:
-        """The twin of ``total``.
+        """Add ``total`` to the graph.
 
         Args:
             sums: float64 [P, ...].
-            shape: of a cell's sums, without P.
+            shape: shape of a cell's sums, without P.
         """
         flat = builder.node("Flatten", sums, axis=1)
         joined = builder.node("MatMul", builder.constant("members", self.members), flat)
@@ -52,11 +52,11 @@ class Cells:
         return builder.node("Reshape", joined, builder.constant("shape", target), name="total")
 
     def sort_in_graph(self, builder: GraphBuilder, rows: str) -> str:
-        """Rows [n, ...] cell after cell, [m, ...]."""
+        """Add the sorting of rows [n, ...] by cell, [m, ...], to the graph."""
         return builder.node("Gather", rows, builder.constant("order", self.order), name="sorted")
 
     def products_in_graph(self, builder: GraphBuilder, left: str, right: str) -> str:
-        """For each cell the product of its rows of ``left``, transposed, and of ``right``.
+        """Add for each cell the product of its rows of ``left``, transposed, and of ``right``.
 
         Args:
             left: float32 [m, A], sorted.
@@ -81,9 +81,9 @@ class Cells:
 
 
 def cells_of(regions: NDArray[np.bool_]) -> Cells:
-    """The cells of ``regions`` bool [R, n].
+    """Return the cells of ``regions`` bool [R, n].
 
-    The last few answers are kept, for the images of a data set share their regions.
+    The last few results are kept, because the images of a data set share their regions.
     """
     return _cells(np.asarray(regions, np.bool_).tobytes(), regions.shape)
 
@@ -105,10 +105,10 @@ def _cells(packed: bytes, shape: tuple[int, int]) -> Cells:
 def sums_by_group(
     rows: NDArray[np.float64], groups: NDArray[np.int64], count: int
 ) -> NDArray[np.float64]:
-    """The sum of the rows float64 [n, D] of each group, float64 [count, D].
+    """Return the sum of the rows float64 [n, D] of each group, float64 [count, D].
 
     Args:
-        groups: int64 [n], in [0, count).
+        groups: int64 [n], group of each row, in [0, count).
     """
     ones, starts = np.ones(len(rows)), np.arange(len(rows) + 1)
     chosen = csc_array((ones, groups, starts), shape=(count, len(rows)))

@@ -1,4 +1,4 @@
-"""Soft assignment: a descriptor counts for several words, the nearer the more."""
+"""Soft assignment: a descriptor counts for its nearest visual words, with more for nearer ones."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ class SoftAssignment:
     """Localised soft assignment: Liu, Wang and Liu, "In defense of soft-assignment coding", 2011,
     equations 8 and 9.
 
-    The share of word c among the 5 nearest ones is exp(-b |x - c|^2) over their sum. All further
-    words, whose distances say little in many dimensions, get none.
+    The share of word c among the 5 nearest ones is exp(-b |x - c|^2) over their sum. All other
+    words, whose distances mean little in many dimensions, get no share.
 
     Attributes:
-        codebook: the words.
-        sharpness: b, per squared unit of a descriptor; see ``learn_sharpness``.
+        codebook: the visual words.
+        sharpness: factor b, per squared unit of a descriptor; see ``learn_sharpness``.
     """
 
     codebook: Codebook
     sharpness: float
 
     def assign(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """The nearest words of rows float32 [n, D], nearest first.
+        """Assign rows float32 [n, D] to their nearest words, nearest first.
 
         Returns:
-            Words int64 [n, m], m = 5 where there are as many, and their shares float64 [n, m],
+            Words int64 [n, m], m = 5 or all words if fewer, and their shares float64 [n, m],
             each row summing to 1.
         """
         near, farther = _nearest(self.codebook, rows)
@@ -44,7 +44,7 @@ class SoftAssignment:
         return near, shares / shares.sum(axis=1, keepdims=True)
 
     def assign_in_graph(self, builder: GraphBuilder, rows: str) -> tuple[str, str]:
-        """The twin of ``assign``: float32 [n, D] to int64 [n, m] and float64 [n, m]."""
+        """Add ``assign`` to the graph: float32 [n, D] to int64 [n, m] and float64 [n, m]."""
         distances = self.codebook.distances_in_graph(builder, rows)
         count = builder.constant("neighbours", np.array([_count(self.codebook)], np.int64))
         found, near = builder.node("TopK", distances, count, outputs=2, axis=1, largest=0)
@@ -61,11 +61,11 @@ class SoftAssignment:
 
 
 def learn_sharpness(codebook: Codebook, rows: NDArray[np.float32]) -> float:
-    """The sharpness at which a descriptor's neighbours fall off by e on average.
+    """Return the sharpness at which the shares of the neighbours fall by e on average.
 
     It is 1 over the mean of |x - c|^2 - |x - c0|^2 over the further neighbours c, where c0 is the
-    nearest word: so it needs no tuning to the scale of a descriptor. 0, equal shares, where all
-    neighbours are equally near.
+    nearest word, so that it adapts to the scale of the descriptors. It is 0, for equal shares, if
+    all neighbours are equally near.
 
     Args:
         rows: float32 [N, D], a sample; at most the first 20,000 are used.
@@ -82,17 +82,17 @@ def _count(codebook: Codebook) -> int:
 def _nearest(
     codebook: Codebook, rows: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The nearest words int64 [n, m], the first of equally near ones first, and how much farther
-    than the first they are, in squared grid steps, float64 [n, m].
+    """Return the nearest words int64 [n, m], the first of equally near ones first, and by how much
+    farther than the first they are, in squared grid steps, float64 [n, m].
     """
     count = _count(codebook)
     near = np.empty((len(rows), count), np.int64)
     found = np.empty((len(rows), count))
     for part in codebook.parts(len(rows)):
         distances = codebook.distances(rows[part])
-        every = np.arange(len(distances))
+        all_rows = np.arange(len(distances))
         for index in range(count):
             nearest = distances.argmin(axis=1)
-            near[part, index], found[part, index] = nearest, distances[every, nearest]
-            distances[every, nearest] = np.inf
+            near[part, index], found[part, index] = nearest, distances[all_rows, nearest]
+            distances[all_rows, nearest] = np.inf
     return near, found - found[:, :1]

@@ -1,4 +1,4 @@
-"""VLAD: where the descriptors of an image lie around their nearest visual words."""
+"""VLAD: sums of the residuals between descriptors and their nearest visual words."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ class Vlad(LocalEncoder):
     """Vector of locally aggregated descriptors: Jegou, Douze, Schmid and Perez, "Aggregating local
     descriptors into a compact image representation", 2010.
 
-    For each word c_k the sum of x_i - c_k over the descriptors x_i that are nearest to it (their
-    equation 1). Then each word's sum is given unit length (intra-normalisation: Arandjelovic and
-    Zisserman, "All about VLAD", 2013, section 3.1), each value its signed power, and the whole unit
-    length. The sums are exact, so that a descriptor which is a word leaves zeros and not rounding
-    errors, which would be given unit length as well.
+    The encoding holds for each word c_k the sum of x_i - c_k over the descriptors x_i nearest to it
+    (their equation 1). Each sum is scaled to unit length (intra-normalisation: Arandjelovic and
+    Zisserman, "All about VLAD", 2013, section 3.1), each value is replaced by its signed power, and
+    the whole scaled to unit length. The sums are exact, so that a descriptor equal to a word leaves
+    zeros and not rounding errors, which would be scaled to unit length as well.
 
     Args:
         codebook_size: number K of visual words.
         random_state: seed of the k-means.
-        intra_normalisation: whether each word's sum is given unit length.
-        power: of the values, above 0; 1 leaves them as they are.
+        intra_normalisation: whether each word's sum is scaled to unit length.
+        power: exponent of the values, above 0; 1 for no change.
 
     Attributes:
-        words_: the visual words.
+        words_: bag of words that holds the codebook.
     """
 
     about = ENCODERS["vlad"]
@@ -67,19 +67,19 @@ class Vlad(LocalEncoder):
 
     @property
     def width(self) -> int:
-        """K D values."""
+        """Number K D of values of an encoding."""
         return int(self.words_.codebook_.size)
 
     @property
     def preparation(self) -> str:
-        """Nothing: encodings have length 1 already."""
+        """Preparation for SVMs: none, because encodings have length 1 already."""
         return "none"
 
     def fit(self, descriptors: NDArray[np.float32], y: None = None) -> Self:
-        """Learn the words from a sample of ``descriptors`` float32 [N, D], N >= K.
+        """Learn the visual words from a sample of ``descriptors`` float32 [N, D], N >= K.
 
         Raises:
-            InputError: fewer descriptors than words, values not finite, or no power above 0.
+            InputError: fewer descriptors than words, values not finite, or a power not above 0.
         """
         _check_power(self.power)
         self.words_ = BagOfWords(self.codebook_size, random_state=self.random_state)
@@ -95,10 +95,10 @@ class Vlad(LocalEncoder):
 
         Returns:
             float32 [R, K D], each of length 1; zeros where a region is empty or all of its
-            descriptors are words.
+            descriptors equal visual words.
 
         Raises:
-            InputError: another D than at fit, values not finite, or regions of another n.
+            InputError: D differs from that at fit, values are not finite, or regions do not fit.
         """
         check_regions(regions, len(rows))
         cells = cells_of(regions)
@@ -115,18 +115,18 @@ class Vlad(LocalEncoder):
         return unit_length(powered).astype(np.float32)
 
     def _groups(self, cells: Cells, words: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The cell and word of each sorted descriptor as one number."""
+        """Return cell and word of each sorted descriptor as one number."""
         return cells.firsts(len(self.words_.codebook_)) + words
 
     def _grid(self) -> tuple[float, NDArray[np.float64]]:
-        """Steps per unit, and the words [K, D] in steps."""
+        """Return the steps per unit, and the words [K, D] in steps."""
         codebook = self.words_.codebook_
         longest = float(np.sqrt(np.einsum("kd,kd->k", codebook, codebook).max()))
         scale = steps_per_unit(longest, _BITS)
         return scale, to_grid(codebook, scale)
 
     def pool_in_graph(self, builder: GraphBuilder, rows: str, regions: NDArray[np.bool_]) -> str:
-        """The twin of ``pool``: rows float32 [n, D] to float32 [R, K D]."""
+        """Add ``pool`` to the graph: rows float32 [n, D] to float32 [R, K D]."""
         cells = cells_of(regions)
         with builder.scope("vlad"):
             residuals = self._residuals_in_graph(builder, rows, cells)
@@ -138,7 +138,7 @@ class Vlad(LocalEncoder):
             return builder.node("Cast", unit, to=TensorProto.FLOAT, name="encoding")
 
     def _residuals_in_graph(self, builder: GraphBuilder, rows: str, cells: Cells) -> str:
-        """Sums of residuals, float64 [R, K, D]."""
+        """Add the sums of residuals, float64 [R, K, D], to the graph."""
         scale, codebook = self._grid()
         shape = (len(cells.sizes), *codebook.shape)
         count, width = shape[0] * shape[1], shape[2]
@@ -148,13 +148,13 @@ class Vlad(LocalEncoder):
         groups = builder.node("Add", words, firsts, name="groups")
         last = builder.constant("last", np.array([1]))
         spread = builder.constant("spread", np.array([len(cells.order), width + 1]))
-        places = builder.node("Expand", builder.node("Unsqueeze", groups, last), spread)
+        indices = builder.node("Expand", builder.node("Unsqueeze", groups, last), spread)
         steps = grid_in_graph(builder, rows, scale)
         # A column of ones, so that one pass counts the descriptors as well.
-        pads, one = builder.constant("pads", np.array([0, 0, 0, 1])), np.array(1.0)
-        counted = builder.node("Pad", steps, pads, builder.constant("one", one))
+        pads = builder.constant("pads", np.array([0, 0, 0, 1]))
+        counted = builder.node("Pad", steps, pads, builder.constant("one", np.array(1.0)))
         none = builder.constant("none", np.zeros((count, width + 1)))
-        added = builder.node("ScatterElements", none, places, counted, axis=0, reduction="add")
+        added = builder.node("ScatterElements", none, indices, counted, axis=0, reduction="add")
         parts = builder.constant("parts", np.array([width, 1]))
         sums, counts = builder.node("Split", added, parts, outputs=2, axis=1)
         tiled = builder.constant("codebook", np.tile(codebook, (shape[0], 1)))
@@ -165,7 +165,7 @@ class Vlad(LocalEncoder):
         )
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """What was set and learnt, as arrays without objects."""
+        """Return settings and learnt values as arrays without objects."""
         return {
             "codebook": self.words_.codebook_,
             "intra_normalisation": np.array(self.intra_normalisation),
@@ -174,10 +174,10 @@ class Vlad(LocalEncoder):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """The encoder whose ``to_arrays`` gave ``arrays``; its encodings are the same.
+        """Return the encoder whose ``to_arrays`` gave ``arrays``; its encodings are the same.
 
         Raises:
-            InputError: an array is missing or of another kind, or the power is not above 0.
+            InputError: an array is missing or has another type, or the power is not above 0.
         """
         saved = checked_arrays(arrays, _SAVED, cls.about.title)
         encoder = cls(

@@ -1,4 +1,4 @@
-"""Interprets records into MLflow runs and finds what they hold: the only importer of mlflow."""
+"""MLflow runs written from records, and the lookup of runs and models: the only mlflow importer."""
 
 from scenetrack.tracking.lookup import RunInfo, children, resolve_run, run_figures, run_file
 from scenetrack.tracking.models import find_onnx, registered_onnx, resolve_model, resolve_onnx

@@ -1,4 +1,4 @@
-"""What finished runs say and hold; nothing is loaded or executed."""
+"""Lookup of MLflow runs: settings, tags, metrics, artifact files; nothing is loaded or executed."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ PARENT_TAG = "mlflow.parentRunId"
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What is known of a run.
+    """Settings, tags and metrics of one MLflow run.
 
     Attributes:
-        id, name: its id and the name that the UI shows.
-        stage: the entry point that made it.
-        params: its settings as the stage really used them.
-        status: MLflow's, such as ``FINISHED``.
-        tags: all of them.
-        metrics: the last value of each.
-        parent: id of the run that this one is a child of, or "".
-        classes: names of the classes of its data set, in order; () where none was logged.
+        id, name: id of the run, and the name that the UI shows.
+        stage: name of the entry point that opened the run.
+        params: settings as the stage really used them.
+        status: MLflow status, such as ``FINISHED``.
+        tags: all tags of the run.
+        metrics: last value of each metric.
+        parent: id of the parent run, or "".
+        classes: class names of the data set, in order; () where none was logged.
     """
 
     id: str
@@ -51,7 +51,7 @@ class RunInfo:
 
 
 def resolve_run(run_id: str) -> RunInfo:
-    """The run with this id.
+    """Return the run with this id.
 
     Raises:
         ModelError: there is no such run.
@@ -60,7 +60,7 @@ def resolve_run(run_id: str) -> RunInfo:
 
 
 def children(run_id: str) -> list[RunInfo]:
-    """The child runs of a run, oldest first, whatever their status.
+    """Return the child runs of a run, oldest first, whatever their status.
 
     Raises:
         ModelError: there is no such run.
@@ -69,16 +69,16 @@ def children(run_id: str) -> list[RunInfo]:
         client = connect()
         experiments = [get_run(client, run_id).info.experiment_id]
         query, order = f"tags.`{PARENT_TAG}` = '{run_id}'", ["attributes.start_time"]
-        found = client.search_runs(experiments, query, order_by=order)
-        every = list(found)
-        while found.token:
-            found = client.search_runs(experiments, query, order_by=order, page_token=found.token)
-            every += found
-    return [_info(run) for run in every]
+        page = client.search_runs(experiments, query, order_by=order)
+        runs = list(page)
+        while page.token:
+            page = client.search_runs(experiments, query, order_by=order, page_token=page.token)
+            runs += page
+    return [_info(run) for run in runs]
 
 
 def run_file(run_id: str, name: str) -> Path:
-    """The artifact ``name`` of a run as a local file, which is a copy where it is elsewhere.
+    """Return the artifact ``name`` of a run as a local file; a remote artifact is copied.
 
     Raises:
         ModelError: there is no such run, or it has no such file.
@@ -107,12 +107,12 @@ def run_figures(run_id: str) -> dict[str, Path]:
 
 
 def local_file(uri: str) -> Path:
-    """The file itself where the artifacts are on this machine, else a copy in the cache."""
+    """Return the path of a local artifact itself, and of a remote one its copy in the cache."""
     if urlsplit(uri).scheme in ("", "file"):
         return Path(mlflow.artifacts.download_artifacts(uri))
     # The server chooses the address: as a path it might lead out of the cache.
-    place = hashlib.sha256(f"{tracking_uri()} {uri}".encode()).hexdigest()[:32]
-    target = cache_dir("models", place) / PurePosixPath(uri).name
+    folder = hashlib.sha256(f"{tracking_uri()} {uri}".encode()).hexdigest()[:32]
+    target = cache_dir("models", folder) / PurePosixPath(uri).name
     if target.exists():
         logger.info("reusing %s", target)
         return target
@@ -142,8 +142,8 @@ def _info(run: entities.Run) -> RunInfo:
 
 
 def _classes(run: entities.Run) -> tuple[str, ...]:
-    for given in run.inputs.dataset_inputs if run.inputs else ():
-        profile = json.loads(given.dataset.profile or "{}")
+    for dataset_input in run.inputs.dataset_inputs if run.inputs else ():
+        profile = json.loads(dataset_input.dataset.profile or "{}")
         if isinstance(profile, dict) and profile.get("classes"):
             return tuple(map(str, profile["classes"]))
     return ()
@@ -152,5 +152,5 @@ def _classes(run: entities.Run) -> tuple[str, ...]:
 def _no_file(run: entities.Run, name: str, reason: str) -> ModelError:
     return ModelError(
         f"run {run.info.run_id} ({run.info.run_name}) must hold the file {name}, but "
-        f"{run.info.artifact_uri} does not give it ({reason}): put it back, or run the stage again"
+        f"{run.info.artifact_uri} does not hold it ({reason}): put it back, or run the stage again"
     )

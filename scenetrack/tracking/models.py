@@ -1,4 +1,4 @@
-"""Model files found in MLflow; nothing is loaded or executed."""
+"""Lookup of model files in MLflow; nothing is loaded or executed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NEWEST_FIRST: list[dict[str, Any]] = [{"field_name": "creation_timestamp", "asc
 
 
 def resolve_model(model: str, experiment: str) -> Path:
-    """The local ``.keras`` file that ``model`` names; nothing is loaded or executed.
+    """Return the local ``.keras`` file that ``model`` names; nothing is loaded or executed.
 
     Args:
         model: a ``.keras`` file, a run id (its newest Keras model, or its children's),
@@ -40,7 +40,7 @@ def resolve_model(model: str, experiment: str) -> Path:
             for item in client.list_logged_model_artifacts(found.model_id, "data"):
                 if item.path.endswith(".keras"):
                     if not model:
-                        _tell_other_experiment(client, found, experiment)
+                        _log_other_experiment(client, found, experiment)
                     return local_file(f"{found.artifact_location}/{item.path}")
             if not client.list_logged_model_artifacts(found.model_id):
                 gone = gone or found.artifact_location
@@ -56,7 +56,7 @@ def resolve_model(model: str, experiment: str) -> Path:
 
 
 def resolve_onnx(run_id: str, name: str) -> Path:
-    """The local file of the newest ONNX model called ``name`` that a run logged.
+    """Return the local file of the newest ONNX model called ``name`` that a run logged.
 
     Raises:
         ModelError: there is no such run, it has no such model, or the file is gone.
@@ -71,7 +71,7 @@ def resolve_onnx(run_id: str, name: str) -> Path:
 
 
 def find_onnx(run_id: str, name: str) -> Path | None:
-    """As ``resolve_onnx``, but None where the run logged no such model.
+    """Return what ``resolve_onnx`` returns, or None where the run logged no such model.
 
     Raises:
         ModelError: there is no such run, or the file is gone.
@@ -92,10 +92,10 @@ def find_onnx(run_id: str, name: str) -> Path | None:
 
 
 def registered_onnx(model: str) -> Path | None:
-    """The local ONNX file of ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or ``models:/ID``.
+    """Return the ONNX file of ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or ``models:/ID``.
 
     Returns:
-        The file, or None where the model is of another kind.
+        The local file, or None where the model is of another kind.
 
     Raises:
         ModelError: there is no such model.
@@ -106,7 +106,7 @@ def registered_onnx(model: str) -> Path | None:
 
 
 def newest_model(client: MlflowClient, run: entities.Run, name: str) -> LoggedModel | None:
-    """The newest model called ``name`` that ``run`` logged whole, if any."""
+    """Return the newest completely logged model of ``run`` called ``name``, or None."""
     query = f"source_run_id = '{run.info.run_id}'"
     for found in _search_models(client, [run.info.experiment_id], query):
         if found.name == name and found.status == LoggedModelStatus.READY:
@@ -124,7 +124,7 @@ def _onnx_file(client: MlflowClient, model: LoggedModel) -> Path | None:
 def _expanded(model: str) -> Path:
     try:
         return Path(model).expanduser()
-    except RuntimeError:  # It begins with ~ but names no user.
+    except RuntimeError:  # The path begins with ~ but names no user.
         return Path(model)
 
 
@@ -162,12 +162,12 @@ def _lack(model: str, experiment: str) -> str:
 
 
 def _newest_models(client: MlflowClient, experiment: str) -> Iterator[LoggedModel]:
-    """Those of finished runs of the experiment, then of the others that are not deleted."""
+    """Yield the models of finished runs of ``experiment``, then of all other experiments."""
     named: list[str] = []
-    others: list[str] = []
+    unnamed: list[str] = []
     for item in client.search_experiments():
-        (named if item.name == experiment else others).append(item.experiment_id)
-    for experiments in (named, others):
+        (named if item.name == experiment else unnamed).append(item.experiment_id)
+    for experiments in (named, unnamed):
         for model in _search_models(client, experiments):
             if _is_of_finished_run(client, model):
                 yield model
@@ -176,17 +176,17 @@ def _newest_models(client: MlflowClient, experiment: str) -> Iterator[LoggedMode
 def _is_of_finished_run(client: MlflowClient, model: LoggedModel) -> bool:
     try:
         run = get_run(client, model.source_run_id or "")
-    except ModelError:  # Its run is deleted, or it was logged outside of any.
+    except ModelError:  # Its run is deleted, or the model was logged outside of any run.
         return False
     return bool(run.info.status == "FINISHED")
 
 
-def _tell_other_experiment(client: MlflowClient, model: LoggedModel, experiment: str) -> None:
+def _log_other_experiment(client: MlflowClient, model: LoggedModel, experiment: str) -> None:
     run = get_run(client, model.source_run_id)
     name = client.get_experiment(run.info.experiment_id).name
     if name != experiment:
         logger.info(
-            "experiment %r has no Keras model: taking the newest, of run %s (%s) of experiment %r",
+            "experiment %r has no Keras model: using the newest, of run %s (%s) of experiment %r",
             experiment,
             run.info.run_id,
             run.info.run_name,
@@ -195,7 +195,7 @@ def _tell_other_experiment(client: MlflowClient, model: LoggedModel, experiment:
 
 
 def _models_of_run(client: MlflowClient, run_id: str, name: str) -> Iterator[LoggedModel]:
-    """The run's models, then its children's, which belong to the same story."""
+    """Yield the models of the run, then those of its child runs."""
     experiments = [get_run(client, run_id).info.experiment_id]
     children = client.search_runs(experiments, f"tags.`{PARENT_TAG}` = '{run_id}'")
     for owner in [run_id, *(child.info.run_id for child in children)]:

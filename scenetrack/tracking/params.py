@@ -1,4 +1,4 @@
-"""A run's params as ``mlflow run`` and scenetrack spell them."""
+"""Params of MLflow runs, compared whether ``mlflow run`` or scenetrack spelled them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _ENTRY_POINT_TAG = "mlflow.project.entryPoint"
 
 
 def settings_of(run: entities.Run) -> dict[str, str]:
-    """The run's params; ``mlflow run`` logs them quoted for the shell."""
+    """Return the run's params without the shell quotes that ``mlflow run`` logs them with."""
     params = dict(run.data.params)
     if _ENTRY_POINT_TAG not in run.data.tags:
         return params
@@ -18,7 +18,7 @@ def settings_of(run: entities.Run) -> dict[str, str]:
 
 
 def same_setting(a: str, b: str) -> bool:
-    """Whether two spellings mean the same value: ``.5`` and ``0.5``, ``True`` and ``true``."""
+    """Return whether two texts mean the same value: ``.5`` and ``0.5``, ``True`` and ``true``."""
     first, second = (
         [] if text in ("", "none") else [word.strip() for word in text.split(",")]
         for text in (a, b)

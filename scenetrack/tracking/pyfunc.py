@@ -1,4 +1,4 @@
-"""What MLflow calls to load and ask a logged bundle: named in its MLmodel, with no pickle of it."""
+"""The ``python_function`` flavour of bundles: loaded by the name of this module, without pickle."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from scenetrack.errors import DataError
 
 
 class UnreadableImage(MlflowException):
-    """An image that cannot be read: a server answers with status 400 and these words.
+    """An image cannot be read: an MLflow server answers with status 400 and this message.
 
-    For other errors it repeats the whole request in its answer, with every image.
+    For other errors the server repeats the whole request, with every image, in its answer.
     """
 
     def __init__(self, message: str) -> None:
         super().__init__(message, BAD_REQUEST)
-        self._words = message
+        self._text = message
 
     def serialize_as_json(self) -> str:
-        """The body of the answer."""
-        return json.dumps({"error_code": self.error_code, "message": self._words})
+        """Return the body of the server's answer."""
+        return json.dumps({"error_code": self.error_code, "message": self._text})
 
 
 class ServedBundle:
@@ -36,24 +36,24 @@ class ServedBundle:
         self._classifier = classifier
 
     def predict(self, frame: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """The verdict on each row.
+        """Classify the image of each row.
 
         Args:
             frame: column ``image``: bytes of an image file, or their base64 text.
-            params: taken because MLflow passes them; there are none.
+            params: ignored; MLflow passes it.
 
         Returns:
-            With the rows of ``frame``: ``label``, the class's name; ``probability``, its own;
-            ``probabilities``, those of all classes by name.
+            A frame with the index of ``frame``: ``label``, the predicted class; ``probability``,
+            that of this class; ``probabilities``, those of all classes by name.
 
         Raises:
             UnreadableImage: an image cannot be read; the message says which, and why.
         """
         try:
-            verdicts = self._classifier.classify(frame["image"])
+            predictions = self._classifier.classify(frame["image"])
         except DataError as error:
             raise UnreadableImage(str(error)) from error
-        rows = [(one.label, one.probability, one.probabilities) for one in verdicts]
+        rows = [(each.label, each.probability, each.probabilities) for each in predictions]
         columns = ["label", "probability", "probabilities"]
         return pd.DataFrame(rows, columns=columns, index=frame.index)
 

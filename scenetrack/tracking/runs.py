@@ -1,7 +1,7 @@
-"""Runs and their children: opened, logged to, ended as their block ends.
+"""MLflow runs and child runs as context managers, and the tracker that writes records to them.
 
 Everything goes through ``MlflowClient`` with explicit run ids, so that runs and their children are
-right whether ``mlflow run``, the command line or a notebook with an active run of its own asks.
+right under ``mlflow run``, on the command line and in a notebook with an active run of its own.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ logger = logging.getLogger(__name__)
 INHERITED_TAGS = ("task", "stage", "dataset", "dataset_digest", "demo_data", "experiment")
 
 _TABLES_TAG = "mlflow.loggedArtifacts"
-# What mlflow names a run that nobody named: adjective-noun-number.
+# The name that mlflow gives a run without a name: adjective-noun-number.
 _RANDOM_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
 # An MLflow server refuses more in one batch: 1000 entities, of them 100 params and 100 tags.
-_METRICS_PER_BATCH, _OTHERS_PER_BATCH = 800, 100
+_METRICS_PER_BATCH, _PARAMS_PER_BATCH, _TAGS_PER_BATCH = 800, 100, 100
 _T = TypeVar("_T")
 
 
 class MlflowTracker:
-    """Logs records to one MLflow run and opens child runs; implements ``records.Tracker``."""
+    """The ``records.Tracker`` of an MLflow run and its children: only interpreter of records."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class MlflowTracker:
     def child(self, name: str, tags: Mapping[str, str] | None = None) -> Iterator[MlflowTracker]:
         """Open a child run, which also carries this run's task, stage and data-set tags.
 
-        It ends FINISHED; FAILED when the block raises; KILLED when it is interrupted.
+        The child ends FINISHED; FAILED when the block raises; KILLED when it is interrupted.
         """
         merged = {**self._tags, **(tags or {})}
         with defer_signals():
@@ -130,13 +130,13 @@ class MlflowTracker:
             tags.append(entities.RunTag(_TABLES_TAG, json.dumps(self._tables)))
         batches = zip_longest(
             _chunks(metrics, _METRICS_PER_BATCH),
-            _chunks(params, _OTHERS_PER_BATCH),
-            _chunks(tags, _OTHERS_PER_BATCH),
+            _chunks(params, _PARAMS_PER_BATCH),
+            _chunks(tags, _TAGS_PER_BATCH),
             fillvalue=(),
         )
-        for some_metrics, some_params, some_tags in batches:
+        for metric_batch, param_batch, tag_batch in batches:
             self._client.log_batch(
-                self.run_id, metrics=some_metrics, params=some_params, tags=some_tags
+                self.run_id, metrics=metric_batch, params=param_batch, tags=tag_batch
             )
 
     def _new_param(self, record: Param) -> Iterator[entities.Param]:
@@ -173,7 +173,7 @@ def open_run(config: StageConfig, *, name: str, tags: Mapping[str, str]) -> Iter
     experiment. The run ends FINISHED; FAILED when the block raises; KILLED when it is interrupted.
 
     Raises:
-        InputError: the store, or the run that ``MLFLOW_RUN_ID`` names, is not there.
+        InputError: the store, or the run that ``MLFLOW_RUN_ID`` names, does not exist.
         ScenetrackError: the store cannot be reached, read or written.
     """
     with defer_signals():
@@ -183,7 +183,7 @@ def open_run(config: StageConfig, *, name: str, tags: Mapping[str, str]) -> Iter
 
 
 def begin_run(config: StageConfig, *, name: str, tags: Mapping[str, str]) -> MlflowTracker:
-    """As ``open_run``, but whoever asks ends the run."""
+    """Open a run as ``open_run`` does; the caller ends it."""
     with one_line_errors():
         client = connect()
         inherited_id = os.environ.pop("MLFLOW_RUN_ID", None)
@@ -210,7 +210,7 @@ def _begun(
     params = config.as_params()
     chosen = client.get_experiment(run.info.experiment_id).name
     if chosen != config.experiment:
-        logger.info("runs go to experiment %r, as mlflow run was told", chosen)
+        logger.info("runs are logged to experiment %r, which was chosen for mlflow run", chosen)
         tracker.log(Tag("experiment", chosen))
         # A param that mlflow run logged cannot be corrected any more: the tag has to do.
         params["experiment"] = settings_of(run).get("experiment", chosen)
@@ -219,7 +219,7 @@ def _begun(
 
 
 def run_again(run_id: str) -> None:
-    """Say that a run is in work again, by this process; one that another has in work stays its."""
+    """Mark an ended run as RUNNING in this process; a RUNNING run stays with its own process."""
     with one_line_errors():
         client = connect()
         if client.get_run(run_id).info.status == "RUNNING":
@@ -230,10 +230,10 @@ def run_again(run_id: str) -> None:
 
 
 def reconcile_stale_runs(experiment: str) -> list[str]:
-    """Mark runs as FAILED that say RUNNING but whose process on this machine has died.
+    """Mark runs as FAILED whose status is RUNNING but whose process on this machine has died.
 
     Returns:
-        The ids of the runs that were marked; runs of other machines are left alone.
+        The ids of the marked runs; runs of other machines are left alone.
     """
     with one_line_errors():
         client = connect()
@@ -242,7 +242,7 @@ def reconcile_stale_runs(experiment: str) -> list[str]:
 
 
 def end_resumed(run_id: str, resumed_by: str) -> None:
-    """Close a killed run that the run ``resumed_by`` has gone on with: FAILED, with that tag.
+    """End a killed run as FAILED and tag it with the id of the run that resumed it.
 
     A run that has ended keeps its status.
     """
@@ -288,21 +288,21 @@ def _ending(client: MlflowClient, run_id: str) -> Iterator[None]:
         try:
             end_run(client, run_id, "KILLED" if interrupted else "FAILED", one_line(error))
         except MlflowException as refusal:
-            logger.warning("run %s could not be ended: %s", run_id, one_line(refusal))
+            logger.warning("run %s cannot be ended: %s", run_id, one_line(refusal))
         raise
     with one_line_errors():
         end_run(client, run_id, "FINISHED")
 
 
 def end_run(client: MlflowClient, run_id: str, status: str, error: str = "") -> None:
-    """End a run with one of MLflow's statuses, and with what went wrong if anything did."""
+    """End a run with an MLflow status, and with the tag ``error`` if there was one."""
     tags = {"status": "failed", "error": error} if error else {"status": "completed"}
     client.log_batch(run_id, tags=[entities.RunTag(k, v) for k, v in tags.items()])
     client.set_terminated(run_id, status)
 
 
 def one_line(error: BaseException) -> str:
-    """What a run's tag says of the error that ended it."""
+    """Return the text of the tag ``error`` for the error that ended a run."""
     text = " ".join(str(error).split())[:500]
     if isinstance(error, KeyboardInterrupt):
         return "terminated (SIGTERM)" if isinstance(error, Terminated) else "interrupted (Ctrl-C)"
@@ -324,7 +324,7 @@ def _reconcile(client: MlflowClient, experiment_id: str) -> list[str]:
         if not recorded or recorded.rpartition("]")[0] != space:
             continue
         if recorded != process_identity(int(tags["pid"])):
-            logger.info("run %s was left running by a process that died", run.info.run_id)
+            logger.info("run %s is marked as failed: its process died", run.info.run_id)
             end_run(client, run.info.run_id, "FAILED", "process died")
             stale.append(run.info.run_id)
     return stale

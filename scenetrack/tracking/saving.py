@@ -1,4 +1,4 @@
-"""Model files into MLflow; nothing is loaded or executed."""
+"""Logging of model files to MLflow; nothing is loaded or executed."""
 
 from __future__ import annotations
 
@@ -50,15 +50,14 @@ def log_model(client: MlflowClient, run: entities.RunInfo, model: Model) -> None
 def log_bundle(run_id: str, path: Path, metadata: Mapping[str, str], example: str) -> str:
     """Log a bundle to the finished run that it was made from, as the MLflow model ``bundle``.
 
-    Its ``onnx`` flavour takes arrays, its ``python_function`` flavour is what
-    ``scenetrack.tracking.pyfunc`` makes of image files. The run keeps its status. The same file
-    is not logged twice.
+    The ``onnx`` flavour takes arrays; the ``python_function`` flavour takes image files, see
+    ``scenetrack.tracking.pyfunc``. The run keeps its status. The same file is not logged twice.
 
     Args:
-        run_id: the run.
+        run_id: id of the run.
         path: the ``.onnx`` file.
-        metadata: written into the description of the model.
-        example: an image file in base64, the input example.
+        metadata: logged with the model.
+        example: image file in base64, logged as the input example.
 
     Returns:
         The model's address, ``models:/ID``.
@@ -73,7 +72,7 @@ def log_bundle(run_id: str, path: Path, metadata: Mapping[str, str], example: st
     with one_line_errors():
         found = newest_model(client, run, BUNDLE)
         if found is not None and found.tags.get(_DIGEST_TAG) == digest:
-            logger.info("reusing the model %s of run %s: it is this file", found.model_id, run_id)
+            logger.info("reusing the model %s of run %s: same file", found.model_id, run_id)
             return f"models:/{found.model_id}"
         logged = _log(
             client,
@@ -89,7 +88,7 @@ def register_champion(run_id: str, name: str) -> str:
     """Register the newest bundle of a run under ``name``, with the alias ``champion``.
 
     Returns:
-        The version.
+        The version of the registered model.
 
     Raises:
         ModelError: there is no such run.
@@ -120,7 +119,7 @@ def _log(
     save: Callable[[Path, MlflowModel], None],
     tags: Mapping[str, str] | None = None,
 ) -> LoggedModel:
-    """Log what ``save`` writes into a folder as a model of the run, whole or marked as failed."""
+    """Log the folder that ``save`` writes as a model of the run; mark it as failed on an error."""
     logged = client.create_logged_model(
         run.experiment_id, name=name, source_run_id=run.run_id, tags=dict(tags or {})
     )
@@ -231,7 +230,7 @@ def _import_pyfunc() -> None:
 
 @dataclass(frozen=True)
 class _KerasFile:
-    """Stands for a model where mlflow only saves it: the very file that was verified is kept."""
+    """Stand-in for a Keras model that mlflow saves: the very file that was verified is kept."""
 
     path: Path
 
@@ -249,7 +248,7 @@ def _schema(specs: Sequence[TensorSpec], *, named: bool = True) -> Schema:
 
 
 def _requirements(*distributions: str) -> list[str]:
-    """Pins of what is installed; not of scenetrack, whose name is anyone's on a public index."""
+    """Pin installed versions; not scenetrack, a name that anyone could take on a public index."""
     pins = []
     for name in distributions:
         try:

@@ -1,4 +1,4 @@
-"""The loader that models logged before version 0.3 name in their ``MLmodel`` file."""
+"""Loader shim: models logged earlier, whose ``MLmodel`` names this module, still load."""
 
 from scenetrack.tracking.pyfunc import _load_pyfunc
 

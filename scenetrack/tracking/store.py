@@ -1,4 +1,4 @@
-"""The MLflow store in use: found, initialised once, its refusals told in one line."""
+"""The MLflow store in use: client, one-time initialisation, errors in one line."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _DRIVERS = {
 
 
 def tracking_uri() -> str:
-    """``MLFLOW_TRACKING_URI``, else the SQLite file ``mlflow.db`` of the working folder."""
+    """Return ``MLFLOW_TRACKING_URI``, else the SQLite file ``mlflow.db`` of the working folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').absolute()}"
 
 
 def shown_uri() -> str:
-    """The tracking URI as messages may show it: without the password that it may hold."""
+    """Return the tracking URI without its password, for messages."""
     return re.sub(r"(//[^:/@]*):[^@/]*@", r"\1:***@", tracking_uri())
 
 
@@ -47,7 +47,7 @@ def open_ui(host: str = "127.0.0.1", port: int = 5000) -> None:
     """Replace this process by the MLflow UI of the store in use, with one light worker.
 
     Raises:
-        InputError: the port is taken or the store is a server, which has a page of its own.
+        InputError: the port is taken, or the store is a server, which has its own UI.
     """
     uri = tracking_uri()
     if uri.startswith("http"):
@@ -74,20 +74,20 @@ def open_ui(host: str = "127.0.0.1", port: int = 5000) -> None:
 
 
 def connect() -> MlflowClient:
-    """A client of the store in use, which is made and ready.
+    """Return a client of the store in use, which is made where it does not exist.
 
     Raises:
-        InputError: it is no store, or lacks its driver.
-        ScenetrackError: it cannot be reached, read or written.
+        InputError: the URI names no store, or its database driver is missing.
+        ScenetrackError: the store cannot be reached, read or written.
     """
     return _client(tracking_uri())
 
 
 def experiment_named(client: MlflowClient, name: str) -> str:
-    """The id of the experiment, which is made where there is none.
+    """Return the id of the experiment, which is made where it does not exist.
 
     Raises:
-        InputError: it is deleted.
+        InputError: the experiment is deleted.
     """
     found = client.get_experiment_by_name(name)
     if found is None:
@@ -107,7 +107,7 @@ def experiment_named(client: MlflowClient, name: str) -> str:
 
 
 def get_run(client: MlflowClient, run_id: str) -> entities.Run:
-    """The run with this id.
+    """Return the run with this id.
 
     Raises:
         ModelError: there is no such run, or it is deleted.
@@ -131,15 +131,15 @@ def get_run(client: MlflowClient, run_id: str) -> entities.Run:
 
 
 def shortened(text: str) -> str:
-    """``text`` as a message of one line can show it."""
+    """Return ``text`` with its middle cut out where it is too long for a one-line message."""
     return text if len(text) <= 100 else f"{text[:60]}...{text[-20:]}"
 
 
 @contextmanager
 def one_line_errors(kind: type[ScenetrackError] = StoreError) -> Iterator[None]:
-    """Raise MLflow's refusals inside the block as ``kind``, in one line naming the store.
+    """Raise MLflow's errors inside the block as ``kind``, with a one-line message naming the store.
 
-    Signals are held back in it: a database that they cut short tells them as errors of its own.
+    Signals are deferred in the block: an interrupted database would raise errors of its own.
     """
     try:
         with defer_signals():
@@ -158,7 +158,7 @@ def one_line_errors(kind: type[ScenetrackError] = StoreError) -> Iterator[None]:
 
 
 def _interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
-    """The interrupt that a database turned into an error of its own: SQLite does in a commit."""
+    """Return the interrupt that SQLite turned into a database error, as it does in a commit."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error
@@ -166,15 +166,15 @@ def _interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
 
 @cache
 def _client(uri: str) -> MlflowClient:
-    """A client whose store is initialised; two processes doing that at once would corrupt it."""
+    """Return a client of an initialised store; two concurrent initialisations would corrupt it."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
     if not sys.stderr.isatty():
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    # It logs tracebacks of what is then raised.
+    # This logger prints tracebacks of errors that are raised anyway.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    with _one_line_refusals(uri), _initialised(uri):
+    with _one_line_opening_errors(uri), _initialised(uri):
         # The constructor also brings the tables of an older MLflow up to date.
         client = MlflowClient(uri, registry_uri=uri)
         client.search_experiments(max_results=1)
@@ -182,8 +182,8 @@ def _client(uri: str) -> MlflowClient:
 
 
 @contextmanager
-def _one_line_refusals(uri: str) -> Iterator[None]:
-    """Raise in one line what the opening of a store meets; MLflow passes much of it on raw."""
+def _one_line_opening_errors(uri: str) -> Iterator[None]:
+    """Raise errors of opening a store with a one-line message; MLflow passes many on unchanged."""
     try:
         with one_line_errors():
             try:
@@ -204,7 +204,7 @@ def _one_line_refusals(uri: str) -> Iterator[None]:
     except SQLAlchemyError as error:
         text = " ".join(str(getattr(error, "orig", None) or error).split())
         if uri.startswith("sqlite") and ("already exists" in text or "duplicate column" in text):
-            raise _damaged(_sqlite_file(uri) or Path(uri), "was left half made") from error
+            raise _damaged(_sqlite_file(uri) or Path(uri), "is only half initialised") from error
         raise InputError(
             f"the MLflow store {shown_uri()} cannot be opened ({text[:300]}): check it, or change "
             "MLFLOW_TRACKING_URI"
@@ -213,7 +213,7 @@ def _one_line_refusals(uri: str) -> Iterator[None]:
 
 @contextmanager
 def _initialised(uri: str) -> Iterator[None]:
-    """Where the store is an SQLite file: a lock between processes, and a whole file.
+    """Hold a lock between processes and make the file, where the store is an SQLite file.
 
     Two processes that make or migrate the tables at once would corrupt them for good.
     """
@@ -235,14 +235,14 @@ def _sqlite_file(uri: str) -> Path | None:
 
 
 def _check_database(database: Path) -> None:
-    # SQLAlchemy itself would try such a file again for a minute.
+    # SQLAlchemy would retry such a file for a minute.
     if database.is_dir():
         raise _damaged(database, "is a folder")
     if database.is_file():
         with database.open("rb") as file:
             start = file.read(len(_SQLITE_HEADER))
         if start not in (b"", _SQLITE_HEADER):
-            raise _damaged(database, "is no SQLite file")
+            raise _damaged(database, "is not an SQLite file")
 
 
 def _damaged(database: Path, reason: str) -> InputError:
@@ -253,7 +253,7 @@ def _damaged(database: Path, reason: str) -> InputError:
 
 
 def _make_database(database: Path) -> None:
-    """Make the store beside its place and move it there whole; the caller holds the lock.
+    """Make the store in a scratch folder and move it to ``database``; the caller holds the lock.
 
     MLflow's migrations commit one by one: a process killed among them leaves tables that no later
     start can complete.

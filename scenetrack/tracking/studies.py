@@ -1,4 +1,4 @@
-"""The run of a study, shared by processes and gone on with, and the runs of its trials."""
+"""MLflow runs of studies, which several processes share and resume, and of their trials."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def join_run(run_id: str) -> MlflowTracker:
-    """A tracker of a run that another process opened and will end."""
+    """Return a tracker of a run that another process opened and will end."""
     with one_line_errors():
         client = connect()
         run = get_run(client, run_id)
@@ -28,7 +28,7 @@ def join_run(run_id: str) -> MlflowTracker:
 
 
 def is_known(run_id: str) -> bool:
-    """Whether the store in use has the run."""
+    """Return whether the store in use has the run."""
     try:
         with one_line_errors():
             get_run(connect(), run_id)
@@ -39,7 +39,7 @@ def is_known(run_id: str) -> bool:
 
 @contextmanager
 def joined_by(config: TuneConfig, run_id: str, name: str) -> Iterator[None]:
-    """Where ``mlflow run`` made a run for a study that has one already: say so, and end it."""
+    """Tag and end the extra run that ``mlflow run`` made for a study that has a run already."""
     if "MLFLOW_RUN_ID" not in os.environ:
         yield
         return
@@ -49,7 +49,7 @@ def joined_by(config: TuneConfig, run_id: str, name: str) -> Iterator[None]:
 
 
 def fail_run(run_id: str, reason: str) -> None:
-    """Mark a trial's run as failed, unless it is gone, or says already that it did not end well.
+    """End a trial's run as FAILED, unless it does not exist or is FAILED or KILLED already.
 
     Raises:
         StoreError: the store does not answer.
@@ -67,7 +67,7 @@ def fail_run(run_id: str, reason: str) -> None:
 
 
 def finish_run(run_id: str) -> None:
-    """The study is done."""
+    """End the run of a finished study as FINISHED."""
     with one_line_errors():
         client = connect()
         if "error" in client.get_run(run_id).data.tags:  # of an earlier process
@@ -76,9 +76,9 @@ def finish_run(run_id: str) -> None:
 
 
 def stop_run(run_id: str, error: BaseException) -> None:
-    """The study was interrupted, or failed; if the store cannot be told, a log line says so.
+    """End the run of a study as KILLED or FAILED; log a warning if the store cannot be reached.
 
-    A run that another process has in work is left to it.
+    A run that belongs to another process is left alone.
     """
     status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
     try:
@@ -88,4 +88,4 @@ def stop_run(run_id: str, error: BaseException) -> None:
             if (tags.get("host"), tags.get("pid")) == (own["host"], own["pid"]):
                 end_run(client, run_id, status, one_line(error))
     except ScenetrackError as refusal:
-        logger.warning("run %s could not be ended: %s", run_id, refusal)
+        logger.warning("run %s cannot be ended: %s", run_id, refusal)

@@ -22,8 +22,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from scenetrack.cache import arrays as cache_room
 from scenetrack.cache import ArraySpec, Cache, folder_size, format_size, parse_size
+from scenetrack.cache import arrays as cache_room
 from scenetrack.cache.entries import OVERHEAD, checksum, map_entry, remove_entry
 from scenetrack.errors import InputError
 

@@ -146,20 +146,20 @@ class TestClear:
     def test_all_but_what_would_be_lost(
         self, filled: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        before = sum(one.size for one in holdings())
+        before = sum(entry.size for entry in holdings())
         (line,) = run(capsys, "clear", "--yes")
         left = holdings()
-        assert {one.kind for one in left} == set(KEPT)
+        assert {entry.kind for entry in left} == set(KEPT)
         assert line == "freed 1.5 MB"
-        assert clear("checkpoints").freed + clear("mit8").freed == sum(one.size for one in left)
-        assert before > sum(one.size for one in left)
+        assert clear("checkpoints").freed + clear("mit8").freed == sum(entry.size for entry in left)
+        assert before > sum(entry.size for entry in left)
         assert holdings() == []
 
     @pytest.mark.parametrize("kind", sorted({*KINDS, "descriptors"}))
     def test_one_kind(self, filled: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-        others = [one for one in holdings() if one.kind != kind]
+        kept = [entry for entry in holdings() if entry.kind != kind]
         run(capsys, "clear", kind, "-y")
-        assert holdings() == others
+        assert holdings() == kept
         # Locks stay: a process may be waiting for one.
         assert kind not in KINDS or (filled / kind / "some.lock").exists()
 
@@ -169,7 +169,9 @@ class TestClear:
         held = Cache().open("descriptors", {"model": "f" * 64, "split": "train"})
         freed, named = run(capsys, "clear", "--yes")
         assert freed.startswith("freed 5")  # the 500 kB of pixels and what is small
-        assert named.startswith("in use and left: descriptors: model ffffffff, split train")
+        assert named.startswith(
+            "kept, because it is in use: descriptors: model ffffffff, split train"
+        )
         assert held is not None
         del held
         assert run(capsys, "clear", "descriptors", "--yes") == ["freed 1.0 MB"]
@@ -231,10 +233,10 @@ class TestAsking:
 
     def test_yes(self, own_cache: Path) -> None:
         keep("images", 3, n="1")
-        code, said = self.ask(b"y\n")
+        code, printed = self.ask(b"y\n")
         assert code == 0
-        assert "Delete all images from the cache? [y/N]" in said
-        assert re.search(r"freed 3\.\d kB\n", said)
+        assert "Delete all images from the cache? [y/N]" in printed
+        assert re.search(r"freed 3\.\d kB\n", printed)
         assert holdings() == []
 
     @pytest.mark.parametrize(
@@ -243,9 +245,9 @@ class TestAsking:
     )
     def test_no(self, answer: bytes, code: int, says: str, own_cache: Path) -> None:
         keep("images", 3, n="1")
-        found, said = self.ask(answer)
+        found, printed = self.ask(answer)
         assert found == code
-        assert says in said
+        assert says in printed
         assert len(holdings()) == 1
 
 

@@ -160,7 +160,7 @@ class TestPreset:
 @pytest.mark.usefixtures("stages")
 class TestRefusals:
     @pytest.mark.parametrize(
-        ("arguments", "said"),
+        ("arguments", "message"),
         [
             ("patch_bow --epochs many", "--epochs must be a whole number. Received: 'many'"),
             ("patch_bow --epochs 1.5", "'1.5'"),
@@ -182,9 +182,9 @@ class TestRefusals:
         ],
     )
     def test_wrong_words_are_one_line_and_exit_2(
-        self, capsys: pytest.CaptureFixture[str], arguments: str, said: str
+        self, capsys: pytest.CaptureFixture[str], arguments: str, message: str
     ) -> None:
-        assert said in refuse(capsys, *arguments.split())
+        assert message in refuse(capsys, *arguments.split())
 
     def test_the_stage_is_not_run(
         self, stages: _Stages, capsys: pytest.CaptureFixture[str]
@@ -300,8 +300,8 @@ def _flags_with(note: str, shown: str) -> set[str]:
     """The parameters whose part of a help text has ``note``."""
     parts = re.split(r"^  (?:-\w, )?--([\w-]+) ", shown, flags=re.MULTILINE)
     texts = dict(zip(parts[1::2], parts[2::2], strict=True))
-    told = [name for name, text in texts.items() if note in " ".join(text.split())]
-    return {name.replace("-", "_") for name in told}
+    noted = [name for name, text in texts.items() if note in " ".join(text.split())]
+    return {name.replace("-", "_") for name in noted}
 
 
 class TestHelp:
@@ -330,8 +330,8 @@ class TestHelp:
     def test_none_is_told_of_lists_that_may_be_empty(
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        told = {"patch_bow": {"hidden", "layer"}, "handcrafted": set()}
-        for command, allowed in told.items():
+        may_be_empty = {"patch_bow": {"hidden", "layer"}, "handcrafted": set()}
+        for command, allowed in may_be_empty.items():
             assert cli.main([command, "--help"]) == 0
             assert _flags_with("none: empty", capsys.readouterr().out) == allowed
 

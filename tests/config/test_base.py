@@ -80,7 +80,7 @@ def test_each_default_has_its_declared_type(
 
 
 @pytest.mark.parametrize(
-    ("stage", "values", "said"),
+    ("stage", "values", "message"),
     [
         (TrainMlpConfig, {"patience": 3, "validation": 0}, "early stopping needs validation"),
         (TrainMlpConfig, {"temperatures": "MLP=2"}, "no images are held out to learn them"),
@@ -112,8 +112,8 @@ def test_each_default_has_its_declared_type(
         (PatchBowConfig, {"hidden": (65536, 65536)}, "at most 500,000,000 weights"),
     ],
 )
-def test_contradictions(stage: type[StageConfig], values: dict[str, object], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_contradictions(stage: type[StageConfig], values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         stage(**values)
 
 

@@ -70,7 +70,7 @@ def used_at_run_time(tree: ast.Module) -> ast.Module:
 
 def own_imports(file: Path) -> set[str]:
     """The package's modules that a file imports, as full names."""
-    names = {module_name(other) for other in FILES}
+    names = {module_name(path) for path in FILES}
     found = set()
     for name in imported(used_at_run_time(ast.parse(file.read_text(encoding="utf-8")))):
         # ``from scenetrack.graphs.builder import GraphBuilder`` names an attribute of the module.
@@ -95,7 +95,7 @@ def test_a_room_imports_only_from_above(file: Path) -> None:
         assert own_imports(file) == set()
         return
     place = ROOMS.index(room(module))
-    below = {other for other in own_imports(file) if ROOMS.index(room(other)) > place}
+    below = {name for name in own_imports(file) if ROOMS.index(room(name)) > place}
     assert below == set()
 
 

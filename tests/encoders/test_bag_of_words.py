@@ -220,14 +220,20 @@ def saved(**changes):
         ({"encoder": np.array("bag of tricks")}, "must be one of: bag of words.*bag of tricks"),
         ({"encoder.codebook": None}, r"needs codebook: numbers \[K, D\]. Received: none"),
         ({"encoder.codebook": np.zeros(3)}, "a saved bag of words needs codebook"),
-        ({"encoder.step": np.array(0.3)}, "words of at most 64 double steps. Received: a step of"),
-        ({"encoder.step": np.array(-1.0)}, "words of at most 64 double steps. Received: a step of"),
+        (
+            {"encoder.step": np.array(0.3)},
+            "words of at most 64 double steps. Received: other words for the step",
+        ),
+        (
+            {"encoder.step": np.array(-1.0)},
+            "words of at most 64 double steps. Received: other words for the step",
+        ),
         ({"encoder.sharpness": np.array(-1.0)}, "a sharpness of at least 0"),
         ({"encoder.idf": np.zeros(1)}, "idf above 0"),
         ({"pca.mean": np.zeros(4)}, r"a saved PCA needs components: numbers \[d, 4\]. Received: n"),
         ({"position_scale": np.array(-1.0)}, "a position_scale of at least 0. Received: -1;"),
         ({"levels": np.array(["2by2"])}, "a level of a pyramid must be ROWSxCOLUMNS"),
-        ({"positions": np.full((4, 2), 2.0)}, r"positions must be an array \[n, 2\] of centres"),
+        ({"positions": np.full((4, 2), 2.0)}, r"positions must be an array \[n, 2\] of"),
     ],
 )
 def test_an_incomplete_encoder_is_refused(changes, message):

@@ -202,8 +202,8 @@ def test_the_seed_decides_the_mixture_and_the_number_of_threads_does_not():
         second = clone(first).fit(rows)
     for name, array in first.to_arrays().items():
         np.testing.assert_array_equal(array, second.to_arrays()[name])
-    other = FisherVector(10, random_state=4).fit(rows)
-    assert not np.array_equal(first.mixture_.means, other.mixture_.means)
+    reseeded = FisherVector(10, random_state=4).fit(rows)
+    assert not np.array_equal(first.mixture_.means, reseeded.mixture_.means)
 
 
 def test_neither_threads_nor_other_images_change_a_vector(fitted):
@@ -285,7 +285,7 @@ def test_order_and_copies_of_descriptors_change_nothing(fitted, seed, count):
 @pytest.mark.parametrize("scale", [2.0**-12, 2.0**12])
 def test_units_change_nothing(fitted, scale):
     mixture, rows = fitted.mixture_, clusters(300, seed=7)
-    other = encoder_of(
+    scaled = encoder_of(
         mixture_of(
             mixture.weights,
             scale * mixture.means,
@@ -294,7 +294,7 @@ def test_units_change_nothing(fitted, scale):
         )
     )
     np.testing.assert_allclose(
-        other.transform([scale * rows]), fitted.transform([rows]), rtol=0, atol=1e-4
+        scaled.transform([scale * rows]), fitted.transform([rows]), rtol=0, atol=1e-4
     )
 
 

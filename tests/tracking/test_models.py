@@ -63,7 +63,7 @@ def test_without_a_name_the_newest_model_of_all_experiments_is_the_last_resort(
             caplog.clear()
             assert tracking.resolve_model("", experiment).read_bytes() == b"3"
             assert caplog.messages == [
-                f"experiment {experiment!r} has no Keras model: taking the newest, of run "
+                f"experiment {experiment!r} has no Keras model: using the newest, of run "
                 f"{tracker.run_id} (train_mlp 1024,512) of experiment 'third'"
             ]
     client.delete_experiment(tracker.experiment_id)

@@ -50,13 +50,13 @@ class TestSceneClassifier:
         lines = "\n".join([text(RED)[:30], text(RED)[30:]])
         url = f"data:image/png;base64,{text(RED)}"
         forms = [RED, bytearray(RED), memoryview(RED), text(RED), lines, url]
-        verdicts = classifier.classify(forms)
-        assert {one.label for one in verdicts} == {"red"}
+        predictions = classifier.classify(forms)
+        assert {prediction.label for prediction in predictions} == {"red"}
         expected = probabilities((250, 10, 20))
-        for one in verdicts:
-            assert list(one.probabilities) == list(CLASSES)
-            assert list(one.probabilities.values()) == pytest.approx(expected.tolist())
-            assert one.probability == one.probabilities["red"]
+        for prediction in predictions:
+            assert list(prediction.probabilities) == list(CLASSES)
+            assert list(prediction.probabilities.values()) == pytest.approx(expected.tolist())
+            assert prediction.probability == prediction.probabilities["red"]
 
     def test_images_are_prepared_as_for_training(
         self, classifier: SceneClassifier, bundle: Path, tmp_path: Path
@@ -71,7 +71,7 @@ class TestSceneClassifier:
         expected = OnnxModel(bundle).run(images=load_images([path], SIZE))["probabilities"][0]
         assert list(verdict.probabilities.values()) == pytest.approx(expected.tolist(), abs=0)
 
-    def test_no_images_no_verdicts(self, classifier: SceneClassifier) -> None:
+    def test_no_images_no_predictions(self, classifier: SceneClassifier) -> None:
         assert classifier.classify([]) == []
 
     @pytest.mark.parametrize(
@@ -139,13 +139,13 @@ class TestLoggedBundle:
     ) -> None:
         with start() as tracker:
             pass
-        other = fake_bundle(tmp_path / "other.onnx", made="later")
-        files = (bundle, bundle, other, other)
+        later = fake_bundle(tmp_path / "other.onnx", made="later")
+        files = (bundle, bundle, later, later)
         addresses = [
             tracking.log_bundle(tracker.run_id, file, METADATA, text(RED)) for file in files
         ]
         assert addresses[0] == addresses[1] != addresses[2] == addresses[3]
-        assert tracking.resolve_onnx(tracker.run_id, "bundle").read_bytes() == other.read_bytes()
+        assert tracking.resolve_onnx(tracker.run_id, "bundle").read_bytes() == later.read_bytes()
 
     def test_the_folder_holds_two_flavours_and_nothing_that_executes(
         self, logged: tuple[str, str]

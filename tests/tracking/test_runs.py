@@ -174,7 +174,9 @@ def test_under_mlflow_run_its_run_and_experiment_are_taken(
     with caplog.at_level("INFO", "scenetrack"), start(config) as tracker, tracker.child("kid") as k:
         pass
     run = run_of(client, tracker)
-    assert caplog.messages == ["runs go to experiment 'of mlflow', as mlflow run was told"]
+    assert caplog.messages == [
+        "runs are logged to experiment 'of mlflow', which was chosen for mlflow run"
+    ]
     assert run.data.tags["experiment"] == "of mlflow"
     assert run_of(client, k).data.tags["experiment"] == "of mlflow"
     assert tracker.run_id == given.info.run_id

@@ -58,7 +58,9 @@ def test_a_process_killed_while_it_makes_the_store_leaves_none(
     assert {item.name for item in tmp_path.glob(".*")} == set()
     assert not (tmp_path / "mlflow.db-journal").exists()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{ruin}")
-    with pytest.raises(InputError, match=f"{ruin} was left half made: move it away .*mv mlflow"):
+    with pytest.raises(
+        InputError, match=f"{ruin} is only half initialised: move it away .*mv mlflow"
+    ):
         tracking.connect()
 
 
@@ -72,7 +74,7 @@ def test_what_is_no_store_is_refused_at_once(
     else:
         path.write_text("notes")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
-    reason = "is a folder" if kind == "folder" else "is no SQLite file"
+    reason = "is a folder" if kind == "folder" else "is not an SQLite file"
     with pytest.raises(InputError, match=f"an MLflow store is required, but {path} {reason}"):
         tracking.connect()
     assert [item.name for item in tmp_path.iterdir()] == ["mlflow.db"]
