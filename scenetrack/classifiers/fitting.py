@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from scenetrack.classifiers.feature_rows import Floats, Rows, column_parts
 from scenetrack.classifiers.kernel_maps import as_landmarks, draw_landmarks, mapped, whitening
 from scenetrack.classifiers.kernels import compare, kernel_matrix
-from scenetrack.classifiers.svm import Singles, kernel_machines, mapped_machines
+from scenetrack.classifiers.svm import Float32Array, kernel_machines, mapped_machines
 
 
 class Learnt(TypedDict):
@@ -20,7 +20,7 @@ class Learnt(TypedDict):
 
     mean: Floats
     scale: Floats
-    support: Singles
+    support: Float32Array
     dual: Floats
     intercept: Floats
 
@@ -95,7 +95,7 @@ class Fitting:
         )
 
 
-def _compact(rows: Rows, dual: Floats, kernel: str) -> tuple[Singles, Floats]:
+def _compact(rows: Rows, dual: Floats, kernel: str) -> tuple[Float32Array, Floats]:
     """The support vectors [S, D] that any machine uses and their dual [n_classes, S]."""
     # In float32 steps, to be stored in half the room; most features are so already.
     if kernel == "linear":

@@ -97,7 +97,7 @@ class Search:
         threads = None if self.fold_features is not None else 1
         with threadpool_limits(threads), ThreadPoolExecutor(workers) as pool:
             found = list(pool.map(lambda split: self._judged(split[0], split[1], gammas), splits))
-        accuracies = np.array([[one.accuracy for one in fold] for fold in found])
+        accuracies = np.array([[judged.accuracy for judged in fold] for fold in found])
         settings = [(c, gamma) for gamma in gammas for c in C_GRID]
         spread = np.stack([accuracies.mean(axis=0), accuracies.std(axis=0)], axis=1)
         table = np.concatenate([np.array(settings), spread], axis=1)

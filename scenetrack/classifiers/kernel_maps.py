@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from scenetrack.classifiers.feature_rows import Floats, Rows, parts
 from scenetrack.classifiers.kernels import kernel_matrix
-from scenetrack.classifiers.svm import Singles
+from scenetrack.classifiers.svm import Float32Array
 
 # From this many images on, kernels are approximated. The matrix of one image less has 0.8 GB.
 MAPPED_FROM = 10_000
@@ -59,7 +59,7 @@ def whitening(matrix: Floats) -> Floats:
     return np.asarray(axes / np.sqrt(np.maximum(values, 0) + floor))
 
 
-def mapped(compared: Floats, kernel: str, gamma: float, whiten: Floats) -> Singles:
+def mapped(compared: Floats, kernel: str, gamma: float, whiten: Floats) -> Float32Array:
     """Features in which the kernel is an inner product: float32 [N, m].
 
     Args:

@@ -108,7 +108,7 @@ def _in_blocks(left: Rows, right: Rows, pairwise: _Pairwise) -> Floats:
 
     with ThreadPoolExecutor(available_cpus()) as pool:
         for rows, ready in left.row_parts():
-            needed = [one for one in blocks if not mirrored or one.start < rows.stop]
+            needed = [block for block in blocks if not mirrored or block.start < rows.stop]
             list(pool.map(fill, needed, repeat(rows), repeat(ready)))
     if mirrored:
         for block in blocks:

@@ -16,7 +16,7 @@ from sklearn.svm import SVC
 
 from scenetrack.classifiers.feature_rows import Floats
 
-Singles: TypeAlias = NDArray[np.float32]
+Float32Array: TypeAlias = NDArray[np.float32]
 
 # Of the gradient at w = 0 remains at most this share of its length, as scikit-learn asks for.
 _TOLERANCE = 1e-4
@@ -49,8 +49,8 @@ def kernel_machines(matrix: Floats, targets: NDArray[np.int64], c: float) -> tup
 
 
 def mapped_machines(
-    rows: Singles, targets: NDArray[np.int64], c: float, start: Singles | None = None
-) -> Singles:
+    rows: Float32Array, targets: NDArray[np.int64], c: float, start: Float32Array | None = None
+) -> Float32Array:
     """Each class against the others, with the squared hinge loss.
 
     Newton steps, each solved by conjugate gradients (Keerthi and DeCoste, "A modified finite Newton
@@ -91,24 +91,28 @@ def mapped_machines(
     return weights
 
 
-def _forward(rows: Singles, weights: Singles) -> Singles:
+def _forward(rows: Float32Array, weights: Float32Array) -> Float32Array:
     """Scores [N, n_classes]."""
     return np.asarray(rows @ weights[:-1] + weights[-1])
 
 
-def _back(rows: Singles, values: Singles) -> Singles:
+def _back(rows: Float32Array, values: Float32Array) -> Float32Array:
     """The transpose of ``_forward``: [N, n_classes] to [m + 1, n_classes]."""
     return np.concatenate([rows.T @ values, values.sum(axis=0, keepdims=True)])
 
 
-def _penalty(weights: Singles) -> Singles:
+def _penalty(weights: Float32Array) -> Float32Array:
     """The gradient of |w|^2 / 2, in which the intercept has no part."""
     return np.concatenate([weights[:-1], np.zeros_like(weights[-1:])])
 
 
 def _newton_step(
-    rows: Singles, inside: Singles, gradient: Singles, diagonal: Singles, c: float
-) -> tuple[Singles, Singles]:
+    rows: Float32Array,
+    inside: Float32Array,
+    gradient: Float32Array,
+    diagonal: Float32Array,
+    c: float,
+) -> tuple[Float32Array, Float32Array]:
     """The step [m + 1, n_classes], and how it changes the scores, [N, n_classes].
 
     Args:
@@ -139,11 +143,16 @@ def _newton_step(
 
 
 def _step_length(
-    weights: Singles, step: Singles, scores: Singles, change: Singles, signs: Singles, c: float
-) -> Singles:
+    weights: Float32Array,
+    step: Float32Array,
+    scores: Float32Array,
+    change: Float32Array,
+    signs: Float32Array,
+    c: float,
+) -> Float32Array:
     """For each class the first of 1, 1/2, 1/4 ... at which its objective is not greater."""
 
-    def objective(share: Singles) -> Singles:
+    def objective(share: Float32Array) -> Float32Array:
         short = np.maximum(1 - signs * (scores + share * change), 0)
         return np.asarray(_squares((weights + share * step)[:-1]) / 2 + c * _squares(short))
 
@@ -157,9 +166,9 @@ def _step_length(
     return np.where(worse, 0, share).astype(np.float32)
 
 
-def _dots(left: Singles, right: Singles) -> Singles:
+def _dots(left: Float32Array, right: Float32Array) -> Float32Array:
     return np.asarray(np.einsum("ij,ij->j", left, right))
 
 
-def _squares(values: Singles) -> Singles:
+def _squares(values: Float32Array) -> Float32Array:
     return _dots(values, values)

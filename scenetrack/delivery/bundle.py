@@ -126,10 +126,10 @@ def verify_bundle(
     probabilities = pipeline.probabilities(expected)
     differences = []
     for size in BATCH_SIZES:
-        came = session.predict(images, size)
-        wrong = int(np.sum(came["label"] != expected.argmax(axis=1)))
-        difference = float(np.abs(came["scores"] - expected).max())
-        off = float(np.abs(came["probabilities"] - probabilities).max())
+        actual = session.predict(images, size)
+        wrong = int(np.sum(actual["label"] != expected.argmax(axis=1)))
+        difference = float(np.abs(actual["scores"] - expected).max())
+        off = float(np.abs(actual["probabilities"] - probabilities).max())
         # Written so that NaN fails.
         if wrong or not (difference <= TOLERANCE and off <= TOLERANCE):
             raise ExportError(

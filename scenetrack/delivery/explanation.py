@@ -46,8 +46,8 @@ def occlusion(
     for start in range(0, grid.count, batch):
         corners = grid.positions[start : start + batch]
         covered = np.repeat(image[None], len(corners), axis=0)  # n x S x S x 3
-        for one, (y, x) in zip(covered, corners, strict=True):
-            one[y : y + grid.patch_size, x : x + grid.patch_size] = _GREY
+        for covered_image, (y, x) in zip(covered, corners, strict=True):
+            covered_image[y : y + grid.patch_size, x : x + grid.patch_size] = _GREY
         falls[start : start + batch] = lead - _lead(scores(covered), label)
     return falls.reshape(grid.side, grid.side)
 

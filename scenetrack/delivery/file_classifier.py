@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 
 from scenetrack.data.patches import PatchGrid
 from scenetrack.data.prefetch import read_ahead
+from scenetrack.delivery.bundle_contents import bundle_contents
 from scenetrack.errors import ConfigError, ModelError
 from scenetrack.graphs.runtime import OnnxModel
-
-_NEEDED = frozenset({"probabilities", "label", "scores"})
-# Side in pixels; a bundle that asks for more would take the machine's memory.
-_LARGEST_SIDE = 4096
 
 
 @dataclass(frozen=True)
@@ -62,7 +56,7 @@ class Classifier:
         self._memory = memory
         self._threads = threads
         self._workers = workers
-        self.classes, self.image_size = _description(model)
+        self.classes, self.image_size = bundle_contents(model)
         self.batch_size = model.batch_size((self.image_size, self.image_size, 3))
 
     @property
@@ -113,8 +107,8 @@ class Classifier:
 
     def _classified(self, batch: Sequence[tuple[str, np.ndarray | str]]) -> Batch:
         paths = [path for path, _ in batch]
-        problems = {place: it for place, (_, it) in enumerate(batch) if isinstance(it, str)}
-        images = [it for _, it in batch if isinstance(it, np.ndarray)]
+        problems = {place: read for place, (_, read) in enumerate(batch) if isinstance(read, str)}
+        images = [read for _, read in batch if isinstance(read, np.ndarray)]
         if not images:
             none = np.empty((0, self.image_size, self.image_size, 3), np.uint8)
             return Batch(paths, problems, none, dict.fromkeys(self.model.outputs, none))
@@ -126,31 +120,3 @@ class Classifier:
                 "one gives others: make it again with scenetrack bundle"
             )
         return Batch(paths, problems, stacked, outputs)
-
-
-def model_digest(path: Path) -> str:
-    """Hex digest of a model file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _description(model: OnnxModel) -> tuple[list[str], int]:
-    """Names of the classes, and the side in pixels that images are resized to.
-
-    Raises:
-        ModelError: the model is no bundle.
-    """
-    about = model.metadata
-    try:
-        classes, size = json.loads(about["classes"]), int(about["image_size"])
-        described = about["kind"] == "bundle" and 0 < size <= _LARGEST_SIDE and len(classes) > 0
-        named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-        fits = model.outputs["probabilities"][-1] in (-1, len(classes))
-    except (KeyError, RecursionError, TypeError, ValueError):
-        described = named = fits = False
-    if not (described and named and fits and model.outputs.keys() >= _NEEDED):
-        raise ModelError(
-            "a bundle is required, but this ONNX model is none: make one with "
-            "scenetrack bundle RUN -o scene.onnx"
-        )
-    return classes, size

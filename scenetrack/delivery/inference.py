@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from scenetrack.data.images import decoding_problem, open_image, resized, upright_rgb
-from scenetrack.errors import DataError, ModelError
+from scenetrack.delivery.bundle_contents import bundle_contents
+from scenetrack.errors import DataError
 from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.system.files import printable
 
@@ -21,7 +21,7 @@ _FORMATS = "JPEG, PNG, WebP or BMP"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Prediction:
     """What a bundle says of one image: the class, and the probability of every class by name."""
 
     label: str
@@ -51,16 +51,10 @@ class SceneClassifier:
 
     def __init__(self, bundle: Path) -> None:
         self._model = OnnxModel(bundle)
-        known = self._model.metadata
-        if known.get("kind") != "bundle":
-            raise ModelError(
-                f"a bundle is required, but {printable(bundle)} is another ONNX model: make one "
-                "with scenetrack bundle RUN"
-            )
-        self.classes: tuple[str, ...] = tuple(json.loads(known["classes"]))
-        self._size = int(known["image_size"])
+        classes, self._size = bundle_contents(self._model, printable(bundle))
+        self.classes: tuple[str, ...] = tuple(classes)
 
-    def classify(self, images: Iterable[object]) -> list[Verdict]:
+    def classify(self, images: Iterable[object]) -> list[Prediction]:
         """The verdict on each image, in order.
 
         Args:
@@ -77,7 +71,7 @@ class SceneClassifier:
             return []
         results = self._model.predict(np.stack(squares))
         return [
-            Verdict(
+            Prediction(
                 self.classes[int(label)],
                 dict(zip(self.classes, map(float, probabilities), strict=True)),
             )

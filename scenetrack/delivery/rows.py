@@ -46,11 +46,11 @@ def make_rows(
         classes: the C names.
         top: classes to tell of each image, at most C of them.
     """
-    told = zip(outputs["label"], outputs["probabilities"], strict=True)
+    predicted = zip(outputs["label"], outputs["probabilities"], strict=True)
     return [
         Row(path, error=problems[place])
         if place in problems
-        else Row(path, _best(*next(told), classes, top))
+        else Row(path, _best(*next(predicted), classes, top))
         for place, path in enumerate(paths)
     ]
 

@@ -49,7 +49,7 @@ def compared_pairs(evaluations: Evaluations) -> list[Pair]:
 
 def method_table(evaluations: Evaluations) -> Table:
     """The methods best first, each with its figures alone."""
-    rows = [_figures(name, one) for name, one in _best_first(evaluations)]
+    rows = [_figures(name, evaluation) for name, evaluation in _best_first(evaluations)]
     return Table("methods.json", _FIGURES, rows)
 
 
@@ -70,8 +70,8 @@ def comparison_table(evaluations: Evaluations, against: str = "") -> Table:
     adjusted = holm(plain)
     tests = {name: (plain[k], adjusted[k]) for k, name in enumerate(others)}
     rows = [
-        (*_figures(name, one), *tests.get(name, (None, None)))
-        for name, one in _best_first(evaluations)
+        (*_figures(name, evaluation), *tests.get(name, (None, None)))
+        for name, evaluation in _best_first(evaluations)
     ]
     return Table("comparison.json", (*_FIGURES, f"p against {against}", "p_holm"), rows)
 
@@ -108,7 +108,10 @@ def comparison_text(evaluations: Evaluations, against: str = "") -> str:
 def pairs_text(evaluations: Evaluations) -> str:
     """The methods numbered, best first, and Holm's p of each pair in a triangle below."""
     ordered = _best_first(evaluations)
-    figures = [_cells(_figures(f"{k}  {name}", one)) for k, (name, one) in enumerate(ordered, 1)]
+    figures = [
+        _cells(_figures(f"{k}  {name}", evaluation))
+        for k, (name, evaluation) in enumerate(ordered, 1)
+    ]
     lines = aligned([list(_SHOWN), *figures])
     if len(ordered) < 2:
         return "\n".join(lines)
@@ -126,7 +129,10 @@ def comparison_records(
     evaluations: Evaluations, against: str = "", title: str = ""
 ) -> list[Record]:
     """The comparison as tables for the tracker, all pairs among them, and as a figure, the last."""
-    bars = [(name, one.accuracy, one.low, one.high) for name, one in _best_first(evaluations)]
+    bars = [
+        (name, evaluation.accuracy, evaluation.low, evaluation.high)
+        for name, evaluation in _best_first(evaluations)
+    ]
     tables = [comparison_table(evaluations, against), pairs_table(evaluations)]
     return [*tables, draw_method_comparison(bars, title)]
 
@@ -152,21 +158,28 @@ def p_text(p: object) -> str:
 
 
 def _test(evaluations: Evaluations, first: str, second: str) -> McNemarResult:
-    one, other = evaluations[first], evaluations[second]
-    if not np.array_equal(one.labels, other.labels):
+    left, right = evaluations[first], evaluations[second]
+    if not np.array_equal(left.labels, right.labels):
         raise ScenetrackError(
             f"methods are compared on the same images, but {first!r} and {second!r} were tested "
             "on different ones"
         )
-    return mcnemar(one.labels, one.predictions, other.predictions)
+    return mcnemar(left.labels, left.predictions, right.predictions)
 
 
 def _best_first(evaluations: Evaluations) -> list[tuple[str, Evaluation]]:
     return sorted(evaluations.items(), key=lambda item: -item[1].accuracy)
 
 
-def _figures(name: str, one: Evaluation) -> tuple[object, ...]:
-    return name, one.accuracy, one.low, one.high, one.macro_f1, one.ece
+def _figures(name: str, evaluation: Evaluation) -> tuple[object, ...]:
+    return (
+        name,
+        evaluation.accuracy,
+        evaluation.low,
+        evaluation.high,
+        evaluation.macro_f1,
+        evaluation.ece,
+    )
 
 
 def _cells(figures: Sequence[object]) -> list[str]:

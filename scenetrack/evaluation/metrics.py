@@ -88,11 +88,11 @@ class Evaluation:
         if len(self.class_names) > MOST_RECALLS:
             return {}
         values: dict[str, float] = {}
-        for number, one in enumerate(self.per_class):
-            shown = _REFUSED_IN_METRICS.sub("_", one.name)[:_LONGEST_METRIC]
+        for number, class_scores in enumerate(self.per_class):
+            shown = _REFUSED_IN_METRICS.sub("_", class_scores.name)[:_LONGEST_METRIC]
             name = f"{prefix}/recall/{shown}"
-            if one.support:
-                values[f"{name} {number}" if name in values else name] = one.recall
+            if class_scores.support:
+                values[f"{name} {number}" if name in values else name] = class_scores.recall
         return values
 
     def records(

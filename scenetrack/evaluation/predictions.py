@@ -40,22 +40,31 @@ class Predictions:
     probabilities: np.ndarray | None = field(repr=False)
 
 
-def prediction_table(said: Predictions, scores: np.ndarray | None) -> Table:
+def prediction_table(predictions: Predictions, scores: np.ndarray | None) -> Table:
     """A row for each image: file, label, predicted class, its score, and all probabilities.
 
     Args:
         said: the predictions.
         scores: float [N], the predicted class's score, or None.
     """
-    names = said.class_names
+    names = predictions.class_names
     columns = [*_COLUMNS, _PROBABILITY, *(_OF_CLASS + name for name in names)]
-    shown: list[list[object]] = [[""] * (1 + len(names))] * len(said.files)
-    if said.probabilities is not None:
-        own = np.take_along_axis(said.probabilities, said.predictions[:, None], axis=1)
+    shown: list[list[object]] = [[""] * (1 + len(names))] * len(predictions.files)
+    if predictions.probabilities is not None:
+        own = np.take_along_axis(
+            predictions.probabilities, predictions.predictions[:, None], axis=1
+        )
         # Seven digits, as many as the float32 networks behind them have.
-        shown = np.char.mod("%.7g", np.hstack([own, said.probabilities])).tolist()
-    every_score = [""] * len(said.files) if scores is None else scores.tolist()
-    given = zip(said.files, said.labels, said.predictions, every_score, shown, strict=True)
+        shown = np.char.mod("%.7g", np.hstack([own, predictions.probabilities])).tolist()
+    every_score = [""] * len(predictions.files) if scores is None else scores.tolist()
+    given = zip(
+        predictions.files,
+        predictions.labels,
+        predictions.predictions,
+        every_score,
+        shown,
+        strict=True,
+    )
     rows = [
         (file, names[label], names[predicted], score, *texts)
         for file, label, predicted, score, texts in given
@@ -103,20 +112,20 @@ def _parsed(
     unknown = sorted({*labels, *predicted} - places.keys())
     if unknown:
         raise ValueError(f"it names the class {unknown[0]!r}, which is none of {', '.join(names)}")
-    said = np.array([places[name] for name in predicted], dtype=np.int64)
+    predicted_labels = np.array([places[name] for name in predicted], dtype=np.int64)
     if any(scores):
         _refuse_first(rows, ~np.isfinite(_numbers(rows, scores)), "has a score that is not finite")
     return Predictions(
         files=files,
         class_names=names,
         labels=np.array([places[name] for name in labels], dtype=np.int64),
-        predictions=said,
-        probabilities=_probabilities(rows, others, said),
+        predictions=predicted_labels,
+        probabilities=_probabilities(rows, others, predicted_labels),
     )
 
 
 def _probabilities(
-    rows: Sequence[Sequence[str]], columns: Sequence[Sequence[str]], said: np.ndarray
+    rows: Sequence[Sequence[str]], columns: Sequence[Sequence[str]], predicted_labels: np.ndarray
 ) -> np.ndarray | None:
     """Float64 [N, C] of the columns of texts, the predicted class's own first; None without any.
 
@@ -132,15 +141,15 @@ def _probabilities(
     _refuse_first(rows, ~inside, "has a probability outside 0 to 1")
     total = np.abs(shares.sum(axis=1) - 1)
     _refuse_first(rows, ~(total <= _ROUNDING), "has probabilities that do not sum to 1")
-    of_said = shares[np.arange(len(said)), said]
+    of_predicted = shares[np.arange(len(predicted_labels)), predicted_labels]
     _refuse_first(
         rows,
-        of_said < shares.max(axis=1) - _ROUNDING,
+        of_predicted < shares.max(axis=1) - _ROUNDING,
         "has a predicted class that another one is more probable than",
     )
     _refuse_first(
         rows,
-        ~(np.abs(own - of_said) <= _ROUNDING),
+        ~(np.abs(own - of_predicted) <= _ROUNDING),
         "has two probabilities of the predicted class",
     )
     return shares

@@ -21,7 +21,7 @@ from scenetrack.delivery.pipeline import ScenePipeline
 from scenetrack.errors import DataError, ExportError, InputError, ModelError
 from scenetrack.evaluation import PREDICTIONS, read_predictions
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.system.files import cache_dir, printable, replacing
+from scenetrack.system.files import cache_dir, file_sha256, printable, replacing
 from scenetrack.tracking import find_onnx, log_bundle, registered_onnx, resolve_model, run_file
 from scenetrack.workflow.dataset import check_device, dataset_of_run, onnx_target
 from scenetrack.workflow.evaluation import file_names
@@ -59,11 +59,11 @@ def bundle(config: BundleConfig) -> None:
         images = _random_images(pipeline.image_size)
     model = _build(found, pipeline)
     report = verify_bundle(model, pipeline, images)
-    said = _check_said(found, pipeline, dataset, report.scores) if dataset and is_own else ""
+    comparison = _check_said(found, pipeline, dataset, report.scores) if dataset and is_own else ""
     with replacing(path) as temporary:
         onnx.save(model, temporary)
     print(_description(found, pipeline, path))
-    print(_verification(report, dataset) + said)
+    print(_verification(report, dataset) + comparison)
     if dataset:
         print(_accuracy(found, path, images, dataset, is_own=is_own))
     print(_latency(path, pipeline, images[:1]))
@@ -165,10 +165,12 @@ def _check_said(
     except ModelError as error:
         logger.warning("not held against what the run said when it was tested: %s", error)
         return ""
-    said = read_predictions(path, pipeline.classes)
-    labels = dict(zip(said.files, (said.class_names[k] for k in said.predictions), strict=True))
+    reported = read_predictions(path, pipeline.classes)
+    labels = dict(
+        zip(reported.files, (reported.class_names[k] for k in reported.predictions), strict=True)
+    )
     names = file_names(dataset)
-    if labels.keys() != set(names) or set(said.class_names) != set(pipeline.classes):
+    if labels.keys() != set(names) or set(reported.class_names) != set(pipeline.classes):
         raise ModelError(
             f"the run's own test images are required in {printable(path)}, but it names other "
             "files or classes: put the run's own file back, or run the stage again"
@@ -261,9 +263,11 @@ def _accuracy(
 
 def _latency(path: Path, pipeline: ScenePipeline, image: np.ndarray) -> str:
     model = OnnxModel(path, device=pipeline.device)
-    one = milliseconds(lambda: model.run(images=image))
-    other = milliseconds(lambda: pipeline.probabilities(pipeline.scores(image)))
-    return f"one image takes {one:.2f} ms on {model.provider}, and {other:.2f} ms in Python"
+    in_graph = milliseconds(lambda: model.run(images=image))
+    in_python = milliseconds(lambda: pipeline.probabilities(pipeline.scores(image)))
+    return (
+        f"one image takes {in_graph:.2f} ms on {model.provider}, and {in_python:.2f} ms in Python"
+    )
 
 
 def _logged(found: FinishedMethod, path: Path, model: onnx.ModelProto, image: np.ndarray) -> str:
@@ -282,9 +286,5 @@ def _logged(found: FinishedMethod, path: Path, model: onnx.ModelProto, image: np
 
 def _key(found: FinishedMethod) -> str:
     """Changes with the run or the file, and with the version."""
-    if found.run:
-        source = found.run.id
-    else:
-        content = resolve_model(found.model, "").read_bytes()
-        source = hashlib.sha256(content).hexdigest()
+    source = found.run.id if found.run else file_sha256(resolve_model(found.model, ""))
     return hashlib.sha256(f"{source} {__version__}".encode()).hexdigest()[:32]

@@ -94,7 +94,7 @@ def _methods(words: Sequence[str]) -> list[_Method]:
 
 
 def _unfinished(run: RunInfo) -> ModelError:
-    parts = [f"{one.id} ({one.name})" for one in _finished_below(run)]
+    parts = [f"{part.id} ({part.name})" for part in _finished_below(run)]
     instead = f"or name what is finished of it: {', '.join(parts)}" if parts else "or name another"
     return ModelError(
         f"finished runs are required, but run {run.id} ({run.name}) is {run.status}: wait for it, "
@@ -143,21 +143,21 @@ def _named_apart(methods: Sequence[_Method]) -> dict[str, RunInfo]:
 def _evaluations(runs: Mapping[str, RunInfo]) -> dict[str, Evaluation]:
     """What each run said, judged again."""
     _check_digests(runs)
-    said = {
+    predictions = {
         name: read_predictions(run_file(run.id, PREDICTIONS), run.classes)
         for name, run in runs.items()
     }
-    first = next(iter(said))
-    for name, one in said.items():
-        if not _same_images(one, said[first]):
+    first = next(iter(predictions))
+    for name, found in predictions.items():
+        if not _same_images(found, predictions[first]):
             raise ModelError(
                 f"predictions of the same test images are required, but those of {name!r} (run "
                 f"{runs[name].id}) and of {first!r} (run {runs[first].id}) name different files "
                 "or classes: leave one of them out"
             )
     return {
-        name: evaluate(one.labels, one.predictions, one.class_names, one.probabilities)
-        for name, one in said.items()
+        name: evaluate(found.labels, found.predictions, found.class_names, found.probabilities)
+        for name, found in predictions.items()
     }
 
 
@@ -167,10 +167,10 @@ def _check_digests(runs: Mapping[str, RunInfo]) -> None:
     for name, run in runs.items():
         pair = (run, runs[first])
         data, other = (
-            f"{one.tags.get('dataset', 'unknown')} {one.tags.get('dataset_digest', '')}".strip()
-            for one in pair
+            f"{run.tags.get('dataset', 'unknown')} {run.tags.get('dataset_digest', '')}".strip()
+            for run in pair
         )
-        digests = {one.tags.get("dataset_digest", "") for one in pair}
+        digests = {run.tags.get("dataset_digest", "") for run in pair}
         # A folder may have any name; its digest says what is in it.
         if len(digests) > 1 or ("" in digests and data != other):
             raise ModelError(
@@ -180,13 +180,18 @@ def _check_digests(runs: Mapping[str, RunInfo]) -> None:
             )
 
 
-def _same_images(one: Predictions, other: Predictions) -> bool:
-    same_classes = one.class_names == other.class_names
-    return same_classes and one.files == other.files and bool((one.labels == other.labels).all())
+def _same_images(first: Predictions, second: Predictions) -> bool:
+    same_classes = first.class_names == second.class_names
+    return (
+        same_classes and first.files == second.files and bool((first.labels == second.labels).all())
+    )
 
 
 def _write(evaluations: Mapping[str, Evaluation], folder: Path) -> None:
-    bars = [(name, one.accuracy, one.low, one.high) for name, one in evaluations.items()]
+    bars = [
+        (name, evaluation.accuracy, evaluation.low, evaluation.high)
+        for name, evaluation in evaluations.items()
+    ]
     tables = {"comparison.csv": method_table(evaluations), "pairs.csv": pairs_table(evaluations)}
     for name, table in tables.items():
         _write_table(table, folder / name)

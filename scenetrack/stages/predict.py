@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from scenetrack.config import PredictConfig
 from scenetrack.data.images import quiet_decoding
-from scenetrack.delivery.file_classifier import Classifier, model_digest
+from scenetrack.delivery.file_classifier import Classifier
 from scenetrack.delivery.output import (
     Output,
     Stream,
@@ -29,7 +29,7 @@ from scenetrack.errors import DataError, InputError
 from scenetrack.graphs.files import read_model
 from scenetrack.graphs.providers import CPU
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.system.files import ensure_writable, user_path
+from scenetrack.system.files import ensure_writable, file_sha256, user_path
 from scenetrack.system.machine import available_cpus
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _output(
         yield Stream(sys.stdout.buffer, format, top)
         return
     settings = {
-        "model": model_digest(file),
+        "model": file_sha256(file),
         "images": paths.digest(),
         "top": top,
         "explain": config.explain and os.path.abspath(user_path(config.explain)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 import warnings
@@ -24,6 +23,7 @@ from mlflow.types.schema import Map
 
 from scenetrack.errors import ModelError
 from scenetrack.records import Model, TensorSpec
+from scenetrack.system.files import file_sha256
 from scenetrack.tracking.models import newest_model
 from scenetrack.tracking.store import connect, get_run, one_line_errors
 
@@ -66,7 +66,7 @@ def log_bundle(run_id: str, path: Path, metadata: Mapping[str, str], example: st
         ModelError: there is no such run.
         ScenetrackError: the store cannot be reached or refuses the model.
     """
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = file_sha256(path)
     client = connect()
     run = get_run(client, run_id)
     with one_line_errors():

@@ -66,11 +66,11 @@ def _gallery(evaluation: Evaluation, dataset: SceneDataset, name: str) -> list[F
     wrong = evaluation.mistakes(_MOST_MISTAKES)
     if evaluation.probabilities is None or not len(wrong):
         return []
-    said = evaluation.predictions[wrong]
+    predicted = evaluation.predictions[wrong]
     names = dataset.class_names
     captions = [
         (names[evaluation.labels[image]], names[label], evaluation.probabilities[image, label])
-        for image, label in zip(wrong, said, strict=True)
+        for image, label in zip(wrong, predicted, strict=True)
     ]
     try:
         decoded = [Image.fromarray(decode_image(dataset.test.paths[image])) for image in wrong]

@@ -56,11 +56,11 @@ def repeated(
     ]
     settings = [dataclasses.replace(config, **change) for change in changes]
     results: dict[int, StageResult] = {}
-    for one in settings:
-        with tracker.child(f"seed {one.seed}") as child:
-            child.log(*(Param(name, value) for name, value in one.as_params().items()))
-            results[one.seed] = stage(one, child)
-        print(f"seed {one.seed}\n{results[one.seed].summary}\n")
+    for seed_config in settings:
+        with tracker.child(f"seed {seed_config.seed}") as child:
+            child.log(*(Param(name, value) for name, value in seed_config.as_params().items()))
+            results[seed_config.seed] = stage(seed_config, child)
+        print(f"seed {seed_config.seed}\n{results[seed_config.seed].summary}\n")
     spreads = spreads_of(results)
     records = _records(spreads)
     tracker.log(*records, _table(results), _picture(results, config.stage))
@@ -79,12 +79,12 @@ def spreads_of(results: Results) -> dict[str, dict[str, Spread]]:
     every = [{CHOSEN: result.metrics, **result.methods} for result in results.values()]
     spreads: dict[str, dict[str, Spread]] = {}
     for method in every[0]:
-        of_seeds = [one.get(method, {}) for one in every]
+        of_seeds = [methods.get(method, {}) for methods in every]
         known = [name for name in FIGURES if all(name in figures for figures in of_seeds)]
         values = {name: [float(figures[name]) for figures in of_seeds] for name in known}
         spreads[method] = {
-            name: Spread(statistics.fmean(some), statistics.stdev(some))
-            for name, some in values.items()
+            name: Spread(statistics.fmean(of_figure), statistics.stdev(of_figure))
+            for name, of_figure in values.items()
         }
     return spreads
 
@@ -113,7 +113,7 @@ def _picture(results: Results, stage: str) -> Figure:
     """The test accuracies of the methods that every seed has."""
     every = [result.methods for result in results.values()]
     shared = [name for name in every[0] if all(name in methods for methods in every)]
-    accuracies = {name: [one[name]["test/accuracy"] for one in every] for name in shared}
+    accuracies = {name: [of_seed[name]["test/accuracy"] for of_seed in every] for name in shared}
     return draw_seed_spread(accuracies, f"{stage}: what the seed changes")
 
 

@@ -107,7 +107,7 @@ class TestSceneClassifier:
         model = onnx.load(bundle)
         del model.metadata_props[:]
         onnx.save(model, tmp_path / "other.onnx")
-        with pytest.raises(ModelError, match=r"a bundle is required, .*other\.onnx is another"):
+        with pytest.raises(ModelError, match=r"a bundle is required, .*other\.onnx is none"):
             SceneClassifier(tmp_path / "other.onnx")
 
 

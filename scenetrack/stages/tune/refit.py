@@ -148,8 +148,8 @@ def _run_name(best: FrozenTrial) -> str:
 
 def _in_work(study_run: str, best: FrozenTrial) -> list[tracking.RunInfo]:
     """The runs that refit the trial and have not ended, by id."""
-    found = [one for one in tracking.children(study_run) if one.name == _run_name(best)]
-    return sorted((one for one in found if one.status == "RUNNING"), key=lambda one: one.id)
+    found = [run for run in tracking.children(study_run) if run.name == _run_name(best)]
+    return sorted((run for run in found if run.status == "RUNNING"), key=lambda run: run.id)
 
 
 def _elsewhere(best: FrozenTrial, run: tracking.RunInfo) -> RefitElsewhere:

@@ -79,11 +79,11 @@ def summary(study: optuna.Study, config: TuneConfig, best: FrozenTrial) -> str:
     several = len(config.objectives) > 1
     rows = [
         [
-            str(one.number),
-            *map(_value_text, config.objectives, one.values),
-            textwrap.shorten(_drawn_text(one), _DRAWN_SHOWN, placeholder=" ..."),
+            str(trial.number),
+            *map(_value_text, config.objectives, trial.values),
+            textwrap.shorten(_drawn_text(trial), _DRAWN_SHOWN, placeholder=" ..."),
         ]
-        for one in _best_first(study)[: _SHOWN_OF_FRONT if several else _SHOWN]
+        for trial in _best_first(study)[: _SHOWN_OF_FRONT if several else _SHOWN]
     ]
     heads = ["trial", *(_HEADS[name] for name in config.objectives), "settings"]
     lines = aligned([heads, *rows], left=(0, len(heads) - 1))
@@ -107,7 +107,7 @@ def _best_first(study: optuna.Study) -> list[FrozenTrial]:
         found = study.best_trials
     else:
         found = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return sorted(found, key=lambda one: (-one.values[0], one.number))
+    return sorted(found, key=lambda trial: (-trial.values[0], trial.number))
 
 
 def _value_text(objective: str, value: float) -> str:
