@@ -1,4 +1,4 @@
-"""A finished run to measure: one that is named, or one that is trained for the purpose."""
+"""Finished runs to measure: named on the command line, or trained by the benchmark itself."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-DATA_HELP = "run of patch_bow to take, in the MLflow store in use; without one it is trained"
+DATA_HELP = "id of a run of patch_bow in the MLflow store in use; default: train one"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of benchmarks that measure a finished run."""
+    """Add the options of benchmarks that measure a finished run."""
     parser.add_argument("--task", help=argparse.SUPPRESS)
     parser.add_argument("--run", default="", help=DATA_HELP)
     parser.add_argument("--quick", action="store_true", help="a small network, few repeats")
@@ -21,7 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def finished_run(args: argparse.Namespace) -> Iterator[tuple[str, Path]]:
-    """A run's id, and a folder for the time being.
+    """Yield the id of a run, and a temporary folder.
 
     A run that is trained here is logged to a store of its own in that folder.
     """
@@ -39,7 +39,7 @@ def finished_run(args: argparse.Namespace) -> Iterator[tuple[str, Path]]:
 
 
 def data_name() -> str:
-    """The real split where ``SCENETRACK_DATA`` names it, else the demo data."""
+    """Return "mit8" if ``SCENETRACK_DATA`` names that split, else "demo"."""
     return "mit8" if os.environ.get("SCENETRACK_DATA") else "demo"
 
 

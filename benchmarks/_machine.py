@@ -1,4 +1,4 @@
-"""What every benchmark shares: the machine it ran on, work in a process of its own, results."""
+"""Shared parts of the benchmarks: description of the machine, subprocesses, timing, results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHAPE = (2048, 4096, 2048)  # of the matrix product that stands for the machine'
 
 
 def machine() -> str:
-    """A line on where and when: processor, memory, load, versions; no names of folders or hosts."""
+    """Return a line of date, processor, memory, load and versions, without folder or host names."""
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     versions = [
         f"{name} {importlib.metadata.version(name)}"
@@ -44,29 +44,29 @@ def machine() -> str:
 
 
 def peak_rss() -> float:
-    """The most memory that this process has had so far, in MB (10^6 bytes)."""
+    """Return the peak memory of this process so far, in MB (10^6 bytes)."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except OSError:  # no Linux
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    # Linux hands getrusage's figure down from the process that started this one.
+    # On Linux the figure of getrusage is inherited from the parent process.
     peak = next(line for line in lines if line.startswith("VmHWM:"))
     return int(peak.split()[1]) * 1024 / 1e6
 
 
 def real_images(count: int, size: int) -> tuple[NDArray[np.uint8], str]:
-    """uint8 [count, size, size, 3], evenly over the training images, and what they are.
+    """Return uint8 [count, size, size, 3], evenly over the training images, and their source.
 
-    Of the real split where ``SCENETRACK_DATA`` names it, else the drawn ones of the demo data.
+    They are of the real split if ``SCENETRACK_DATA`` names it, else of the demo data.
     """
     name = "mit8" if os.environ.get("SCENETRACK_DATA") else "demo"
     paths = load_dataset(name, seed=0).train.paths
-    places = np.linspace(0, len(paths) - 1, count).astype(int)
-    return np.asarray(load_images([paths[place] for place in places], size)), name
+    indices = np.linspace(0, len(paths) - 1, count).astype(int)
+    return np.asarray(load_images([paths[index] for index in indices], size)), name
 
 
 def in_own_process(script: str, task: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``script`` prints for ``task``, a JSON object each; see ``task_given``."""
+    """Run ``script`` with ``--task`` and return what it prints; both are JSON objects."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
     done = subprocess.run(
         [sys.executable, script, "--task", json.dumps(task)],
@@ -84,13 +84,13 @@ def in_own_process(script: str, task: Mapping[str, Any]) -> dict[str, Any]:
 def seconds_each(
     work: Iterator[Any], budget: float, *, fewest: int = 3, warm: int = 1
 ) -> list[float]:
-    """How long each step of ``work`` takes, until ``budget`` seconds have passed.
+    """Return the seconds of each step of ``work``, repeated until ``budget`` seconds have passed.
 
     Args:
-        work: does a step each time it is advanced.
-        budget: seconds.
-        fewest: steps that are timed whatever they take.
-        warm: steps before those that are timed.
+        work: iterator that does one step each time it is advanced.
+        budget: total time in seconds.
+        fewest: least number of timed steps.
+        warm: number of warm-up steps before the timed ones.
     """
     for _ in range(warm):
         next(work)
@@ -104,7 +104,7 @@ def seconds_each(
 
 
 def times_by_turns(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """The median seconds of each way, taken by turns after one round that does not count."""
+    """Return the median seconds of each way, timed by turns after one warm-up round."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 1):
         for name, work in ways.items():
@@ -115,7 +115,7 @@ def times_by_turns(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[s
 
 
 def speed_table(seconds: Mapping[str, float], images: int, against: str) -> str:
-    """Milliseconds an image of each way, and how many times as fast as ``against`` it is."""
+    """Return a table of milliseconds per image of each way, and the speed over ``against``."""
     return table(
         [
             {
@@ -129,7 +129,7 @@ def speed_table(seconds: Mapping[str, float], images: int, against: str) -> str:
 
 
 def gemm_rates(budget: float) -> dict[str, float]:
-    """Floating-point operations a second of float32 matrix products: NumPy's, ONNX Runtime's."""
+    """Measure float32 matrix products of NumPy and ONNX Runtime, in operations per second."""
     from scenetrack.graphs.builder import GraphBuilder
     from scenetrack.graphs.runtime import OnnxModel
 
@@ -154,7 +154,7 @@ def gemm_rates(budget: float) -> dict[str, float]:
 
 
 def gpu_rates(budget: float) -> dict[str, float]:
-    """Operations a second of large matrix products on the GPU in float32, TF32 and float16."""
+    """Measure matrix products on the GPU in float32, TF32 and float16, in operations per second."""
     import tensorflow as tf
 
     side, rates = 8192, {}
@@ -176,7 +176,7 @@ def gpu_rates(budget: float) -> dict[str, float]:
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:
-    """A Markdown table; its columns are the keys of the first row."""
+    """Return a Markdown table; its columns are the keys of the first row."""
     names = list(rows[0])
     lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
     lines += ["| " + " | ".join(str(row.get(name, "")) for name in names) + " |" for row in rows]
@@ -184,7 +184,7 @@ def table(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def write_result(name: str, parts: Sequence[str], figure: Any) -> None:
-    """``results/NAME.md`` of ``parts``, paragraphs, with the plot ``results/NAME.png``."""
+    """Write the paragraphs ``parts`` to ``results/NAME.md``, and the plot ``results/NAME.png``."""
     RESULTS.mkdir(exist_ok=True)
     figure.savefig(RESULTS / f"{name}.png", dpi=120, bbox_inches="tight")
     text = "\n\n".join([*parts, f"![{name}]({name}.png)"]) + "\n"

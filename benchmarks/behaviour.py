@@ -1,6 +1,6 @@
-"""Record what every command does on the demo data, and compare two such records.
+"""Record the behaviour of every command on the demo data, and compare two such records.
 
-A change of the structure alone has to leave figures, tags, artifacts and messages as they were.
+A refactoring has to leave figures, tags, artifacts and messages unchanged.
 
     python benchmarks/behaviour.py record before.json      # some minutes
     git switch my-change
@@ -35,7 +35,7 @@ _TINY_PATCHES = [
 ]  # fmt: skip
 _TINY_SIFT = ["--image-size", "64", "--bin-sizes", "4,6", "--pca", "16", "--codebook-size", "16"]
 
-# A word in braces is the id of the run that an earlier command opened.
+# A name in braces stands for the id of the run that the command of this name opened.
 COMMANDS: Mapping[str, Sequence[str]] = {
     "train_mlp": ["train_mlp", *_TINY_MLP],
     "untested": ["train_mlp", *_TINY_MLP, "--test", "false", "--seed", "3"],
@@ -79,14 +79,14 @@ _OWN_TAGS = re.compile(
 
 
 def main() -> int:
-    """Record or compare, as the command line says."""
+    """Record or compare, depending on the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     actions = parser.add_subparsers(dest="action", required=True)
     record = actions.add_parser("record")
     record.add_argument("output", type=Path)
     record.add_argument("--package", type=Path, default=Path(__file__).resolve().parent.parent)
-    record.add_argument("--quick", action="store_true", help="leave the longest command out")
-    record.add_argument("--folder", type=Path, help="work in this folder, and leave it there")
+    record.add_argument("--quick", action="store_true", help="skip the longest command")
+    record.add_argument("--folder", type=Path, help="work in this folder and keep it")
     compare = actions.add_parser("compare")
     compare.add_argument("before", type=Path)
     compare.add_argument("after", type=Path)
@@ -106,7 +106,7 @@ def main() -> int:
 
 
 def recorded(package: Path, folder: Path, left_out: Sequence[str] = ()) -> dict[str, Any]:
-    """What each command printed, logged and wrote, by its name."""
+    """Run the commands; return what each of them printed, logged and wrote, by its name."""
     found: dict[str, Any] = {}
     ids: dict[str, str] = {}
     environment = {
@@ -120,8 +120,8 @@ def recorded(package: Path, folder: Path, left_out: Sequence[str] = ()) -> dict[
             continue
         print(command, flush=True)
         known = _runs(folder)
-        places = {**ids, **_demo_images(folder)}
-        filled = [places.get(word[1:-1], word) if word[:1] == "{" else word for word in words]
+        values = {**ids, **_demo_images(folder)}
+        filled = [values.get(word[1:-1], word) if word[:1] == "{" else word for word in words]
         done = subprocess.run(
             [sys.executable, "-m", "scenetrack", *filled],
             cwd=folder, env=environment, capture_output=True, text=True, check=False,
@@ -139,13 +139,13 @@ def recorded(package: Path, folder: Path, left_out: Sequence[str] = ()) -> dict[
 
 
 def differing(before: Any, after: Any, path: str = "") -> Iterator[str]:
-    """A line for each place where two records differ."""
+    """Yield a line for each difference between two records."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in sorted({*before, *after}):
             yield from differing(before.get(key), after.get(key), f"{path}/{key}")
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        for place, (old, new) in enumerate(zip(before, after, strict=True)):
-            yield from differing(old, new, f"{path}[{place}]")
+        for index, (old, new) in enumerate(zip(before, after, strict=True)):
+            yield from differing(old, new, f"{path}[{index}]")
     elif before != after:
         yield f"{path}: {before!r} -> {after!r}"
 
@@ -200,7 +200,7 @@ def _run(folder: Path, run: str) -> dict[str, Any]:
 
 
 def _artifacts(root: Path) -> dict[str, str]:
-    """The names of a run's artifacts, with the content of those that are figures and answers."""
+    """Return the names of a run's artifacts, with digests of arrays, texts and predictions."""
     found = {}
     for path in sorted(root.rglob("*")):
         if path.is_file():
@@ -211,7 +211,7 @@ def _artifacts(root: Path) -> dict[str, str]:
 
 
 def _content(path: Path) -> str:
-    """A digest of what a file says, with no times and folders in it."""
+    """Return a digest of a file; that of an .npz file depends on its arrays alone."""
     if path.suffix == ".npz":
         import numpy as np
 
@@ -222,7 +222,7 @@ def _content(path: Path) -> str:
 
 
 def _files(folder: Path) -> dict[str, Any]:
-    """The files that commands wrote into the working folder."""
+    """Return the files that commands wrote into the working folder, with the content of tables."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
@@ -247,7 +247,7 @@ def _masked(text: str, folder: Path) -> str:
 
 
 def _messages(text: str, folder: Path) -> list[str]:
-    """The lines of stderr that are no progress bars."""
+    """Return the lines of stderr without progress bars."""
     lines = [line.split("\r")[-1] for line in _masked(text, folder).splitlines()]
     return [line for line in lines if "%|" not in line]
 

@@ -1,8 +1,8 @@
-"""Descriptors of all patches of an image: images and patches a second, every way there is.
+"""Descriptors of all patches of an image: images and patches per second in every form.
 
-``python benchmarks/descriptors.py [--quick] [--device gpu]`` takes real photographs where
+``python benchmarks/descriptors.py [--quick] [--device gpu]`` takes real photographs if
 ``SCENETRACK_DATA`` names the MIT 8-scene split, else drawn ones. The network is Dense 1024-512 on
-64 px patches of 256 px images; its weights are random, for speed does not depend on them. Each
+64 px patches of 256 px images, with random weights, because speed does not depend on them. Each
 row runs in a process of its own, and the machine's matrix-product rate is measured between them.
 """
 
@@ -41,11 +41,11 @@ COURSE, KERAS, BATCHED = (
     "Keras predict, in batches",
     "ONNX Runtime, batched patches cut in NumPy",
 )
-COMPARED = 8  # images whose descriptors are held against Keras'
+COMPARED = 8  # images whose descriptors are compared with those of Keras
 
 
 def flops_per_patch() -> int:
-    """Multiplications and additions of the network on one patch."""
+    """Return the number of multiplications and additions of the network on one patch."""
     widths = (3 * PATCH**2, *WIDTHS)
     return 2 * sum(left * right for left, right in itertools.pairwise(widths))
 
@@ -83,15 +83,15 @@ def build(folder: Path, strides: tuple[int, ...], images: np.ndarray) -> None:
 
 
 def groups(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """``size`` images at a time, for ever."""
-    at = 0
+    """Yield ``size`` images at a time, endlessly."""
+    start = 0
     while True:
-        yield images.take(range(at, at + size), axis=0, mode="wrap")
-        at += size
+        yield images.take(range(start, start + size), axis=0, mode="wrap")
+        start += size
 
 
 def keras_steps(task: dict[str, Any], images: np.ndarray) -> tuple[int, Iterator[np.ndarray]]:
-    """Images a step, and steps that give descriptors float32 [n, patches, D] by Keras."""
+    """Return images per step, and steps that yield float32 [n, patches, D] computed by Keras."""
     import keras
 
     from scenetrack.data.patches import PatchGrid
@@ -99,7 +99,7 @@ def keras_steps(task: dict[str, Any], images: np.ndarray) -> tuple[int, Iterator
     network = keras.models.load_model(Path(task["folder"]) / "network.keras")
     grid = PatchGrid(SIZE, PATCH, task["stride"])
     count = 1 if task["row"] == COURSE else GROUP
-    # Keras' own batch size, 32, is what the course's code leaves it at.
+    # The course's code keeps the default batch size of Keras, 32.
     batch_size = None if task["row"] == COURSE else 1024
 
     def steps() -> Iterator[np.ndarray]:
@@ -112,7 +112,7 @@ def keras_steps(task: dict[str, Any], images: np.ndarray) -> tuple[int, Iterator
 
 
 def onnx_steps(task: dict[str, Any], images: np.ndarray) -> tuple[int, Iterator[np.ndarray]]:
-    """Images a step, and steps that give descriptors float32 [n, patches, D] by ONNX Runtime."""
+    """Return images per step, and steps that yield float32 [n, patches, D] by ONNX Runtime."""
     from scenetrack.data.patches import PatchGrid
     from scenetrack.graphs.runtime import OnnxModel
 
@@ -129,7 +129,7 @@ def onnx_steps(task: dict[str, Any], images: np.ndarray) -> tuple[int, Iterator[
 
 
 def run_task(task: dict[str, Any]) -> dict[str, Any]:
-    """One row, measured in this process; or the rates of matrix products."""
+    """Measure one row in this process, or the rates of matrix products."""
     if task["row"] == "rates":
         gpu = task["device"] != "cpu"
         return gpu_rates(task["budget"]) if gpu else gemm_rates(task["budget"])
@@ -152,7 +152,7 @@ def run_task(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def take(steps: Iterator[np.ndarray], images: int) -> list[np.ndarray]:
-    """The results of steps until they hold ``images``."""
+    """Return the results of steps until they hold ``images`` images."""
     results: list[np.ndarray] = []
     while sum(map(len, results)) < images:
         results.append(next(steps))
@@ -160,7 +160,7 @@ def take(steps: Iterator[np.ndarray], images: int) -> list[np.ndarray]:
 
 
 def cosine(values: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
-    """The least and the mean cosine of descriptors [..., D] to their reference."""
+    """Return the least and the mean cosine of descriptors [..., D] with their reference."""
     left, right = (
         side.reshape(-1, side.shape[-1]).astype(np.float64) for side in (values, reference)
     )
@@ -170,7 +170,7 @@ def cosine(values: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
 
 
 def tasks_of(stride: int) -> list[dict[str, Any]]:
-    """The rows of one stride, and the rate of matrix products that each is held against."""
+    """Return the rows of one stride, and the rate of matrix products that each is compared with."""
     rows = [
         {"row": COURSE, "rate": "tf32"},
         {"row": KERAS, "rate": "tf32"},
@@ -188,14 +188,14 @@ def tasks_of(stride: int) -> list[dict[str, Any]]:
 
 
 def measure(args: argparse.Namespace, folder: Path) -> tuple[list[dict[str, Any]], list[Any]]:
-    """All rows, and the rates measured before, between and after them."""
+    """Return all rows, and the rates measured before, between and after them."""
     common = {"folder": str(folder), "device": args.device, "budget": args.budget}
     rates: list[dict[str, float]] = []
     rows = []
     for stride in args.strides:
         reference = None
-        for place, task in enumerate(tasks_of(stride)):
-            if place % 4 == 0:
+        for index, task in enumerate(tasks_of(stride)):
+            if index % 4 == 0:
                 rates.append(in_own_process(__file__, {**common, "row": "rates", "budget": 0.5}))
             result = in_own_process(__file__, {**common, **task})
             values = np.load(folder / "values.npy", allow_pickle=False)
@@ -207,7 +207,7 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[list[dict[str, Any]
 
 
 def peaks(rates: list[dict[str, float]]) -> dict[str, float]:
-    """The rate to compare with, by kind: medians over the run; on a CPU the faster way's."""
+    """Return the peak rate by precision: medians over the run; on a CPU of the faster library."""
     medians = {way: statistics.median(rate[way] for rate in rates) for way in rates[0]}
     if "fp16" in medians:
         return medians
@@ -215,7 +215,7 @@ def peaks(rates: list[dict[str, float]]) -> dict[str, float]:
 
 
 def shown(row: dict[str, Any], peak: dict[str, float]) -> dict[str, object]:
-    """A row as the table tells it."""
+    """Return a row as the table shows it."""
     patches = ((SIZE - PATCH) // row["stride"] + 1) ** 2
     rate = row["images_per_s"] * patches
     least, mean = row["cosine"]
@@ -235,7 +235,7 @@ def shown(row: dict[str, Any], peak: dict[str, float]) -> dict[str, object]:
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
-    """The ratios that the project set itself, by stride."""
+    """Return the ratios of the project's speed targets, by stride."""
     lines = []
     for stride in dict.fromkeys(row["stride"] for row in rows):
         speed = {row["row"]: row["images_per_s"] for row in rows if row["stride"] == stride}
@@ -254,7 +254,7 @@ def summary(rows: list[dict[str, Any]]) -> str:
 
 
 def plot(rows: list[dict[str, Any]]) -> Any:
-    """Images a second by way, one panel for each stride."""
+    """Plot images per second of each way, one panel for each stride."""
     from matplotlib.figure import Figure
 
     strides = list(dict.fromkeys(row["stride"] for row in rows))
@@ -288,7 +288,7 @@ def main() -> None:
         build(Path(folder), args.strides, images)
         rows, rates = measure(args, Path(folder))
     peak = peaks(rates)
-    told = ", ".join(f"{way} {value / 1e9:.0f}" for way, value in peak.items())
+    peak_text = ", ".join(f"{way} {value / 1e9:.0f}" for way, value in peak.items())
     ranges = ", ".join(
         f"{way} {min(r[way] for r in rates) / 1e9:.0f} to {max(r[way] for r in rates) / 1e9:.0f}"
         for way in rates[0]
@@ -299,7 +299,7 @@ def main() -> None:
         [
             "# Descriptors of 64 px patches, Dense 1024-512",
             f"{where}. {len(images)} images of {data} at {SIZE} px; medians over steps of a batch.",
-            f"Peak, GFLOP/s: {told}; measured {len(rates)} times in between: {ranges}.",
+            f"Peak, GFLOP/s: {peak_text}; measured {len(rates)} times in between: {ranges}.",
             summary(rows),
             table([shown(row, peak) for row in rows]),
         ],

@@ -2,11 +2,11 @@
 
 ``python benchmarks/fisher.py [--images N] [--rounds N] [--descriptors FILE.npy]`` fits a mixture to
 a sample of descriptors, drawn as dense SIFT has them after PCA with the position appended, or real
-ones (float32 [N, D]) from a file, and lets both encode the same images with the same mixture by
-turns. All are left to use every processor. scikit-image is given the mixture in float32 and in
-float64, and the faster of the two counts: products with the tiny posteriors that float32 cannot
-hold in full are slow. The parts that both have (scikit-image adds weights, and its deviations have
-the other sign) are compared first.
+ones (float32 [N, D]) from a file, and times both on the same images with the same mixture by
+turns. All of them may use every processor. scikit-image gets the mixture in float32 and in
+float64, and the faster of the two counts: products with denormal posteriors in float32 are slow.
+The common parts (scikit-image adds weights, and the sign of its deviations is opposite) are
+compared first.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from scenetrack.system.machine import available_cpus
 Floats = NDArray[np.float32]
 DTYPES = ("float32", "float64")
 DESCRIPTORS, WIDTH, COMPONENTS, SAMPLE = 5500, 66, 128, 256_000
-OURS, TWIN, THEIRS = "scenetrack", "its ONNX graph", "scikit-image, image by image, mixture in {}"
+OURS, GRAPH, THEIRS = "scenetrack", "its ONNX graph", "scikit-image, image by image, mixture in {}"
 
 
 def drawn(count: int, seed: int) -> Floats:
@@ -45,7 +45,7 @@ def drawn(count: int, seed: int) -> Floats:
 
 
 def scikit_mixture(encoder: FisherVector, dtype: str) -> GaussianMixture:
-    """The same mixture for scikit-image."""
+    """Return the same mixture for scikit-image."""
     mixture = encoder.mixture_
     gmm = GaussianMixture(len(mixture.means), covariance_type="diag")
     gmm.weights_ = mixture.weights.astype(dtype)
@@ -56,29 +56,29 @@ def scikit_mixture(encoder: FisherVector, dtype: str) -> GaussianMixture:
 
 
 def in_common(vector: NDArray[Any]) -> NDArray[Any]:
-    """The part of scikit-image's improved vector that ours has, as ours has it."""
+    """Return the part of scikit-image's improved vector that ours has too, in our convention."""
     means, deviations = np.split(vector[COMPONENTS:], 2)
     part = np.concatenate([means, -deviations])
     return part / np.linalg.norm(part)
 
 
-def graph_of(scene: ImageEncoder) -> OnnxModel:
-    """The twin, for any number of images."""
+def graph_of(image_encoder: ImageEncoder) -> OnnxModel:
+    """Return the ONNX graph of the encoder, for any number of images."""
     builder = GraphBuilder("fisher")
-    shape = [None, DESCRIPTORS, scene.encoder.mixture_.centre.size]
+    shape = [None, DESCRIPTORS, image_encoder.encoder.mixture_.centre.size]
     name = builder.input("descriptors", np.float32, shape)
-    features, _ = scene.to_graph(builder, name)
-    builder.output("features", features, np.float32, [None, scene.encoder.width])
+    features, _ = image_encoder.to_graph(builder, name)
+    builder.output("features", features, np.float32, [None, image_encoder.encoder.width])
     return OnnxModel(builder.build({}).SerializeToString(), device="cpu")
 
 
 def part(sample: Floats, images: Floats, rounds: int) -> list[str]:
-    """The paragraphs of images float32 [N, n, D]."""
+    """Return the paragraphs on images float32 [N, n, D]."""
     started = time.perf_counter()
     encoder = FisherVector(COMPONENTS).fit(sample)
     fitted = time.perf_counter() - started
-    scene = ImageEncoder(encoder, ("1x1",), np.full((DESCRIPTORS, 2), 0.5, np.float32))
-    twin = graph_of(scene)
+    image_encoder = ImageEncoder(encoder, ("1x1",), np.full((DESCRIPTORS, 2), 0.5, np.float32))
+    graph = graph_of(image_encoder)
     mixtures = {THEIRS.format(kind): scikit_mixture(encoder, kind) for kind in DTYPES}
 
     def scikit(name: str) -> list[NDArray[Any]]:
@@ -88,11 +88,11 @@ def part(sample: Floats, images: Floats, rounds: int) -> list[str]:
     theirs = np.stack([in_common(vector) for vector in scikit(exact)])
     apart = [
         float(np.linalg.norm(found - theirs, axis=1).max())
-        for found in (scene.encode(images), twin.run(descriptors=images)["features"])
+        for found in (image_encoder.encode(images), graph.run(descriptors=images)["features"])
     ]
     ways: dict[str, Callable[[], Any]] = {
-        OURS: lambda: scene.encode(images),
-        TWIN: lambda: twin.run(descriptors=images),
+        OURS: lambda: image_encoder.encode(images),
+        GRAPH: lambda: graph.run(descriptors=images),
     }
     ways |= {name: partial(scikit, name) for name in mixtures}
     seconds = times_by_turns(ways, rounds)

@@ -1,4 +1,4 @@
-"""Explicit kernel maps against exact kernels: accuracy at real size, memory and time with many.
+"""Explicit kernel maps against exact kernels: accuracy at real size, memory and time by images.
 
 ``python benchmarks/kernel_maps.py [--quick] [--features FILE.npz]`` takes histograms of real
 images from a file with the arrays ``train``, ``train_labels``, ``test`` and ``test_labels``, else
@@ -31,7 +31,7 @@ Histograms = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
 def drawn(count: int, seed: int) -> Histograms:
-    """Histograms [count, WORDS] of images whose classes differ in how common each topic is."""
+    """Draw histograms [count, WORDS] of images whose classes differ in the frequency of topics."""
     world, rng = np.random.default_rng(0), np.random.default_rng(seed)
     topics = world.dirichlet(np.full(WORDS, 0.05), TOPICS)
     habits = world.gamma(0.5, size=(CLASSES, TOPICS))
@@ -43,7 +43,7 @@ def drawn(count: int, seed: int) -> Histograms:
 
 
 def features_of(task: dict[str, Any]) -> tuple[Histograms, Histograms]:
-    """Training and test images of a task."""
+    """Return the histograms of training and test images of a task."""
     if not task["features"]:
         return drawn(task["train"], 1), drawn(task["test"], 2)
     with np.load(task["features"], allow_pickle=False) as arrays:
@@ -55,7 +55,7 @@ def features_of(task: dict[str, Any]) -> tuple[Histograms, Histograms]:
 
 
 def run_task(task: dict[str, Any]) -> dict[str, Any]:
-    """Fit one kernel in one way: seconds, memory besides the features, and the accuracy."""
+    """Fit one kernel in one way; return seconds, memory besides the features, and accuracies."""
     from scenetrack import classifiers
     from scenetrack.classifiers import grid_search as search
     from scenetrack.classifiers import kernel_maps as maps
@@ -83,12 +83,12 @@ def run_task(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def way(landmarks: int) -> str:
-    """A way by name."""
+    """Return the name of a way."""
     return f"{landmarks:,} landmarks" if landmarks else EXACT
 
 
 def accuracies(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every kernel at real size, exact and with fewer landmarks than images."""
+    """Measure every kernel at real size, exact and with fewer landmarks than images."""
     found = []
     for kernel in args.kernels:
         for landmarks in (0, *args.landmarks):
@@ -106,7 +106,7 @@ def accuracies(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def growth(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """One setting of the rbf kernel for more and more drawn images, both ways by turns."""
+    """Measure one setting of the rbf kernel for growing numbers of images, both ways by turns."""
     from scenetrack.classifiers.kernel_maps import LANDMARKS as OURS
 
     found = []
@@ -115,13 +115,13 @@ def growth(args: argparse.Namespace) -> list[dict[str, Any]]:
         for landmarks in (0, OURS):
             both = {**task, "landmarks": landmarks, "one_setting": True}
             runs = [in_own_process(__file__, both) for _ in range(args.repeats)]
-            seconds = statistics.median(one["seconds"] for one in runs)
+            seconds = statistics.median(run["seconds"] for run in runs)
             found.append({**both, **runs[0], "seconds": seconds})
     return found
 
 
 def accuracy_row(row: dict[str, Any], exact: dict[str, Any]) -> dict[str, object]:
-    """A row of the first table; ``exact`` is that of the same kernel."""
+    """Return a row of the first table; ``exact`` is the exact result of the same kernel."""
     return {
         "kernel": row["kernel"],
         "way": way(row["landmarks"]),
@@ -136,7 +136,7 @@ def accuracy_row(row: dict[str, Any], exact: dict[str, Any]) -> dict[str, object
 
 
 def growth_row(row: dict[str, Any]) -> dict[str, object]:
-    """A row of the second table."""
+    """Return a row of the second table."""
     return {
         "images": f"{row['train']:,}",
         "way": way(row["landmarks"]),
@@ -147,7 +147,7 @@ def growth_row(row: dict[str, Any]) -> dict[str, object]:
 
 
 def plot(rows: list[dict[str, Any]], grown: list[dict[str, Any]]) -> Any:
-    """Accuracy by landmarks, and memory by images."""
+    """Plot accuracy by landmarks, and memory by images."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4), layout="constrained")

@@ -1,4 +1,4 @@
-"""Which k-means learns the visual words: wall time, quantisation error, same codebook again?
+"""Implementations of k-means for the codebook: wall time, quantisation error, reproducibility.
 
 Run it anywhere: ``python benchmarks/kmeans.py``, with ``pip install faiss-cpu`` for the faiss
 rows. The descriptors are drawn unless ``--descriptors FILE.npy`` (float32 [N, D]) is given.
@@ -29,7 +29,7 @@ Learn = Callable[[Floats, int, int], Floats]  # descriptors, words, iterations -
 
 
 def drawn_descriptors(count: int, width: int) -> Floats:
-    """float32 [count, width]: 300 clusters with a spectrum that falls as after PCA."""
+    """Draw float32 [count, width]: 300 clusters with a spectrum that falls as after PCA."""
     rng = np.random.default_rng(0)
     spread = 1 / np.sqrt(1 + np.arange(width))
     centres = rng.standard_normal((300, width))
@@ -38,15 +38,15 @@ def drawn_descriptors(count: int, width: int) -> Floats:
 
 
 def own_lloyd(descriptors: Floats, words: int, iterations: int) -> Floats:
-    """What scenetrack uses: scikit-learn's on one thread."""
+    """Learn the codebook as scenetrack does: scikit-learn's k-means on one thread."""
     return BagOfWords(words, random_state=0, iterations=iterations).fit(descriptors).codebook_
 
 
 def faiss_lloyd(descriptors: Floats, words: int, iterations: int) -> Floats:
-    """faiss.Kmeans on all descriptors."""
+    """Learn the codebook by faiss.Kmeans on all descriptors."""
     import faiss  # not a dependency
 
-    # faiss draws 256 descriptors per word unless told to keep them all.
+    # By default faiss samples 256 descriptors per word.
     kmeans = faiss.Kmeans(
         descriptors.shape[1], words, niter=iterations, seed=1, max_points_per_centroid=2**31 - 1
     )
@@ -55,7 +55,7 @@ def faiss_lloyd(descriptors: Floats, words: int, iterations: int) -> Floats:
 
 
 def scikit_lloyd(descriptors: Floats, words: int, iterations: int) -> Floats:
-    """scikit-learn's KMeans from randomly drawn descriptors."""
+    """Learn the codebook by scikit-learn's KMeans from a random start."""
     kmeans = KMeans(words, init="random", n_init=1, max_iter=iterations, tol=0, random_state=0).fit(
         descriptors
     )
@@ -63,13 +63,13 @@ def scikit_lloyd(descriptors: Floats, words: int, iterations: int) -> Floats:
 
 
 def scikit_plus_plus(descriptors: Floats, words: int, iterations: int) -> Floats:
-    """scikit-learn's KMeans from its k-means++ start."""
+    """Learn the codebook by scikit-learn's KMeans from a k-means++ start."""
     kmeans = KMeans(words, n_init=1, max_iter=iterations, tol=0, random_state=0).fit(descriptors)
     return np.asarray(kmeans.cluster_centers_)
 
 
 def scikit_mini_batch(descriptors: Floats, words: int, iterations: int) -> Floats:
-    """MiniBatchKMeans; an iteration is one pass over all descriptors."""
+    """Learn the codebook by MiniBatchKMeans; an iteration is one pass over all descriptors."""
     kmeans = MiniBatchKMeans(
         words,
         init="random",
@@ -92,7 +92,7 @@ METHODS: dict[str, Learn] = {
 
 
 def quantisation_error(descriptors: Floats, codebook: Floats) -> float:
-    """Mean squared distance of a descriptor to its nearest word."""
+    """Return the mean squared distance of a descriptor to its nearest word."""
     bow = BagOfWords(len(codebook))
     bow.codebook_ = codebook
     residuals = descriptors - codebook[bow.assign(descriptors)]
@@ -100,7 +100,7 @@ def quantisation_error(descriptors: Floats, codebook: Floats) -> float:
 
 
 def row(name: str, learn: Learn, descriptors: Floats, args: argparse.Namespace) -> str:
-    """The table row of one method: best wall time, error, and whether runs agree."""
+    """Return the table row of one method: best wall time, error, and whether runs agree."""
     seconds, books = [], []
     runs = (args.threads, args.threads, 1) if args.repeat else (args.threads,)
     for threads in runs:
@@ -114,7 +114,7 @@ def row(name: str, learn: Learn, descriptors: Floats, args: argparse.Namespace) 
 
 
 def main() -> None:
-    """Print where and what was measured, and the table."""
+    """Print machine, versions, settings, and the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--descriptors", type=Path, help="float32 [N, D] .npy file")
     parser.add_argument("--count", type=int, default=200_000, help="descriptors at most")

@@ -1,4 +1,4 @@
-"""How long one image takes: the bundle, one ONNX file, against the same method in Python.
+"""Latency of one image: the bundle (one ONNX file) against the same method in Python.
 
 ``python benchmarks/latency.py [--quick] [--run RUN]`` takes every method of a run of
 ``patch_bow``, which it trains in a temporary folder where none is named, and a test image. The
@@ -22,7 +22,7 @@ SIDES = ("bundle", "bundle, resizing", "Python")
 
 
 def prepare(folder: Path, run_id: str, quick: bool) -> list[str]:
-    """Write a bundle of every method and an image into ``folder``; the methods' names."""
+    """Write a bundle of every method and an image into ``folder``; return the methods' names."""
     import onnx
 
     from scenetrack.data.catalog import load_dataset
@@ -33,20 +33,20 @@ def prepare(folder: Path, run_id: str, quick: bool) -> list[str]:
 
     names = [child.name for child in children(run_id)]
     path = load_dataset("demo" if quick else data_name(), seed=0).test.paths[0]
-    for place, name in enumerate(names):
+    for index, name in enumerate(names):
         pipeline = open_pipeline(find_method(run_id, name), None, "cpu")
-        onnx.save(build_bundle(pipeline, {}), folder / f"{place}.onnx")
+        onnx.save(build_bundle(pipeline, {}), folder / f"{index}.onnx")
         np.save(folder / "small.npy", load_images([path], pipeline.image_size))
     np.save(folder / "large.npy", decode_image(path)[None])
     return names
 
 
 def run_task(task: dict[str, Any]) -> dict[str, list[float]]:
-    """Seconds of each call."""
+    """Return the seconds of each call."""
     folder, side = Path(task["folder"]), task["side"]
     name = "large.npy" if side == "bundle, resizing" else "small.npy"
     image = np.load(folder / name, allow_pickle=False)
-    call = in_python(task) if side == "Python" else in_bundle(folder, task["place"])
+    call = in_python(task) if side == "Python" else in_bundle(folder, task["index"])
     for _ in range(10):
         call(image)
     seconds = []
@@ -57,16 +57,16 @@ def run_task(task: dict[str, Any]) -> dict[str, list[float]]:
     return {"seconds": seconds}
 
 
-def in_bundle(folder: Path, place: int) -> Callable[[np.ndarray], object]:
-    """Images uint8 [1, H, W, 3] to probabilities, by the bundle."""
+def in_bundle(folder: Path, index: int) -> Callable[[np.ndarray], object]:
+    """Return a function from images uint8 [1, H, W, 3] to probabilities, by the bundle."""
     from scenetrack.graphs.runtime import OnnxModel
 
-    model = OnnxModel(folder / f"{place}.onnx", device="cpu")
+    model = OnnxModel(folder / f"{index}.onnx", device="cpu")
     return lambda image: model.run(images=image)
 
 
 def in_python(task: dict[str, Any]) -> Callable[[np.ndarray], object]:
-    """Images uint8 [1, S, S, 3] to probabilities, by the pipeline."""
+    """Return a function from images uint8 [1, S, S, 3] to probabilities, by the pipeline."""
     from scenetrack.workflow.load_method import find_method, open_pipeline
 
     pipeline = open_pipeline(find_method(task["run"], task["method"]), None, "cpu")
@@ -76,16 +76,16 @@ def in_python(task: dict[str, Any]) -> Callable[[np.ndarray], object]:
 def measure(
     folder: Path, run_id: str, names: list[str], calls: int, rounds: int
 ) -> list[dict[str, Any]]:
-    """Milliseconds of all calls by method and side."""
+    """Measure the milliseconds of all calls by method and side."""
     rows = []
-    for place, name in enumerate(names):
+    for index, name in enumerate(names):
         taken: dict[str, list[float]] = {side: [] for side in SIDES}
         for _ in range(rounds):
             for side, milliseconds in taken.items():
                 task = {
                     "side": side,
                     "folder": str(folder),
-                    "place": place,
+                    "index": index,
                     "run": run_id,
                     "method": name,
                     "calls": calls,
@@ -100,7 +100,7 @@ def measure(
 
 
 def plot(rows: list[dict[str, Any]]) -> Any:
-    """Medians, with a line up to the 99th percentile."""
+    """Plot medians, with a line up to the 99th percentile."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 0.35 * len(rows) + 1), layout="constrained")

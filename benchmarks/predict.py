@@ -1,4 +1,4 @@
-"""The whole of ``predict``, from image files to labels, against its parts alone.
+"""Speed of ``predict`` from image files to labels, against that of its parts alone.
 
 ``python benchmarks/predict.py [--quick] [--run RUN]`` takes the test images of the real split
 where ``SCENETRACK_DATA`` names it, else drawn ones, and a run of ``patch_bow``, which it trains
@@ -37,7 +37,7 @@ def prepare(folder: Path, run_id: str, method: str, quick: bool) -> tuple[str, i
     """Write bundle, network and the list of files into ``folder``.
 
     Returns:
-        The method, by name where ``method`` is empty, and how many files there are.
+        The name of the method, and the number of files.
     """
     from scenetrack.data.catalog import load_dataset
     from scenetrack.stages.bundle import bundle_of
@@ -55,7 +55,7 @@ def prepare(folder: Path, run_id: str, method: str, quick: bool) -> tuple[str, i
 
 
 def run_task(task: dict[str, Any]) -> dict[str, Any]:
-    """Seconds that a part takes for all images, and the memory it needed."""
+    """Return the seconds that a part takes for all images, and its peak memory in MB."""
     folder = Path(task["folder"])
     paths = json.loads((folder / "paths.json").read_text(encoding="utf-8"))
     part = task["part"]
@@ -68,13 +68,13 @@ def run_task(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def whole(folder: Path, paths: list[str]) -> float:
-    """Seconds from files to a file of rows, nothing imported in between."""
+    """Time ``predict`` from image files to a file of rows, without imports; return seconds."""
     from scenetrack.config import PredictConfig
     from scenetrack.stages.predict import predict
 
     output = folder / "labels.csv"
     bundle = str(folder / "scene.onnx")
-    # What is imported on the first call, and read from the disk, is not timed.
+    # Imports and disk reads of the first call are not timed.
     predict(PredictConfig(model=bundle, images=(paths[0],), output=str(output)))
     settings = PredictConfig(model=bundle, images=tuple(paths), output=str(folder / "all.csv"))
     started = time.perf_counter()
@@ -83,7 +83,7 @@ def whole(folder: Path, paths: list[str]) -> float:
 
 
 def command(folder: Path, paths: list[str]) -> float:
-    """Seconds of ``scenetrack predict`` for everything."""
+    """Time the command ``scenetrack predict``; return seconds."""
     words = ["predict", str(folder / "scene.onnx"), *paths, "-o", str(folder / "command.csv")]
     started = time.perf_counter()
     run([sys.executable, "-m", "scenetrack", *words], check=True, capture_output=True)
@@ -91,7 +91,7 @@ def command(folder: Path, paths: list[str]) -> float:
 
 
 def decoding(folder: Path, paths: list[str]) -> float:
-    """Seconds to decode and resize all files, in as many threads as ``predict`` uses."""
+    """Time decoding and resizing in as many threads as ``predict`` uses; return seconds."""
     from scenetrack.data.prefetch import read_ahead
     from scenetrack.graphs.runtime import OnnxModel
     from scenetrack.system.machine import available_cpus
@@ -105,7 +105,7 @@ def decoding(folder: Path, paths: list[str]) -> float:
 
 
 def inference(folder: Path, paths: list[str], part: str) -> float:
-    """Seconds of a graph on all images, which are decoded before the clock starts."""
+    """Time a graph on all images, which are decoded before; return seconds."""
     from scenetrack.data.images import load_images
     from scenetrack.graphs.runtime import OnnxModel
 
@@ -116,13 +116,13 @@ def inference(folder: Path, paths: list[str], part: str) -> float:
     count = bundle.batch_size(images.shape[1:])
     model.run(**{next(iter(model.inputs)): images[:count]})
     started = time.perf_counter()
-    for _ in model.stream(images[at : at + count] for at in range(0, len(images), count)):
+    for _ in model.stream(images[start : start + count] for start in range(0, len(images), count)):
         pass
     return time.perf_counter() - started
 
 
 def measure(folder: Path, rounds: int) -> dict[str, dict[str, Any]]:
-    """The median seconds of each part, and the most memory."""
+    """Measure the median seconds of each part, and its peak memory."""
     taken: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
     for _ in range(rounds):
         for part, results in taken.items():
@@ -140,7 +140,7 @@ def measure(folder: Path, rounds: int) -> dict[str, dict[str, Any]]:
 
 
 def summary(taken: dict[str, dict[str, Any]]) -> str:
-    """How near the whole is to the slower part, and to both on the same processors."""
+    """Compare the time of the whole with that of the slower part, and with the sum of both."""
     seconds = {part: result["seconds"] for part, result in taken.items()}
     slower = max(seconds[DECODING], seconds[DESCRIPTORS])
     both = seconds[DECODING] + seconds[BUNDLE]
@@ -153,7 +153,7 @@ def summary(taken: dict[str, dict[str, Any]]) -> str:
 
 
 def plot(taken: dict[str, dict[str, dict[str, Any]]], count: int) -> Any:
-    """Images a second of every part, one panel for each method."""
+    """Plot images per second of every part, one panel for each method."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 2.6 * len(taken)), layout="constrained")
@@ -195,7 +195,7 @@ def main() -> None:
 
 
 def rows(taken: dict[str, dict[str, Any]], count: int) -> str:
-    """The table of a method."""
+    """Return the table of a method."""
     return table(
         [
             {

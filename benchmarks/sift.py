@@ -1,8 +1,8 @@
 """Dense SIFT against OpenCV's ``SIFT.compute`` at the same points, by turns on the same images.
 
 ``python benchmarks/sift.py [--images N] [--rounds N]``. OpenCV gets the points of the grid as key
-points with a size and an angle, so that it neither looks for them nor turns them; making them is
-not timed. Both take the same images with the same number of threads. OpenCV knows no colour: in
+points with a size and an angle, so that it neither detects nor rotates them; making them is not
+timed. Both take the same images with the same number of threads. OpenCV does not support colour: in
 opponent colours it describes three planes, one after the other, rounded to bytes. The grey images
 are bytes for both.
 """
@@ -30,7 +30,7 @@ Bytes = NDArray[np.uint8]
 
 
 def key_points(grid: SiftGrid) -> list[cv2.KeyPoint]:
-    """The grid's points in its order; a bin of OpenCV's is 1.5 times the size of a key point."""
+    """Return the grid's points in order; a bin of OpenCV is 1.5 times the size of a key point."""
     return [
         cv2.KeyPoint(float(x), float(y), bin_size / 1.5, 0.0)
         for bin_size in grid.bin_sizes
@@ -40,13 +40,13 @@ def key_points(grid: SiftGrid) -> list[cv2.KeyPoint]:
 
 
 def grey(images: Bytes) -> Bytes:
-    """uint8 [N, S, S, 3] with three equal channels."""
+    """Return grey images as uint8 [N, S, S, 3] with three equal channels."""
     planes = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
     return np.repeat(np.stack(planes)[..., None], 3, axis=-1)
 
 
 def planes_of(grid: SiftGrid, images: Bytes) -> Bytes:
-    """What OpenCV describes: uint8 [N, channels, S, S], opponent colours spread over 0 to 255."""
+    """Return planes for OpenCV, uint8 [N, channels, S, S]; opponent colours span 0 to 255."""
     if len(grid.mixing) == 1:
         return np.ascontiguousarray(images[..., :1].transpose(0, 3, 1, 2))
     planes = (images @ grid.mixing.T).transpose(0, 3, 1, 2)
@@ -55,15 +55,15 @@ def planes_of(grid: SiftGrid, images: Bytes) -> Bytes:
     return np.asarray(np.rint(255 * (planes - low) / span), np.uint8)
 
 
-def in_our_order(found: NDArray[np.float32]) -> NDArray[np.float64]:
-    """OpenCV's rows, columns and directions, which turn the other way, as ours: [n, 128]."""
-    bins = found.reshape(-1, 4, 4, ORIENTATIONS)[..., ::-1]
+def in_our_order(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return OpenCV's descriptors [n, 128] in our order of rows, columns and directions."""
+    bins = rows.reshape(-1, 4, 4, ORIENTATIONS)[..., ::-1]
     turned = np.roll(bins, 1, axis=-1).transpose(0, 1, 3, 2)
-    return turned.reshape(len(found), -1).astype(float)
+    return turned.reshape(len(rows), -1).astype(float)
 
 
 def agreement(ours: Bytes, theirs: NDArray[np.float64]) -> tuple[float, float]:
-    """Mean and first percentile of the cosines, before the root, of what neither finds empty."""
+    """Return mean and first percentile of the cosines, before the root, of non-zero rows."""
     squared = ours.astype(float) ** 2
     norms = np.linalg.norm(squared, axis=1) * np.linalg.norm(theirs, axis=1)
     cosines = ((squared * theirs).sum(1) / np.where(norms, norms, np.nan))[norms > 0]
@@ -71,7 +71,7 @@ def agreement(ours: Bytes, theirs: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def row(threads: int, seconds: Mapping[str, float], images: int) -> dict[str, object]:
-    """Milliseconds an image, and how many times as fast ours are: at a batch of 1, at the best."""
+    """Return milliseconds per image, and our speed relative to OpenCV: at batch 1, and the best."""
     each = {name: 1000 * taken / images for name, taken in seconds.items()}
     theirs = each.pop(THEIRS)
     best = min(each, key=lambda name: each[name])
@@ -85,16 +85,16 @@ def row(threads: int, seconds: Mapping[str, float], images: int) -> dict[str, ob
 
 
 def compare(grid: SiftGrid, images: Bytes, rounds: int) -> tuple[list[dict[str, object]], str]:
-    """A row for one thread and one for two, and how well the descriptors agree."""
+    """Return a row for one thread and one for two, and the agreement of the descriptors."""
     graph, points, planes = sift_graph(grid, {}), key_points(grid), planes_of(grid, images)
-    finder = cv2.SIFT_create()
+    opencv_sift = cv2.SIFT_create()
     rows = []
     for threads in (1, 2):
         cv2.setNumThreads(threads)
         model = OnnxModel(graph.SerializeToString(), device="cpu", threads=threads)
         ways: dict[str, Callable[[], Any]] = {
             THEIRS: lambda: [
-                finder.compute(plane, points) for plane in planes.reshape(-1, SIZE, SIZE)
+                opencv_sift.compute(plane, points) for plane in planes.reshape(-1, SIZE, SIZE)
             ]
         }
         for batch in BATCHES:
@@ -102,7 +102,7 @@ def compare(grid: SiftGrid, images: Bytes, rounds: int) -> tuple[list[dict[str, 
         rows.append(row(threads, times_by_turns(ways, rounds), len(images)))
     ours = model.predict(images, 1)["descriptors"].reshape(len(images), len(points), -1, 128)
     pairs = [
-        agreement(ours[image, :, plane], in_our_order(finder.compute(pixels, points)[1]))
+        agreement(ours[image, :, plane], in_our_order(opencv_sift.compute(pixels, points)[1]))
         for image, channels in enumerate(planes)
         for plane, pixels in enumerate(channels)
     ]

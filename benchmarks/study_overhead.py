@@ -1,9 +1,9 @@
-"""What a study and its tracking add to a trial: Optuna's storage, MLflow's runs, learning curves.
+"""Overhead of a study per trial: Optuna's storage, MLflow's runs, learning curves.
 
 ``python benchmarks/study_overhead.py [--trials 6] [--seconds 10]`` runs a study whose trials only
 wait and log 60 epochs of 4 metrics, on a journal and on SQLite, with MLflow on SQLite, each in a
-process and a folder of its own. The overhead of a trial is the time from its beginning to the next
-one's, less what it waited: so all that the study does between trials counts.
+process and a folder of its own. The overhead of a trial is the time from its start to that of
+the next, minus the time that it waited: so all work between trials counts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LIMIT = 0.05
 
 
 def run_task(task: dict[str, Any]) -> dict[str, Any]:
-    """A study of ``task``: seconds that each trial but the last took, and that it waited."""
+    """Run the study of ``task``; return how long each trial but the last took and waited, in s."""
     from scenetrack.config import TuneConfig
     from scenetrack.records import metrics
     from scenetrack.stages.tune.study import tune
@@ -39,14 +39,14 @@ def run_task(task: dict[str, Any]) -> dict[str, Any]:
 
     def stage(config: Any, tracker: Any) -> StageResult:
         begun.append(time.perf_counter())
-        rest = 0.0
+        pause = 0.0
         for epoch in range(EPOCHS):
             started = time.perf_counter()
             time.sleep(task["seconds"] / EPOCHS)
-            rest += time.perf_counter() - started
+            pause += time.perf_counter() - started
             values = dict.fromkeys(CURVES, 0.5 + epoch / 1000)
             tracker.log(*metrics(values, epoch))
-        waited.append(rest)
+        waited.append(pause)
         return StageResult(tracker.run_id, "", metrics={"val/accuracy": 0.5 + len(begun) / 100})
 
     with tempfile.TemporaryDirectory() as folder:
@@ -67,8 +67,8 @@ def run_task(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def overhead(result: dict[str, Any]) -> list[float]:
-    """Seconds added to each trial."""
-    return [taken - own for taken, own in zip(result["periods"], result["waited"], strict=True)]
+    """Return the seconds added to each trial."""
+    return [taken - idle for taken, idle in zip(result["periods"], result["waited"], strict=True)]
 
 
 def main() -> None:

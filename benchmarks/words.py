@@ -2,9 +2,9 @@
 
 ``python benchmarks/words.py [--images N] [--rounds N] [--descriptors FILE.npy]`` learns 512 words
 from a sample of descriptors, drawn as those of a dense grid are after PCA, or real ones
-(float32 [N, D]) from a file. Each way encodes the same images by turns, and all are left to use
+(float32 [N, D]) from a file. Each way encodes the same images by turns, and all may use
 every processor. scenetrack's first way rounds descriptors to bytes, which is part of its time.
-What the words are is compared first.
+The assigned words are compared first.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WORDS, SAMPLE = 512, 51_200
 # Descriptors of an image, and their values: dense SIFT at four scales as it is, and after PCA;
 # patches at a small stride.
 SHAPES = ((5500, 128), (5500, 64), (841, 80))
-OURS, EXACT, TWIN, THEIRS = (
+OURS, EXACT, GRAPH, THEIRS = (
     "scenetrack, bytes",
     "scenetrack, float64",
     "bytes in its ONNX graph",
@@ -38,7 +38,7 @@ OURS, EXACT, TWIN, THEIRS = (
 
 
 def drawn(count: int, width: int, seed: int) -> Floats:
-    """float32 [count, width]: 300 clusters with a spectrum that falls as after PCA."""
+    """Draw float32 [count, width]: 300 clusters with a spectrum that falls as after PCA."""
     rng = np.random.default_rng(seed)
     spread = 1 / np.sqrt(1 + np.arange(width))
     centres = 2 * np.random.default_rng(0).standard_normal((300, width)) * spread
@@ -47,14 +47,14 @@ def drawn(count: int, width: int, seed: int) -> Floats:
 
 
 def learnt(rows: Floats, count: int) -> ImageEncoder:
-    """Words of a sample, for images with ``count`` descriptors."""
-    places = np.full((count, 2), 0.5, np.float32)
+    """Return an encoder fitted to a sample, for images with ``count`` descriptors."""
+    positions = np.full((count, 2), 0.5, np.float32)
     return ImageEncoder.learn(
         rows,
         np.full((len(rows), 2), 0.5, np.float32),
         BagOfWords(WORDS, iterations=10),
         levels=("1x1",),
-        positions=places,
+        positions=positions,
         pca=0,
         square_root=False,
         position_weight=0.0,
@@ -62,7 +62,7 @@ def learnt(rows: Floats, count: int) -> ImageEncoder:
 
 
 def scikit_words(encoder: ImageEncoder, rows: Floats) -> KMeans:
-    """scikit-learn's own estimator with the same words."""
+    """Return scikit-learn's estimator with the same words."""
     words = encoder.encoder.to_arrays()["codebook"]
     kmeans = KMeans(WORDS, init=words, n_init=1, max_iter=1).fit(rows)
     kmeans.cluster_centers_ = words
@@ -70,7 +70,7 @@ def scikit_words(encoder: ImageEncoder, rows: Floats) -> KMeans:
 
 
 def graph_of(encoder: ImageEncoder, width: int) -> OnnxModel:
-    """The twin, for any number of images."""
+    """Return the ONNX graph of the encoder, for any number of images."""
     builder = GraphBuilder("words")
     name = builder.input("descriptors", np.float32, [None, len(encoder.positions), width])
     features, _ = encoder.to_graph(builder, name)
@@ -79,13 +79,13 @@ def graph_of(encoder: ImageEncoder, width: int) -> OnnxModel:
 
 
 def compared(encoder: ImageEncoder, kmeans: KMeans, images: Floats) -> str:
-    """What the words of rounded descriptors have in common with scikit-learn's."""
+    """Compare the words of rounded descriptors with those of scikit-learn."""
     bow = encoder.encoder
     assert isinstance(bow, BagOfWords)
     raw = images.reshape(-1, images.shape[-1])
     rounded = np.clip(np.rint(raw / bow.step_), -128, 127).astype(np.float32) * bow.step_
     words, theirs = bow.assign(raw), kmeans.predict(rounded)
-    lengths = [np.linalg.norm(rounded - bow.codebook_[found], axis=1) for found in (words, theirs)]
+    lengths = [np.linalg.norm(rounded - bow.codebook_[word], axis=1) for word in (words, theirs)]
     farther = np.linalg.norm(raw - bow.codebook_[words], axis=1) ** 2
     nearest = np.linalg.norm(raw - bow.codebook_[kmeans.predict(raw)], axis=1) ** 2
     return (
@@ -98,18 +98,18 @@ def compared(encoder: ImageEncoder, kmeans: KMeans, images: Floats) -> str:
 
 
 def part(sample: Floats, images: Floats, rounds: int) -> list[str]:
-    """The paragraphs of one shape of images, float32 [N, n, D]."""
+    """Return the paragraphs on images of one shape, float32 [N, n, D]."""
     count, size, width = images.shape
     encoder = learnt(sample, size)
     kmeans = scikit_words(encoder, sample)
-    twin = graph_of(encoder, width)
+    graph = graph_of(encoder, width)
     exact = BagOfWords.from_arrays({"codebook": kmeans.cluster_centers_})
-    features = twin.run(descriptors=images)["features"]
+    features = graph.run(descriptors=images)["features"]
     np.testing.assert_array_equal(features, encoder.encode(images))
     ways: dict[str, Callable[[], Any]] = {
         OURS: lambda: encoder.encode(images),
         EXACT: lambda: exact.transform(images),
-        TWIN: lambda: twin.run(descriptors=images),
+        GRAPH: lambda: graph.run(descriptors=images),
         THEIRS: lambda: [np.bincount(kmeans.predict(x), minlength=WORDS) / size for x in images],
     }
     seconds = times_by_turns(ways, rounds)

@@ -40,7 +40,7 @@ class EvaluatedConfig(DataConfig):
         super().validate()
         if self.repeats > 1 and not self.test:
             raise ConfigError(
-                "repeats is for the spread of test figures, and test is false: leave one out"
+                "repeats measures the spread of test results, but test is false: leave one out"
             )
 
 
@@ -88,12 +88,12 @@ class TrainingConfig(EvaluatedConfig):
         self._check_temperatures()
         if self.patience and not self.validation:
             raise ConfigError(
-                "early stopping needs validation images: patience "
-                f"{self.patience} came with validation 0; set validation above 0"
+                "early stopping needs validation images. Received: patience "
+                f"{self.patience} with validation 0; set validation above 0"
             )
         if self.resume and self.repeats > 1:
             raise ConfigError(
-                f"one training is resumed at a time: resume came with repeats {self.repeats}; "
+                f"one training is resumed at a time. Received: resume with repeats {self.repeats}; "
                 "resume the seed's own run, without repeats"
             )
 
@@ -110,7 +110,7 @@ class TrainingConfig(EvaluatedConfig):
     def _check_temperatures(self) -> None:
         if self.temperatures and self.validation:
             raise ConfigError(
-                "temperatures are given where no images are held out to learn them. Received: "
+                "temperatures are given only if no images are held out to fit them. Received: "
                 f"validation {self.validation}; set it to 0, or leave temperatures out"
             )
         for method, text in parsed_pairs(self.temperatures, hyphens=True).items():

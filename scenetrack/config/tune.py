@@ -14,7 +14,7 @@ TARGETS = {stage.name: stage for stage in STAGES if stage.space}
 SAMPLERS = ("tpe", "random", "cmaes", "grid")
 PRUNERS = ("median", "hyperband", "none")
 OBJECTIVES = ("accuracy", "parameters", "latency")
-# Of the training images, where the target trains a network: a tenth tells settings apart badly.
+# Fraction of the training images, if the target trains a network; a tenth ranks settings badly.
 HELD_OUT = "0.25"
 
 

@@ -80,7 +80,7 @@ class LocalEncoder(TransformerMixin, BaseEstimator, ABC):
             float32 [n_images, width].
 
         Raises:
-            InputError: an image without descriptors, another D than at fit, values not finite.
+            InputError: an image has no descriptors, D differs from fit, or values are not finite.
         """
         return pool_images(self, descriptors)
 
@@ -103,7 +103,7 @@ def pool_images(
     """Encode every image as one region, as ``encoder.transform`` does.
 
     Raises:
-        InputError: an image without descriptors, another D than at fit, values not finite.
+        InputError: an image has no descriptors, D differs from fit, or values are not finite.
     """
     check_images(descriptors)
 

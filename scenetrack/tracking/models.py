@@ -33,7 +33,7 @@ def resolve_model(model: str, experiment: str) -> Path:
     path = _expanded(model)
     if model.endswith(".keras") or _is_file(path):
         return _checked_file(path)
-    gone = ""
+    missing = ""
     with one_line_errors(ModelError):
         client = connect()
         for found in _candidates(client, model, experiment):
@@ -43,10 +43,10 @@ def resolve_model(model: str, experiment: str) -> Path:
                         _log_other_experiment(client, found, experiment)
                     return local_file(f"{found.artifact_location}/{item.path}")
             if not client.list_logged_model_artifacts(found.model_id):
-                gone = gone or found.artifact_location
-    if gone:
+                missing = missing or found.artifact_location
+    if missing:
         raise ModelError(
-            f"a Keras model is required, but its files at {gone} are missing: put them back, or "
+            f"a Keras model is required, but its files at {missing} are missing: put them back, or "
             "name a .keras file or another run"
         )
     raise ModelError(
@@ -59,7 +59,7 @@ def resolve_onnx(run_id: str, name: str) -> Path:
     """Return the local file of the newest ONNX model called ``name`` that a run logged.
 
     Raises:
-        ModelError: there is no such run, it has no such model, or the file is gone.
+        ModelError: there is no such run, it has no such model, or its file is missing.
     """
     file = find_onnx(run_id, name)
     if file is None:
@@ -74,7 +74,7 @@ def find_onnx(run_id: str, name: str) -> Path | None:
     """Return what ``resolve_onnx`` returns, or None where the run logged no such model.
 
     Raises:
-        ModelError: there is no such run, or the file is gone.
+        ModelError: there is no such run, or its file is missing.
     """
     client = connect()
     run = get_run(client, run_id)

@@ -65,7 +65,7 @@ _T = TypeVar("_T")
 
 
 class MlflowTracker:
-    """The ``records.Tracker`` of an MLflow run and its children: only interpreter of records."""
+    """The ``records.Tracker`` of an MLflow run: the only interpreter of records."""
 
     def __init__(
         self,

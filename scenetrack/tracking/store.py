@@ -51,9 +51,7 @@ def open_ui(host: str = "127.0.0.1", port: int = 5000) -> None:
     """
     uri = tracking_uri()
     if uri.startswith("http"):
-        raise InputError(
-            f"the runs are on a tracking server with a page of its own: open {shown_uri()}"
-        )
+        raise InputError(f"the tracking server has its own UI: open {shown_uri()}")
     _check_port(host, port)
     with one_line_errors():
         connect()

@@ -83,7 +83,7 @@ def test_each_default_has_its_declared_type(
     ("stage", "values", "message"),
     [
         (TrainMlpConfig, {"patience": 3, "validation": 0}, "early stopping needs validation"),
-        (TrainMlpConfig, {"temperatures": "MLP=2"}, "no images are held out to learn them"),
+        (TrainMlpConfig, {"temperatures": "MLP=2"}, "no images are held out to fit them"),
         (TrainMlpConfig, {"temperatures": "MLP=0", "validation": 0}, "above 0. Received: MLP=0"),
         (TrainMlpConfig, {"temperatures": "MLP=-1", "validation": 0}, "above 0"),
         (TrainMlpConfig, {"temperatures": "MLP=nan", "validation": 0}, "above 0"),

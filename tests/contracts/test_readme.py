@@ -1,4 +1,4 @@
-"""The README tells every entry point and every flag."""
+"""The README lists every entry point and every flag."""
 
 from __future__ import annotations
 

@@ -32,11 +32,11 @@ def encoder_of(mixture):
 
 
 def clusters(count, width=6, seed=0):
-    """Descriptors around 12 places, as real ones are."""
+    """Descriptors around 12 centres, as real ones are."""
     rng = np.random.default_rng(seed)
-    places = 3 * np.random.default_rng(99).standard_normal((12, width)) + 5
+    centres = 3 * np.random.default_rng(99).standard_normal((12, width)) + 5
     noise = rng.standard_normal((count, width)) * np.linspace(0.3, 1.5, width)
-    return (places[rng.integers(12, size=count)] + noise).astype(np.float32)
+    return (centres[rng.integers(12, size=count)] + noise).astype(np.float32)
 
 
 @pytest.fixture(scope="module")

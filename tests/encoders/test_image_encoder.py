@@ -1,4 +1,4 @@
-"""From raw descriptors to features: roots, places, rounding, and learning all of it."""
+"""From raw descriptors to features: roots, positions, rounding, and learning all of it."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ ENCODERS = {
 
 
 def sample(count=600, width=10, seed=0):
-    """Descriptors as bytes, and their places."""
+    """Descriptors as bytes, and their positions."""
     rng = np.random.default_rng(seed)
     values = np.abs(rng.standard_normal((count, width))) * np.linspace(60, 5, width)
     return values.astype(np.uint8), rng.random((count, 2), np.float32)
@@ -62,21 +62,21 @@ def test_places_are_appended_by_hand():
     expected = [[7, -1, -1], [8, -1, 1], [9, 1, -1], [10, 1, 1]]
     np.testing.assert_array_equal(encoder.project(rows), expected)
     np.testing.assert_array_equal(encoder.project(rows[None])[0], expected)
-    places = np.array([[0.5, 1.0]], np.float32)
-    np.testing.assert_array_equal(encoder.project(rows[:1], places), [[7, 0, 2]])
+    positions = np.array([[0.5, 1.0]], np.float32)
+    np.testing.assert_array_equal(encoder.project(rows[:1], positions), [[7, 0, 2]])
 
 
 def test_a_weight_of_one_makes_places_vary_as_descriptors_do():
-    values, places = sample(20_000)
-    encoder = ImageEncoder.learn(values, places, Vlad(2), **{**LEARN, "position_weight": 1.0})
-    projected = encoder.project(values, places).var(axis=0)
+    values, positions = sample(20_000)
+    encoder = ImageEncoder.learn(values, positions, Vlad(2), **{**LEARN, "position_weight": 1.0})
+    projected = encoder.project(values, positions).var(axis=0)
     assert projected[-2:].sum() == pytest.approx(projected[:-2].sum(), rel=0.05)
 
 
 def test_learning_is_doing_it_step_by_step():
-    values, places = sample()
+    values, positions = sample()
     settings = {**LEARN, "pca": 4, "square_root": True}
-    encoder = ImageEncoder.learn(values, places, FisherVector(3), **settings)
+    encoder = ImageEncoder.learn(values, positions, FisherVector(3), **settings)
     shares = values / np.maximum(values.sum(axis=1, keepdims=True), 1e-300)
     rows = np.sqrt(shares).astype(np.float32)
     pca = DescriptorPca(4).fit(rows)
@@ -89,9 +89,9 @@ def test_learning_is_doing_it_step_by_step():
 
 def test_hard_words_are_learnt_in_bytes():
     """Rounding moves words and descriptors little: nearly all of them stay together."""
-    values, places = sample()
-    encoder = ImageEncoder.learn(values, places, BagOfWords(8), **{**LEARN, "pca": 4})
-    rows, words = encoder.project(values, places), encoder.encoder
+    values, positions = sample()
+    encoder = ImageEncoder.learn(values, positions, BagOfWords(8), **{**LEARN, "pca": 4})
+    rows, words = encoder.project(values, positions), encoder.encoder
     assert np.log2(words.step_) % 1 == 0
     assert 63 < np.abs(rows / words.step_).max() <= 128
     steps = words.codebook_ / (2 * words.step_)
@@ -103,9 +103,9 @@ def test_hard_words_are_learnt_in_bytes():
 
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_saved_loaded_and_in_batches(kind, tmp_path):
-    values, places = sample()
+    values, positions = sample()
     settings = {**LEARN, "levels": ("1x1", "2x1"), "pca": 4, "position_weight": 0.5}
-    encoder = ImageEncoder.learn(values, places, ENCODERS[kind](), **settings)
+    encoder = ImageEncoder.learn(values, positions, ENCODERS[kind](), **settings)
     encoder.learn_idf([images(5, seed=3), images(2, seed=4)])
     np.savez(tmp_path / "encoder.npz", allow_pickle=False, **encoder.to_arrays())
     loaded = ImageEncoder.from_arrays(read_arrays(tmp_path / "encoder.npz"))
@@ -121,8 +121,8 @@ def test_saved_loaded_and_in_batches(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_the_number_of_threads_changes_nothing(kind, monkeypatch):
-    values, places = sample()
-    encoder = ImageEncoder.learn(values, places, ENCODERS[kind](), **LEARN)
+    values, positions = sample()
+    encoder = ImageEncoder.learn(values, positions, ENCODERS[kind](), **LEARN)
     encoder.learn_idf([images()])
     found = {}
     for count in (1, 3):

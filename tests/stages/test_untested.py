@@ -56,4 +56,4 @@ def test_several_seeds_are_for_test_figures(
     here: Workplace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["handcrafted", "--repeats", "2", "--test", "false"]) == 2
-    assert "repeats is for the spread of test figures" in capsys.readouterr().err
+    assert "repeats measures the spread of test results" in capsys.readouterr().err
