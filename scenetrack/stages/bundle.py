@@ -71,7 +71,7 @@ def bundle(config: BundleConfig) -> None:
 
 
 def bundle_of(model: str) -> Path:
-    """The bundle that ``model`` means: the one logged to its run, else one made now and kept.
+    """Return the bundle of ``model``: the one logged to its run, else one made now and kept.
 
     Args:
         model: a run id, a ``.keras`` file, or an address in MLflow (``runs:/`` or ``models:/``).
@@ -102,7 +102,7 @@ def bundle_of(model: str) -> Path:
 
 
 def _addressed(model: str) -> Path | None:
-    """The bundle at an address in MLflow; None for another kind of model."""
+    """Return the bundle at an address in MLflow; None for another kind of model."""
     if model.startswith("models:/"):
         return registered_onnx(model)
     run_id, _, name = model.removeprefix("runs:/").partition("/")
@@ -117,7 +117,7 @@ def _addressed(model: str) -> Path | None:
 def _check_dataset(
     found: FinishedMethod, pipeline: ScenePipeline, dataset: SceneDataset | None
 ) -> bool:
-    """Whether the data set is the one that the method was tested on."""
+    """Return whether the data set is the one that the method was tested on."""
     if dataset is None:
         return False
     if dataset.class_names != pipeline.classes:
@@ -146,7 +146,7 @@ def _check_dataset(
 def _check_said(
     found: FinishedMethod, pipeline: ScenePipeline, dataset: SceneDataset, scores: np.ndarray
 ) -> str:
-    """What there is to say of the labels that the run logged when it was tested.
+    """Compare the labels with those that the run logged when it was tested.
 
     Args:
         found: the method.
@@ -163,7 +163,7 @@ def _check_said(
     try:
         path = run_file(found.run.id, PREDICTIONS)
     except ModelError as error:
-        logger.warning("not held against what the run said when it was tested: %s", error)
+        logger.warning("the labels are not compared with those that the run logged: %s", error)
         return ""
     reported = read_predictions(path, pipeline.classes)
     labels = dict(
@@ -183,7 +183,7 @@ def _check_said(
 
 
 def differing_labels(scores: np.ndarray, logged: np.ndarray, run: str) -> int:
-    """How many labels differ from the logged ones; all of them are ties.
+    """Count the labels that differ from the logged ones; all of them are ties.
 
     Args:
         scores: float64 [N, C].

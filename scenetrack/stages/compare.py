@@ -1,4 +1,4 @@
-"""The command `compare`: what runs said of the same test images, side by side long after."""
+"""The command ``compare``: finished methods side by side on the same test images."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def evaluations_of(runs: Sequence[str]) -> dict[str, Evaluation]:
 
 
 def _methods(words: Sequence[str]) -> list[_Method]:
-    """The methods of the runs in the order they were named, each once."""
+    """Return the methods of the runs in the order in which they were named, each once."""
     found: dict[str, _Method] = {}
     for word in words:
         named = resolve_run(word)
@@ -141,7 +141,7 @@ def _named_apart(methods: Sequence[_Method]) -> dict[str, RunInfo]:
 
 
 def _evaluations(runs: Mapping[str, RunInfo]) -> dict[str, Evaluation]:
-    """What each run said, judged again."""
+    """Evaluate the logged predictions of each run again."""
     _check_digests(runs)
     predictions = {
         name: read_predictions(run_file(run.id, PREDICTIONS), run.classes)

@@ -1,4 +1,4 @@
-"""Task 4: one layer's output as the descriptor of a whole image, an SVM on it, and the network."""
+"""Task 4: a layer's output as global descriptor of an image, an SVM on it, and end to end."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _outputs(onnx: OnnxModel, pixels: np.ndarray) -> dict[str, np.ndarray]:
 def _best_kernel(
     kernels: Sequence[str], features: Features, methods: MethodRuns
 ) -> FittedClassifier:
-    """The SVM whose kernel and settings are the most accurate inside train.
+    """Return the SVM with the most accurate kernel and settings inside train.
 
     The network overfits its training images, and among their descriptors every setting looks
     right: on the real split cross-validation says 91% where the test says 73%. So the images that

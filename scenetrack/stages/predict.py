@@ -1,4 +1,4 @@
-"""The command `predict`: image files in, rows of classes out, and pictures of why."""
+"""The command ``predict``: classify image files and draw explanations."""
 
 from __future__ import annotations
 

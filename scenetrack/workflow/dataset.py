@@ -1,4 +1,4 @@
-"""The data set of a stage: found, checked, and written down in its run."""
+"""The data set of a run: loaded, checked and logged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MOST_SHOWN, _MOST_IN_ROWS = 12, 8
 
 
 def open_dataset(config: DataConfig, tracker: Tracker) -> SceneDataset:
-    """The data set that ``config`` names, described in the run.
+    """Load the data set that ``config`` names, and log what it is.
 
     Raises:
         DataError: the data cannot be used.
@@ -55,7 +55,7 @@ def open_dataset(config: DataConfig, tracker: Tracker) -> SceneDataset:
 
 
 def onnx_target(output: str) -> Path:
-    """The file that a model is to be written to, in a folder that can be written.
+    """Return the path of an ONNX file to write, in a folder that can be written.
 
     Raises:
         ConfigError: its name does not end in .onnx; it could replace a Keras model or an image.
@@ -71,7 +71,7 @@ def onnx_target(output: str) -> Path:
 
 
 def dataset_of_run(params: Mapping[str, str], data: str) -> SceneDataset | None:
-    """The data set that a run with these settings used; None where that is not at hand.
+    """Return the data set that a run with these settings used; None if it is not available.
 
     Args:
         params: settings of the run: data, seed and skip_bad; none where they are not known.
@@ -103,7 +103,7 @@ def check_device(config: DeviceConfig) -> None:
 
 
 def dataset_inputs(dataset: SceneDataset) -> list[DatasetInput]:
-    """The splits that a run looks at, as its inputs."""
+    """Return the splits that a run uses, as MLflow dataset inputs."""
     splits = {"train": dataset.train, "test": dataset.test}
     return [_input_record(dataset, split, name) for name, split in splits.items() if len(split)]
 
@@ -139,7 +139,7 @@ class SceneImages:
 
 
 def open_images(config: DataConfig, tracker: Tracker, size: int, validation: float) -> SceneImages:
-    """The data set of ``config`` as images of ``size`` x ``size`` pixels, with a montage.
+    """Load the data set of ``config`` as images of ``size`` x ``size`` pixels, with a montage.
 
     Args:
         validation: stratified part of the training images that is held out.

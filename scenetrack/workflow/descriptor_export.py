@@ -115,7 +115,7 @@ def descriptor_metadata(
     source_run: str,
     seed: int,
 ) -> dict[str, str]:
-    """What an exported graph says of itself; ``image_size`` is the side images are resized to."""
+    """Return the metadata of an exported graph; images are resized to ``image_size`` pixels."""
     side = str(network.input_shape[1])
     return {
         "classes": json.dumps(list(class_names)),

@@ -1,4 +1,4 @@
-"""From local descriptors to finished methods: an encoder learnt inside train, SVMs on encodings."""
+"""Encode local descriptors: an encoder fitted on training images, and an SVM for each kernel."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class DescribedSplits:
 def describe(
     descriptor: DescriptorExtractor, images: SceneImages, tracker: Tracker
 ) -> DescribedSplits:
-    """The descriptors of both splits, computed now or found in the cache."""
+    """Compute the descriptors of both splits, or find them in the cache."""
     digest = images.dataset.digest
     source = {"dataset": digest, "split": "train"}
     train = descriptor.describe(images.train, source, "describing train")
@@ -70,7 +70,7 @@ def describe(
 
 @dataclass
 class EncodingMethods:
-    """The methods of a stage that encodes local descriptors: an SVM for each kernel.
+    """The methods of a stage that encodes local descriptors: one SVM for each kernel.
 
     Args:
         config: of the stage.
@@ -112,7 +112,7 @@ class EncodingMethods:
             methods.add_svm(f"{title} {kernel} svm", classifier, features, seconds)
 
     def _learnt(self, owners: NDArray[np.int64] | None = None) -> tuple[ImageEncoder, float]:
-        """The encoder, learnt now or by an earlier run, and the seconds that learning took."""
+        """Return the fitted encoder, of this or an earlier run, and the seconds it took."""
         if not self.splits.digest:
             return self._timed(owners)
         key = encoder_key(self.splits.digest, self.config, sample_size(self.config), owners)
@@ -131,7 +131,7 @@ class EncodingMethods:
         return self._learn(owners), time.perf_counter() - started
 
     def _learn(self, owners: NDArray[np.int64] | None = None) -> ImageEncoder:
-        """The encoder from a sample of the descriptors of ``owners``, or of all training images."""
+        """Fit the encoder to descriptors of the images ``owners``, or of all training images."""
         config, train = self.config, self.splits.train
         values, places = train.sample(sample_size(config), seed=config.seed, owners=owners)
         logger.info(
@@ -175,12 +175,12 @@ class EncodingMethods:
 
 
 def encode(encoder: ImageEncoder, split: LocalDescriptors, task: str) -> NDArray[np.float32]:
-    """Features [N, W] of a split: only a few images' descriptors are in memory at a time."""
+    """Encode a split to features [N, W], a few images at a time."""
     return np.concatenate([encoder.encode(part.values) for _, part in split.batches(task)])
 
 
 def aggregated(split: LocalDescriptors, how: str) -> NDArray[np.float32]:
-    """The network's own scores [N, C] of a split's images."""
+    """Aggregate the network's patch logits to scores [N, C] of a split's images."""
     none = aggregate(split.logits[:0], how)
     parts = split.batches("putting verdicts together")
     return np.concatenate([none, *(aggregate(part.logits, how) for _, part in parts)])

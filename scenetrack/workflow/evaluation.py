@@ -1,4 +1,4 @@
-"""A finished method on the test images: judged once, and written down with its mistakes."""
+"""Evaluation of a finished method: on held-out images, then once on the test images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_MISTAKES, _MISTAKE_SIDE = 16, 160
 
 
 def validation_figures(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """What scores of held-out training images say of a method, and the temperature they give.
+    """Return accuracy, log loss and temperature from scores of held-out training images.
 
     Args:
         scores: float [H, C], H > 0.
@@ -39,7 +39,7 @@ def validation_figures(scores: np.ndarray, labels: np.ndarray) -> dict[str, floa
 
 
 def evaluate_on_test(dataset: SceneDataset, scores: np.ndarray, temperature: float) -> Evaluation:
-    """Judge scores float [N, C] of the test images; probabilities are those at ``temperature``.
+    """Evaluate scores float [N, C] of the test images, with probabilities at ``temperature``.
 
     Raises:
         ScenetrackError: a score is not a number.
@@ -51,18 +51,18 @@ def evaluate_on_test(dataset: SceneDataset, scores: np.ndarray, temperature: flo
 
 
 def evaluation_records(evaluation: Evaluation, dataset: SceneDataset, name: str) -> list[Record]:
-    """Everything that the run of the method ``name`` keeps of its test."""
+    """Return everything that the run of the method ``name`` logs of its test."""
     records = evaluation.records(file_names(dataset), title=name)
     return [*records, *_gallery(evaluation, dataset, name)]
 
 
 def file_names(dataset: SceneDataset) -> list[str]:
-    """CLASS/FILE of each test image, the same wherever the data set lies."""
+    """Return CLASS/FILE of each test image, which is the same wherever the data set lies."""
     return [f"{path.parent.name}/{path.name}" for path in dataset.test.paths]
 
 
 def _gallery(evaluation: Evaluation, dataset: SceneDataset, name: str) -> list[Figure]:
-    """The most confident mistakes in a picture; none where there are none."""
+    """Draw the most confident mistakes; return no figure if there are none."""
     wrong = evaluation.mistakes(_MOST_MISTAKES)
     if evaluation.probabilities is None or not len(wrong):
         return []

@@ -82,7 +82,7 @@ def classifier_graph(network: keras.Model, images: np.ndarray | None) -> onnx.Mo
 
 
 def _gives_shares(network: keras.Model) -> bool:
-    """Whether each row of the outputs is one of probabilities, on random images."""
+    """Return whether the outputs for random images are probabilities."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (8, *network.input_shape[1:])).astype(np.uint8)
     shares = network.predict(images, verbose=0)

@@ -1,4 +1,4 @@
-"""How long one image takes through a method that was just learnt, as it would ship."""
+"""Latency of one image through a method's bundle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TIMED_RUNS = 20
 
 
 def latency_ms(parts: Path, method: str, aggregation: str) -> float:
-    """The median of some runs of the method's bundle with one image, on the CPU, in milliseconds.
+    """Return the latency of the method's bundle for one image on the CPU, in milliseconds.
 
     Args:
         parts: folder of what the stage logged: descriptors.onnx and encoder.npz, or model.keras
@@ -55,7 +55,7 @@ def _pipeline(parts: Path, method: str, aggregation: str) -> ScenePipeline:
 
 
 def milliseconds(work: Callable[[], object]) -> float:
-    """The median of some runs after a first one."""
+    """Return the median time of ``work`` in milliseconds, after a first call."""
     work()
     times = []
     for _ in range(_TIMED_RUNS):

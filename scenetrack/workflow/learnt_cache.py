@@ -1,4 +1,4 @@
-"""Networks and encoders that an earlier run learnt from the same images in the same way.
+"""Cache of trained networks and fitted encoders, by everything that they depend on.
 
 A training with a seed gives the same weights again, so that a run that asks for no other network
 takes the earlier one's. What a network and an encoder depend on is their key in the cache.
@@ -85,7 +85,7 @@ def network_key(name: str, images: SceneImages, config: TrainingConfig) -> dict[
 
 
 def find_network(key: Mapping[str, str]) -> KeptNetwork | None:
-    """The network that was trained so before, if it is kept."""
+    """Return the network that was trained with this key before; None if it is not kept."""
     # Encoders alone need no Keras.
     from scenetrack.networks.training import TrainResult
 
@@ -141,7 +141,7 @@ def encoder_key(
 
 
 def find_encoder(key: Mapping[str, str]) -> tuple[ImageEncoder, float] | None:
-    """The encoder that was learnt so before, if it is kept, and the seconds that it took."""
+    """Return the encoder that was fitted with this key before, and the seconds that it took."""
     found = open_archive(KEPT_ENCODERS, key)
     if found is None:
         return None

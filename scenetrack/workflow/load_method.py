@@ -1,4 +1,4 @@
-"""A finished method found again in its run, or in a Keras file, as a pipeline that can be used."""
+"""Load a finished method from its run, or from a Keras file, as a pipeline."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _VERIFIED_IMAGES = 64
 
 @dataclass(frozen=True)
 class FinishedMethod:
-    """Where the parts of a method are.
+    """The runs that hold the parts of a method.
 
     Attributes:
         name: of the method.
@@ -65,12 +65,12 @@ class FinishedMethod:
 
     @property
     def dataset_digest(self) -> str:
-        """Of the data set that the stage used, or ""."""
+        """Digest of the data set that the stage used; empty if it is unknown."""
         return self.stage_run.tags.get("dataset_digest", "") if self.stage_run else ""
 
 
 def find_method(model: str, method: str = "") -> FinishedMethod:
-    """The method that ``model`` means: nothing of it is loaded yet.
+    """Find the method that ``model`` names, without loading it.
 
     Args:
         model: a ``.keras`` file; the address of a logged Keras model; or the id of a run: that of
@@ -114,7 +114,7 @@ def find_method(model: str, method: str = "") -> FinishedMethod:
 def open_pipeline(
     found: FinishedMethod, dataset: SceneDataset | None, device: str
 ) -> ScenePipeline:
-    """The method with its network, visual words and classifier.
+    """Load the method: its network, encoder and classifier.
 
     Args:
         found: of ``find_method``.
@@ -203,7 +203,7 @@ def read_network(path: Path) -> onnx.ModelProto:
 
 
 def _part(path: Path | None, read: Callable[[Arrays], _Part]) -> _Part | None:
-    """What the file holds; None where the method has no such part.
+    """Read a part from its file; return None if the method has no such part.
 
     Raises:
         ModelError: the file is missing, or what it holds cannot be.
@@ -218,7 +218,7 @@ def _part(path: Path | None, read: Callable[[Arrays], _Part]) -> _Part | None:
 
 
 def _methods_of(run: RunInfo) -> Methods:
-    """Which methods the runs of its stage hold."""
+    """Return which methods a run of its stage holds."""
     entry = ENTRY_POINTS.get(run.stage)
     return entry.methods if entry else Methods.NONE
 
@@ -233,7 +233,7 @@ def _finished(run: RunInfo) -> RunInfo:
 
 
 def _repeats(run: RunInfo) -> bool:
-    """Whether the run's children are the same stage with several seeds."""
+    """Return whether the run's children are the same stage with several seeds."""
     return run.params.get("repeats", "1") != "1"
 
 
@@ -247,7 +247,7 @@ def _several_seeds(run: RunInfo) -> ModelError:
 
 
 def _best_stage(run: RunInfo) -> RunInfo:
-    """The stage of a ``main`` run with the best accuracy on held-out training images."""
+    """Return the stage of a ``main`` run with the best validation accuracy."""
     stages = [
         stage
         for stage in children(run.id)

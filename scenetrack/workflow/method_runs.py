@@ -1,4 +1,4 @@
-"""Finished methods as child runs: what each says of the test images, and how they compare."""
+"""Finished methods as child runs: validation, test, calibration, and their comparison."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Features:
 
 
 class MethodSettings(Protocol):
-    """What the methods of a stage need of its config."""
+    """Settings that the methods of a stage read."""
 
     @property
     def seed(self) -> int: ...
@@ -78,7 +78,7 @@ class MethodSettings(Protocol):
 
 @dataclass
 class MethodRuns:
-    """The finished methods of a stage on the same test images, one child run each.
+    """Add the finished methods of a stage on the same test images, one child run each.
 
     Args:
         config: the stage's settings, which every child carries too.
@@ -207,7 +207,7 @@ class MethodRuns:
 
     @cached_property
     def folds(self) -> int:
-        """How many there are: fewer, which is said once, where a class has fewer images."""
+        """Number of folds: fewer, with one warning, if a class has fewer images."""
         dataset = self.images.dataset
         return usable_folds(dataset.train.labels, dataset.class_names, self.config.folds)
 
@@ -217,7 +217,7 @@ class MethodRuns:
         return self.unseen and len(self.images.held_out) > 0
 
     def _validation_figures(self, scores: np.ndarray) -> dict[str, float]:
-        """What scores [H, C] of the held-out images say."""
+        """Return validation figures from scores [H, C] of the held-out images."""
         labels = self.images.dataset.train.labels
         return validation_figures(scores, labels[self.images.held_out])
 
@@ -248,7 +248,7 @@ class MethodRuns:
         )
 
     def _circumstances(self) -> list[Record]:
-        """What a child needs to be compared with the children of other runs."""
+        """Return params and data set, by which a child is compared with those of other runs."""
         params = [Param(name, value) for name, value in self.config.as_params().items()]
         return [*params, *dataset_inputs(self.images.dataset)]
 

@@ -27,7 +27,7 @@ _VERIFIED_IMAGES = 64
 
 
 def take(model: str, experiment: str) -> keras.Model:
-    """The Keras network of a run or file.
+    """Load the Keras network of a run or file.
 
     Raises:
         ModelError: there is no such model, or it is no classifier of square RGB images.
@@ -140,7 +140,7 @@ def check_classes(network: keras.Model, classes: int) -> None:
 
 
 def layer_table(network: keras.Model) -> str:
-    """The layers of ``network`` with their kinds and output shapes, a line each."""
+    """Return the layers of ``network`` with their types and output shapes, a line each."""
     rows = [
         (name, kind, " x ".join(str(length) for length in shape[1:]))
         for name, kind, shape in layer_names(network)

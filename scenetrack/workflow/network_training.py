@@ -1,4 +1,4 @@
-"""The training of a stage's network, with checkpoints, once for all runs that ask for the same."""
+"""Train a network with checkpoints, or take the one that an earlier run trained alike."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def _log_training(
 
 
 def layer_rows(model: keras.Model) -> list[LayerRow]:
-    """What ``figures.draw_topology`` draws of each layer of a functional model, sources first."""
+    """Return the rows of ``figures.draw_topology``, one for each layer, sources first."""
     return [
         LayerRow(
             layer.name,
@@ -174,14 +174,14 @@ def layer_rows(model: keras.Model) -> list[LayerRow]:
 
 
 def _sources(layer: keras.layers.Layer) -> list[str]:
-    """The layers whose outputs ``layer`` takes."""
+    """Return the names of the layers whose outputs ``layer`` takes."""
     inputs = layer.input if isinstance(layer.input, list) else [layer.input]
     names = [tensor._keras_history.operation.name for tensor in inputs]
     return [name for name in names if name != layer.name]
 
 
 def keras_record(model: keras.Model, path: Path) -> Model:
-    """The saved network with its signature, as the tracker logs it."""
+    """Return the saved network with its signature, as a record."""
     return Model(
         name="model",
         path=path,

@@ -1,4 +1,4 @@
-"""A stage with several seeds: one child run for each, mean and spread on their parent."""
+"""A stage with several seeds: a child run for each, mean and standard deviation on the parent."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def repeated(
 
 
 def spreads_of(results: Results) -> dict[str, dict[str, Spread]]:
-    """By method, and for ``CHOSEN`` first, the spread of each figure that every seed has.
+    """Return mean and deviation of each figure that every seed has, ``CHOSEN`` first.
 
     Args:
         results: of two seeds or more.
@@ -110,7 +110,7 @@ def _table(results: Results) -> Table:
 
 
 def _picture(results: Results, stage: str) -> Figure:
-    """The test accuracies of the methods that every seed has."""
+    """Draw the test accuracies of the methods that every seed has."""
     every = [result.methods for result in results.values()]
     shared = [name for name in every[0] if all(name in methods for methods in every)]
     accuracies = {name: [of_seed[name]["test/accuracy"] for of_seed in every] for name in shared}
@@ -118,7 +118,7 @@ def _picture(results: Results, stage: str) -> Figure:
 
 
 def _text(results: Results, spreads: Mapping[str, Mapping[str, Spread]]) -> str:
-    """The methods best first, and how to read and to use what the seeds left."""
+    """Return the methods, best first, and how to read the table."""
     methods = {name: figures for name, figures in spreads.items() if name != CHOSEN}
     ordered = sorted(methods.items(), key=lambda item: -item[1]["test/accuracy"].mean)
     if len(ordered) > 1:

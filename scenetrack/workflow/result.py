@@ -1,4 +1,4 @@
-"""What a stage gives back to its caller."""
+"""The result of a stage, and the choice of a method without the test images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MLP = "MLP"
 
 @dataclass(frozen=True)
 class StageResult:
-    """The outcome of one stage.
+    """The result of one stage.
 
     Attributes:
         run_id: the parent run.
@@ -33,7 +33,7 @@ class StageResult:
 
 
 def chosen_method(methods: Mapping[str, Mapping[str, float]]) -> str:
-    """The one with the best validation accuracy, of equal ones the best cross-validated one.
+    """Return the method with the best validation accuracy, then cross-validation accuracy.
 
     The test images show how good it is, they do not choose it.
     """
@@ -46,7 +46,7 @@ def chosen_method(methods: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def untested(run_id: str, methods: Mapping[str, Mapping[str, float]]) -> StageResult:
-    """The outcome of a stage that left the test images alone."""
+    """Return the result of a stage that did not use the test images."""
     best = chosen_method(methods)
     lines = [f"{name}: {choice_text(figures)}" for name, figures in methods.items()]
     figures = {k: v for k, v in methods[best].items() if k in ("val/accuracy", "cv/accuracy")}
@@ -55,7 +55,7 @@ def untested(run_id: str, methods: Mapping[str, Mapping[str, float]]) -> StageRe
 
 
 def choice_text(figures: Mapping[str, float]) -> str:
-    """What a method's figures say without the test images."""
+    """Return the validation or cross-validation accuracy in words."""
     if "val/accuracy" in figures:
         return f"{figures['val/accuracy']:.1%} right in held-out training images"
     if "cv/accuracy" in figures:

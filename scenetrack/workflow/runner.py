@@ -1,4 +1,4 @@
-"""Runs an entry point: in an MLflow run of its own where its config asks for one."""
+"""Run an entry point, in an MLflow run of its own if its config asks for one."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _of_seeds(
 
 
 def _notes(config: StageConfig, result: StageResult) -> list[str]:
-    """What the summary says besides the stage's own lines."""
+    """Return what the summary says besides the stage's own lines."""
     notes = []
     if config.data_name == "demo":
         notes.append("demo data: drawn scenes, so these figures are no results")
@@ -82,7 +82,7 @@ def _notes(config: StageConfig, result: StageResult) -> list[str]:
 
 
 def run_name(config: StageConfig) -> str:
-    """The stage and its main settings, as the MLflow UI lists it."""
+    """Return the name of the run: the stage and its main settings."""
     settings = config.as_params()
     keys = ("data", "preset", "layer", "hidden", "encoder")
     shown = [settings[key] for key in keys if settings.get(key, "none") not in ("", "none")]
@@ -90,7 +90,7 @@ def run_name(config: StageConfig) -> str:
 
 
 def resumed_config(config: TrainingConfig, given: Collection[str] = ()) -> TrainingConfig:
-    """The settings of the run that ``config.resume`` names.
+    """Return the settings of the run that ``config.resume`` names.
 
     What ``config`` leaves at its default counts as not chosen, unless it is among ``given``.
 

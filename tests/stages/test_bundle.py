@@ -239,7 +239,7 @@ class TestRefusals:
             table.unlink()
             bundled(run_id)
             said = capsys.readouterr()
-            assert "not held against what the run said" in said.err
+            assert "the labels are not compared with those" in said.err
             assert "the run logged" not in said.out
         finally:
             table.write_bytes(kept)

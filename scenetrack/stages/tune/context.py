@@ -1,4 +1,4 @@
-"""What every step of a study needs to know of it."""
+"""The context of a study, which all of its steps share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The best settings of a study on all of train: fitted once, tested once, shipped as champion."""
+"""The refit of the best trial on all training images: tested once, registered as champion."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class RefitElsewhere(ScenetrackError):
 def refit_config(
     config: TuneConfig, space: SearchSpace, trial: FrozenTrial, figures: Mapping[str, float]
 ) -> EvaluatedConfig:
-    """The best settings for all of train.
+    """Return the best settings for a training on all of train.
 
     Nothing is held out, but by ``layer_svm``, whose SVM is chosen on images that the network has
     not seen. Early stopping needs them too, and temperatures are learnt from them: the refit trains

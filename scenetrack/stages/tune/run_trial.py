@@ -1,4 +1,4 @@
-"""One trial of a study: its target run inside train, in a child run of the study's."""
+"""Run one trial of a study: its target without the test images, in a child run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ METHOD, KERNEL = "method", "kernel"
 
 
 def trial_runner(context: StudyContext) -> RunTrial:
-    """What runs a trial as a child of the study's run.
+    """Return the function that runs a trial as a child of the study's run.
 
     The stage says what it does the first time, and after that only what goes wrong.
     """

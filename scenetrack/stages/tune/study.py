@@ -1,4 +1,4 @@
-"""A study: opened or gone on with, worked on by some processes, concluded with one refit."""
+"""A study: created or continued, its trials run by one or more processes, one refit at the end."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _tune(config: TuneConfig, space: SearchSpace, stage_function: StageFunction)
 
 
 def space_of(config: TuneConfig) -> SearchSpace:
-    """What the study draws, and what stays in every trial.
+    """Return the search space of the study, with the settings that are fixed.
 
     Raises:
         ConfigError: no target, an unknown setting, or a range that cannot be.
@@ -126,7 +126,7 @@ def space_of(config: TuneConfig) -> SearchSpace:
 
 
 def space_text(space: SearchSpace) -> str:
-    """The space as a table."""
+    """Return the search space as a table."""
     rows = [["dimension", "values", "sets", "only when"], *map(list, space.table())]
     lines = aligned(rows, left=range(4))
     stays = "; ".join(f"{name}={value}" for name, value in space.fixed.items())
@@ -134,7 +134,7 @@ def space_text(space: SearchSpace) -> str:
 
 
 def open_study(config: TuneConfig, space: SearchSpace) -> optuna.Study:
-    """The study, made where there is none.
+    """Return the study, which is created if it does not exist.
 
     Raises:
         InputError: the storage cannot be opened, or the study was begun with other settings.
@@ -181,7 +181,7 @@ def _planned_epochs(space: SearchSpace) -> int:
 
 
 def study_name(config: TuneConfig) -> str:
-    """The name given, else one of target and data."""
+    """Return the name given, else one made from target and data."""
     return config.study or f"{config.target} {os.path.basename(os.path.normpath(config.data))}"
 
 

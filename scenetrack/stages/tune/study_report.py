@@ -1,4 +1,4 @@
-"""The end of a study: its pictures and figures, and the best settings on all of train, tested."""
+"""The report of a study: plots, figures, the best trials, and the refit of the best one."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def conclude(context: StudyContext) -> StageResult:
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial:
-    """The most accurate complete trial, of equal ones the first that no other beats in the rest.
+    """Return the most accurate complete trial.
 
     Raises:
         ScenetrackError: none is complete.
@@ -75,7 +75,7 @@ def best_trial(study: optuna.Study) -> FrozenTrial:
 
 
 def summary(study: optuna.Study, config: TuneConfig, best: FrozenTrial) -> str:
-    """The best trials as a table, how the others ended, and the best one's flags."""
+    """Return the best trials as a table, how the others ended, and the best one's flags."""
     several = len(config.objectives) > 1
     rows = [
         [

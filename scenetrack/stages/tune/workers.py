@@ -1,4 +1,4 @@
-"""Worker processes: started, waited for, and stopped together with whoever started them."""
+"""Worker processes of a study: start, wait, stop."""
 
 from __future__ import annotations
 
