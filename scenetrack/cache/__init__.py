@@ -3,13 +3,7 @@
 from scenetrack.cache.arrays import ARRAYS, Cache
 from scenetrack.cache.entries import ArraySpec
 from scenetrack.cache.eviction import StoredEntry
-from scenetrack.cache.sizes import (
-    SIZE_VARIABLE,
-    chosen_bound,
-    folder_size,
-    format_size,
-    parse_size,
-)
+from scenetrack.cache.sizes import SIZE_VARIABLE, chosen_bound, folder_size, format_size, parse_size
 
 __all__ = [
     "ARRAYS",

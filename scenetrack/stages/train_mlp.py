@@ -7,11 +7,7 @@ from scenetrack.networks.registry import build_network
 from scenetrack.networks.training import predict_logits
 from scenetrack.records import MethodDescription, Tag, Tracker, metrics
 from scenetrack.workflow.dataset import open_images
-from scenetrack.workflow.evaluation import (
-    evaluate_on_test,
-    evaluation_records,
-    validation_figures,
-)
+from scenetrack.workflow.evaluation import evaluate_on_test, evaluation_records, validation_figures
 from scenetrack.workflow.network_training import train_network
 from scenetrack.workflow.result import MLP, StageResult, untested
 from scenetrack.workflow.whole_images import training_images

@@ -44,13 +44,7 @@ from scenetrack.system.process_identity import process_identity, process_tags
 from scenetrack.tracking.lookup import PARENT_TAG
 from scenetrack.tracking.params import same_setting, settings_of
 from scenetrack.tracking.saving import log_model
-from scenetrack.tracking.store import (
-    connect,
-    experiment_named,
-    get_run,
-    one_line_errors,
-    shown_uri,
-)
+from scenetrack.tracking.store import connect, experiment_named, get_run, one_line_errors, shown_uri
 
 logger = logging.getLogger(__name__)
 

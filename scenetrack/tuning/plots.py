@@ -19,16 +19,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFo
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from scenetrack.figures.style import (
-    BLUE,
-    DPI,
-    GREY,
-    ORANGE,
-    heading,
-    plain,
-    shortened,
-    to_png,
-)
+from scenetrack.figures.style import BLUE, DPI, GREY, ORANGE, heading, plain, shortened, to_png
 from scenetrack.records import Figure
 from scenetrack.tuning.trial_state import finished
 
