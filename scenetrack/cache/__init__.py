@@ -1,4 +1,4 @@
-"""The cache of big arrays: made once, found again, bounded in size."""
+"""Disk cache of large arrays: memory-mapped, checksummed, shared by processes, bounded in size."""
 
 from scenetrack.cache.arrays import ARRAYS, Cache
 from scenetrack.cache.entries import ArraySpec

@@ -1,4 +1,4 @@
-"""Named arrays kept together in one entry of the cache: a network's file, an encoder's parts."""
+"""Archives of named arrays (``.npz``), each stored as one entry of the cache."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ logger = logging.getLogger(__name__)
 
 
 def open_archive(kind: str, key: Mapping[str, str]) -> dict[str, np.ndarray] | None:
-    """The arrays of ``key`` by name; None where there are none, or damaged ones.
+    """Return the arrays of ``key`` by name, or None if there are none or they are damaged.
 
-    Nothing in them can execute: they are an ``.npz`` without objects, whose checksum is compared.
+    Loading executes nothing: the archive is an ``.npz`` without objects and its checksum is
+    verified.
     """
     stored = Cache().open(kind, key)
     if stored is None:
@@ -27,12 +28,12 @@ def open_archive(kind: str, key: Mapping[str, str]) -> dict[str, np.ndarray] | N
 
 
 def store_archive(kind: str, key: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> None:
-    """Keep the arrays, within the cache's bound; where the disk has no room, say so and go on.
+    """Store the arrays within the cache's bound; if the disk is full, log a warning and go on.
 
     Args:
-        kind: a plain word: the folder that they are in.
-        key: all that they depend on.
-        arrays: without objects.
+        kind: kind of archive, a plain word: the name of its folder.
+        key: everything that the arrays depend on.
+        arrays: arrays by name, none of dtype object.
     """
     cache = Cache()
     if not cache.bound:

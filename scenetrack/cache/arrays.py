@@ -1,4 +1,4 @@
-"""The cache of big arrays: made once, found again, bounded in size."""
+"""The array cache: stores an array once and returns it memory-mapped, within a bound on size."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ _SCRATCH = re.compile(r"\.([0-9a-f]{32})-\w+")
 
 
 class Cache:
-    """Arrays by kind and key, in ``arrays/`` of the cache folder.
+    """Disk cache of arrays by kind and key, in ``arrays/`` of the cache folder.
 
-    They take up no more than ``SCENETRACK_CACHE_SIZE`` (20 GB, or a tenth of what is free
-    without them if that is less; 0 keeps none). To make room the least recently used go first;
-    those that a process has open stay. An array that finds no room is made in a temporary file
-    that vanishes with its last user.
+    The arrays take at most ``SCENETRACK_CACHE_SIZE`` bytes (by default 20 GB, or a tenth of the
+    disk space that is free without them if that is less; 0 keeps none). The least recently used
+    arrays are evicted first; arrays that a process has open are never evicted. An array that does
+    not fit is written to a temporary file that is deleted when its last user closes it.
 
     Attributes:
-        folder: where the kinds are.
-        bound: bytes, 0 for no cache.
+        folder: folder that holds one folder for each kind.
+        bound: largest total size in bytes; 0 switches the cache off.
 
     Raises:
-        InputError: the folder cannot be written, or the variable is no size.
+        InputError: the folder cannot be written, or the variable is not a size.
     """
 
     def __init__(self) -> None:
@@ -60,9 +60,9 @@ class Cache:
         self.bound = self._bound()
 
     def open(self, kind: str, key: Mapping[str, str]) -> np.ndarray | None:
-        """The array of ``key``, read-only and mapped from its file; None where there is none.
+        """Return the array of ``key``, read-only and memory-mapped, or None if there is none.
 
-        Its checksum is compared. A damaged one is removed with a warning.
+        The checksum is verified. A damaged array is removed with a warning.
         """
         target = self._target(kind, key)
         if not self.bound or not os.path.lexists(target):
@@ -70,27 +70,27 @@ class Cache:
         try:
             return read_entry(target, key)
         except DamagedEntry:
-            pass  # or replaced by another process just now; under the lock none does
+            pass  # or another process is replacing it, which the lock below rules out
         with lock(target):
             return self._open_or_remove(target, key)
 
     def store(
         self, kind: str, key: Mapping[str, str], spec: ArraySpec, blocks: Iterator[np.ndarray]
     ) -> np.ndarray:
-        """Keep an array that comes in blocks and return it, read-only and mapped from its file.
+        """Write an array block by block and return it, read-only and memory-mapped.
 
-        If another process makes the same array now, this waits and takes that one; ``blocks``
-        are then never asked for. No more than a block is held in memory.
+        If another process is writing the same array, wait for it and return that array; ``blocks``
+        is then never iterated over. At most one block is held in memory.
 
         Args:
-            kind: of array, a plain word: the folder that it is in.
-            key: all that the array depends on, in words that ``scenetrack cache`` can show.
+            kind: kind of array, a plain word: the name of its folder.
+            key: everything that the array depends on, in words that ``scenetrack cache`` can show.
             spec: shape and dtype of the whole array.
-            blocks: the array's parts in order, [b, *shape[1:]] of the same dtype, any b.
+            blocks: parts of the array in order, [b, *shape[1:]] of the same dtype, any b.
 
         Raises:
-            InputError: the disk has no room. As after any failure, nothing is left behind.
-            ValueError: the blocks are not what ``spec`` promises.
+            InputError: the disk is full. As after any failure, no partial file remains.
+            ValueError: the blocks do not match ``spec``.
         """
         if not self.bound:
             return self._temporary(kind, spec, blocks)
@@ -102,7 +102,7 @@ class Cache:
                 return found
             if not evict(self.folder, self.bound, spec.nbytes + OVERHEAD):
                 logger.info(
-                    "%s (%s) find no room in the cache of %s and are not kept: raise %s",
+                    "%s (%s) do not fit into the cache of %s and are not kept: raise %s",
                     kind,
                     format_size(spec.nbytes),
                     format_size(self.bound),
@@ -112,33 +112,34 @@ class Cache:
             with self._room_needed(kind, spec):
                 write_entry(target, key, spec, blocks)
             made = map_entry(target, spec)
-        # Others may have filled the room meanwhile; what was just made is open and stays.
+        # Other processes may have filled the cache meanwhile; the new array is open and stays.
         evict(self.folder, self.bound, 0)
         return made
 
     @contextmanager
     def made_once(self, kind: str, key: Mapping[str, str]) -> Iterator[None]:
-        """Hold off other processes that would make the array of ``key`` meanwhile.
+        """Hold an inter-process lock so that only one process computes the array of ``key``.
 
-        They wait, and are to look for it then: ``open`` inside the block, ``store`` before its end.
+        The other processes wait for the block to end. Call ``open`` first inside the block, since
+        another process may have stored the array, and ``store`` before the block ends.
         """
         if not self.bound:
             yield
             return
         target = self._target(kind, key)
-        alone = lock(target.with_name(f"{target.name}.making"))
+        making = lock(target.with_name(f"{target.name}.making"))
         try:
-            alone.acquire(timeout=0)
+            making.acquire(timeout=0)
         except Timeout:
-            logger.info("waiting for another process that makes the same of the %s", kind)
-            alone.acquire()
+            logger.info("waiting for another process that computes the same %s", kind)
+            making.acquire()
         try:
             yield
         finally:
-            alone.release()
+            making.release()
 
     def entries(self) -> list[StoredEntry]:
-        """All entries, the least recently used first."""
+        """Return all entries, the least recently used first."""
         return stored_entries(self.folder)
 
     def _target(self, kind: str, key: Mapping[str, str]) -> Path:
@@ -152,11 +153,11 @@ class Cache:
         return min(_DEFAULT_BOUND, free // _SHARE_OF_DISK)
 
     def _open_or_remove(self, target: Path, key: Mapping[str, str]) -> np.ndarray | None:
-        """As ``open``, under the entry's lock."""
+        """Do what ``open`` does; the caller holds the entry's lock."""
         try:
             return read_entry(target, key)
         except DamagedEntry as damage:
-            logger.warning("%s is damaged (%s) and made anew", target, damage)
+            logger.warning("%s is damaged (%s) and is computed again", target, damage)
         try:
             discard(target)
         except OSError as error:
@@ -167,7 +168,7 @@ class Cache:
         return None
 
     def _remove_leftovers(self) -> None:
-        """Remove what processes that were killed had begun to write."""
+        """Remove the partial files of processes that were killed."""
         for path in self.folder.glob("*/.*"):
             owner = _SCRATCH.fullmatch(path.name)
             if owner is None:
@@ -184,13 +185,13 @@ class Cache:
 
     @contextmanager
     def _room_needed(self, kind: str, spec: ArraySpec) -> Iterator[None]:
-        """Raise InputError where the disk has no room, before it is written to or meanwhile."""
+        """Raise InputError if the disk is full, before or while the block writes."""
         try:
             if shutil.disk_usage(self.folder).free < spec.nbytes + SPARE:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             yield
         except OSError as error:
-            # Reading what the blocks are made of may fail too, and that is not ours to explain.
+            # Reading the source of the blocks may fail too; that error is passed on as it is.
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             left = format_size(shutil.disk_usage(self.folder).free)

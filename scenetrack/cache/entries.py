@@ -1,8 +1,8 @@
-"""Arrays on disk: one folder each, checked whenever it is opened, mapped instead of read.
+"""Cache entries: one folder for each array, verified by checksum when opened, memory-mapped.
 
 An entry is a folder with ``data.npy`` and ``entry.json``: the key in full, shape, dtype, size,
-checksum, versions and date. It appears whole under its name or not at all. Whoever maps it holds
-a shared lock on its data for as long as the mapping lives, so that others see it is in use.
+checksum, versions and date. It is created atomically. A process that maps the data holds a shared
+lock on the file for as long as the mapping exists, so that other processes see it is in use.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from scenetrack.system.machine import available_cpus
 
 DATA = "data.npy"
 ABOUT = "entry.json"
-# What an array takes besides its elements: the header of the file and entry.json, rounded up.
+# Bytes of an entry besides the array's elements: the .npy header and entry.json, rounded up.
 OVERHEAD = 2**14
 _PART = 2**22
 
 
 class DamagedEntry(Exception):
-    """An entry is there but is not what was written; the text says in what way."""
+    """An entry exists but differs from what was written; the text says how."""
 
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """What an array looks like before there is one.
+    """Shape and dtype of an array that is still to be computed.
 
     Attributes:
-        shape: the whole array's; blocks of it are made along the first axis.
-        dtype: NumPy's name, such as "uint8" or "float32"; no objects.
+        shape: shape of the whole array; its blocks are cut along the first axis.
+        dtype: NumPy's name of the dtype, such as "uint8" or "float32"; not "object".
     """
 
     shape: tuple[int, ...]
@@ -55,22 +55,22 @@ class ArraySpec:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the elements."""
+        """Size of the elements in bytes."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 def entry_name(key: Mapping[str, str]) -> str:
-    """The folder's name: 32 hexadecimal digits, whatever the order of ``key``."""
+    """Return an entry's folder name: 32 hexadecimal digits, independent of the order of ``key``."""
     return hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode()).hexdigest()[:32]
 
 
 def write_entry(
     target: Path, key: Mapping[str, str], spec: ArraySpec, blocks: Iterator[np.ndarray]
 ) -> None:
-    """Write the entry ``target`` from blocks [b, ...] along the first axis; on failure, nothing.
+    """Write the entry ``target`` atomically from blocks [b, ...] along the first axis.
 
     Raises:
-        ValueError: the blocks are not what ``spec`` promises.
+        ValueError: the blocks do not match ``spec``.
         OSError: the disk is full or fails.
     """
     with replacing(target) as temporary:
@@ -91,12 +91,12 @@ def write_entry(
 
 
 def read_entry(folder: Path, key: Mapping[str, str]) -> np.ndarray | None:
-    """The array of an entry, mapped read-only; None where there is no entry.
+    """Return the array of an entry, memory-mapped read-only, or None if there is no entry.
 
-    Its time of last use becomes now.
+    The entry's time of last use is set to now.
 
     Raises:
-        DamagedEntry: it is incomplete, of another key, or its data have changed.
+        DamagedEntry: the entry is incomplete, belongs to another key, or its data have changed.
     """
     if not os.path.lexists(folder):
         return None
@@ -106,7 +106,7 @@ def read_entry(folder: Path, key: Mapping[str, str]) -> np.ndarray | None:
             raise DamagedEntry("it belongs to another key")
         data = folder / DATA
         with data.open("rb") as file:
-            # First of all: what is being checked is not to be removed meanwhile.
+            # First of all, so that no process removes the entry while it is being checked.
             _hold(file)
             size = data.stat().st_size
             if size != about["bytes"]:
@@ -124,12 +124,12 @@ def read_entry(folder: Path, key: Mapping[str, str]) -> np.ndarray | None:
 
 
 def describe_entry(folder: Path) -> dict[str, Any]:
-    """What ``entry.json`` says.
+    """Return the content of an entry's ``entry.json``.
 
     Raises:
-        OSError: there is no such file.
-        ValueError: it is no JSON.
-        TypeError: it is JSON, but no description.
+        OSError: the file does not exist or cannot be read.
+        ValueError: the file is not JSON.
+        TypeError: the file is JSON but not an object.
     """
     about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     if not isinstance(about, dict):
@@ -138,10 +138,12 @@ def describe_entry(folder: Path) -> dict[str, Any]:
 
 
 def map_entry(folder: Path, spec: ArraySpec) -> np.ndarray:
-    """The data of an entry as a read-only array, unchecked; the entry is in use while it lives.
+    """Return the data of an entry as a read-only array without verifying the checksum.
+
+    The entry counts as in use for as long as the array exists.
 
     Raises:
-        OSError, ValueError: there are no data, or not those of ``spec``.
+        OSError, ValueError: the data do not exist or do not match ``spec``.
     """
     with (folder / DATA).open("rb") as file:
         _hold(file)
@@ -149,7 +151,7 @@ def map_entry(folder: Path, spec: ArraySpec) -> np.ndarray:
 
 
 def temporary_array(folder: Path, spec: ArraySpec, blocks: Iterator[np.ndarray]) -> np.ndarray:
-    """An array in a file of ``folder`` that has no name and vanishes with its last user.
+    """Return an array in an unnamed file of ``folder`` that is deleted when it is last closed.
 
     Raises:
         ValueError, OSError: as ``write_entry``.
@@ -162,14 +164,14 @@ def temporary_array(folder: Path, spec: ArraySpec, blocks: Iterator[np.ndarray])
 
 
 def touch(folder: Path) -> None:
-    """Note that the entry is used now, in the time of change of ``entry.json``."""
-    # Removed a moment ago, or of another user: then it only looks older than it is.
+    """Record that the entry is used now, as the modification time of ``entry.json``."""
+    # Just removed, or owned by another user: then the entry only looks older than it is.
     with suppress(OSError):
         os.utime(folder / ABOUT)
 
 
 def last_used(folder: Path) -> float:
-    """Seconds since 1970 of the last use; 0 where the entry does not tell."""
+    """Return the time of last use in seconds since 1970, or 0 if it is unknown."""
     try:
         return (folder / ABOUT).stat().st_mtime
     except OSError:
@@ -177,9 +179,9 @@ def last_used(folder: Path) -> float:
 
 
 def remove_entry(folder: Path) -> bool:
-    """Remove an entry at once; False where a process makes it or has it open."""
+    """Remove an entry and return True, or return False if a process writes it or has it open."""
     try:
-        # Without it an entry could go between being made and being opened by its maker.
+        # Without the lock an entry could be removed before the process that wrote it opens it.
         with lock(folder).acquire(timeout=0), _claimed(folder / DATA) as free:
             return free and _moved_away(folder)
     except Timeout:
@@ -200,9 +202,9 @@ def _moved_away(folder: Path) -> bool:
 
 
 def checksum(path: Path) -> str:
-    """The CRC-32 of the CRC-32s of every 4 MiB of a file: eight hexadecimal digits.
+    """Return the CRC-32 of the CRC-32s of every 4 MiB of a file: eight hexadecimal digits.
 
-    Parts are read in threads and leave memory at once; one wrong bit is always noticed.
+    Threads read the parts, and no part stays in memory. Any single wrong bit changes the result.
     """
 
     def part(start: int) -> bytes:
@@ -228,7 +230,7 @@ def _write_array(file: IO[bytes], spec: ArraySpec, blocks: Iterator[np.ndarray])
             "shape": spec.shape,
         },
     )
-    # The full length from the start, so that others who make room count on it.
+    # The full length from the start, so that evictions by other processes count it.
     file.truncate(file.tell() + spec.nbytes)
     rows = 0
     for block in blocks:
@@ -250,7 +252,7 @@ def _mapped(file: IO[bytes], spec: ArraySpec) -> np.ndarray:
     shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
     if shape != spec.shape or fortran_order or dtype != np.dtype(spec.dtype) or dtype.hasobject:
         raise ValueError(f"{dtype} {shape} instead of {spec}")
-    # Handed over open, for the mapping keeps a copy of the descriptor and with it the lock.
+    # Passed as an open file: the mapping keeps a copy of the descriptor and with it the lock.
     mapped = np.memmap(file, dtype=dtype, mode="r", offset=file.tell(), shape=shape)
     return np.asarray(mapped)
 
@@ -258,7 +260,7 @@ def _mapped(file: IO[bytes], spec: ArraySpec) -> np.ndarray:
 if sys.platform == "win32":
 
     def _hold(file: IO[bytes]) -> None:
-        """Nothing to do: Windows neither moves nor deletes a file that is mapped."""
+        """Do nothing: Windows neither moves nor deletes a file that is mapped."""
 
     @contextmanager
     def _claimed(data: Path) -> Iterator[bool]:
@@ -269,15 +271,15 @@ else:
 
     def _hold(file: IO[bytes]) -> None:
         """Lock ``file`` against removal until its last descriptor is closed."""
-        # Where a file system has no locks, what is mapped still outlives its name.
+        # On a file system without locks, mapped data remain readable after the file is deleted.
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_SH)
 
     @contextmanager
     def _claimed(data: Path) -> Iterator[bool]:
-        """Whether nobody has ``data`` open; nobody can begin to use it within the block."""
+        """Yield whether no process has ``data`` open; none can open it within the block."""
         try:
-            # For writing: where NFS stands in for locks, only a writer may lock out others.
+            # For writing: NFS emulates these locks, and there only a writer may lock exclusively.
             file = data.open("r+b")
         except OSError:
             yield True

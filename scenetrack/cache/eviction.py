@@ -1,4 +1,4 @@
-"""Eviction: the least recently used entries go, until a new one fits."""
+"""Eviction: removes the least recently used entries until a new one fits."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from scenetrack.cache.sizes import SIZE_VARIABLE, folder_size, format_size
 
 logger = logging.getLogger(__name__)
 
-# Left free on the disk, for what others write meanwhile.
+# Bytes left free on the disk for what other processes write meanwhile.
 SPARE = 2**24
-# Only what looks like ours is ever counted or removed.
+# Only folders with names like those of entries are ever counted or removed.
 _NAME = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
 class StoredEntry:
-    """An entry on disk: ``size`` in bytes, ``used`` in seconds since 1970."""
+    """An entry on disk: ``size`` in bytes, time of last use ``used`` in seconds since 1970."""
 
     kind: str
     path: Path
@@ -43,9 +43,9 @@ def evict(folder: Path, bound: int, needed: int) -> bool:
     """Remove the least recently used entries until ``needed`` bytes fit; entries in use stay.
 
     Args:
-        folder: of the cache's arrays.
-        bound: bytes that they may take.
-        needed: bytes of the new entry; 0 to enforce the bound alone.
+        folder: folder of the cache's arrays.
+        bound: largest total size of all entries in bytes.
+        needed: size of the new entry in bytes; 0 only enforces the bound.
 
     Returns:
         Whether the new entry fits.

@@ -1,4 +1,4 @@
-"""What the cache folder holds, kind by kind, and how it is cleared."""
+"""Lists and clears the contents of the cache folder, kind by kind."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from scenetrack.cache.entries import describe_entry, remove_entry
 from scenetrack.errors import InputError
 from scenetrack.system.files import cache_dir, discard, printable
 
-# What other rooms keep, by folder. Nothing else of the cache folder is looked at: a user may
-# have named one that holds other things too.
+# What other packages keep, by folder. Nothing else in the cache folder is touched: the folder
+# that a user chose may hold unrelated files too.
 KINDS: Mapping[str, str] = {
     "bundles": "bundles made of runs",
     "checkpoints": "unfinished trainings",
     "demo": "demo images",
-    "facts": "what is known of image files",
-    "forms": "fastest dense forms",
-    "images": "pixels kept by an earlier version",
+    "facts": "sizes and digests of image files",
+    "forms": "fastest dense form of each network",
+    "images": "pixels cached by an earlier version",
     "mit8": "downloaded MIT 8-scene images",
-    "models": "files fetched from MLflow",
+    "models": "files downloaded from MLflow",
     "studies": "locks of studies",
-    "tensorrt": "engines of TensorRT",
+    "tensorrt": "TensorRT engines",
 }
-# Lost work, and what only the network gives back: cleared when named, never along with the rest.
+# Unfinished work, and what would have to be downloaded again: cleared only when named.
 KEPT = ("checkpoints", "mit8")
 _DIGEST = re.compile(r"[0-9a-f]{16,}")
 _DIGITS_SHOWN = 8
@@ -35,7 +35,7 @@ _DIGITS_SHOWN = 8
 
 @dataclass(frozen=True)
 class Holding:
-    """A line of the table: ``size`` in bytes, ``used`` in seconds since 1970 (0: not known)."""
+    """A row of the table: ``size`` in bytes; last use in seconds since 1970, 0 if unknown."""
 
     kind: str
     what: str
@@ -45,48 +45,50 @@ class Holding:
 
 @dataclass(frozen=True)
 class Cleared:
-    """What ``clear`` did: bytes freed, and the arrays that a process has open and that stay."""
+    """Result of ``clear``: bytes freed, and the arrays that were kept because they are in use."""
 
     freed: int
     in_use: tuple[str, ...]
 
 
 def holdings() -> list[Holding]:
-    """Every array, and a line for each other kind, by kind and the most recently used first."""
+    """Return each array and a summary of each other kind, by kind, most recently used first."""
     arrays = [
         Holding(entry.kind, _what(entry), entry.size, entry.used) for entry in Cache().entries()
     ]
-    others = [_summary(kind, folder) for kind, folder in _other_folders()]
-    return sorted(arrays + others, key=lambda one: (one.kind, -one.used, one.what))
+    summaries = [_summary(kind, folder) for kind, folder in _other_folders()]
+    return sorted(arrays + summaries, key=lambda row: (row.kind, -row.used, row.what))
 
 
 def format_holdings(found: list[Holding]) -> str:
-    """The table that ``scenetrack cache`` prints, with the total and the bound."""
+    """Return the table that ``scenetrack cache`` prints, with the total and the bound."""
     cells = [("kind", "what", "size", "last used")]
-    for one in found:
-        moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.used)) if one.used else "-"
-        cells.append((one.kind, one.what, format_size(one.size), moment))
+    for holding in found:
+        moment = time.localtime(holding.used)
+        used = time.strftime("%Y-%m-%d %H:%M", moment) if holding.used else "-"
+        cells.append((holding.kind, holding.what, format_size(holding.size), used))
     kind, what, size = (max(len(row[column]) for row in cells) for column in range(3))
     lines = [f"{k:{kind}}  {w:{what}}  {s:>{size}}  {u}" for k, w, s, u in cells]
     cache = Cache()
+    total = format_size(sum(holding.size for holding in found))
     arrays = format_size(folder_size(cache.folder))
     bound = f"at most {format_size(cache.bound)}" if cache.bound else "switched off"
     return "\n".join(
         [
             *lines,
-            f"total {format_size(sum(one.size for one in found))} in {printable(cache_dir())}",
+            f"total {total} in {printable(cache_dir())}",
             f"arrays {arrays}, {bound} ({SIZE_VARIABLE})",
         ]
     )
 
 
 def clear(kind: str = "") -> Cleared:
-    """Delete what is kept of ``kind``, or of all but ``KEPT`` where it is empty.
+    """Delete everything of ``kind``, or of all kinds but ``KEPT`` if ``kind`` is empty.
 
-    Arrays that a process has open stay.
+    Arrays that a process has open are kept.
 
     Raises:
-        InputError: nothing of this kind is in the cache.
+        InputError: the cache holds nothing of this kind.
     """
     check_kind(kind)
     freed, in_use = 0, []
@@ -107,12 +109,12 @@ def clear(kind: str = "") -> Cleared:
 
 
 def check_kind(kind: str) -> None:
-    """Raise InputError unless ``kind`` is empty or in the cache."""
-    there = sorted({one.kind for one in holdings()})
-    if kind and kind not in there:
+    """Raise InputError unless ``kind`` is empty or the cache holds it."""
+    kinds = sorted({holding.kind for holding in holdings()})
+    if kind and kind not in kinds:
         raise InputError(
-            f"a kind that the cache holds is required ({', '.join(there) or 'it is empty'}). "
-            f"Received: {printable(kind)}"
+            f"a kind that the cache holds is required ({', '.join(kinds) or 'the cache is empty'})"
+            f". Received: {printable(kind)}"
         )
 
 
@@ -125,14 +127,14 @@ def _other_folders() -> Iterator[tuple[str, Path]]:
 
 
 def _kept_in(folder: Path) -> Iterator[Path]:
-    # A lock is no content, and a process may be waiting for it.
+    # A lock file is not content, and a process may be waiting for it.
     return (path for path in folder.iterdir() if path.suffix != ".lock")
 
 
 def _empty(folder: Path) -> None:
-    # A link leads to what someone keeps elsewhere: of it only the link is ours.
-    places = [folder] if folder.is_symlink() else list(_kept_in(folder))
-    for path in places:
+    # The target of a link belongs to someone else: only the link itself is deleted.
+    paths = [folder] if folder.is_symlink() else list(_kept_in(folder))
+    for path in paths:
         try:
             discard(path)
         except OSError as error:
@@ -148,7 +150,7 @@ def _summary(kind: str, folder: Path) -> Holding:
 
 
 def _what(entry: StoredEntry) -> str:
-    """An array in words: its key, digests cut short, and its shape."""
+    """Describe an array by its key, with shortened digests, its shape and its dtype."""
     try:
         about = describe_entry(entry.path)
         words = [f"{name} {_short(str(value))}" for name, value in about["key"].items()]

@@ -1,4 +1,4 @@
-"""Sizes: the bound of the cache, sizes as people write and read them, and what a folder takes."""
+"""Sizes in bytes: the cache's bound, parsing and formatting sizes, and the size of a folder."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)?", re.IGNORECASE)
 
 
 def chosen_bound() -> int | None:
-    """Bytes that ``SCENETRACK_CACHE_SIZE`` allows; None where it is not set.
+    """Return the bytes that ``SCENETRACK_CACHE_SIZE`` allows, or None if it is not set.
 
     Raises:
-        InputError: it is no size.
+        InputError: the variable is not a size.
     """
     text = os.environ.get(SIZE_VARIABLE, "").strip()
     return parse_size(text) if text else None
 
 
 def parse_size(text: str) -> int:
-    """Bytes of a size such as ``20GB``, ``1.5 TB``, ``512MiB`` or ``0``.
+    """Return the bytes of a size such as ``20GB``, ``1.5 TB``, ``512MiB`` or ``0``.
 
     Raises:
-        InputError: it is no size.
+        InputError: ``text`` is not a size.
     """
     parts = _SIZE.fullmatch(text.strip())
     if parts is None:
@@ -42,7 +42,7 @@ def parse_size(text: str) -> int:
 
 
 def format_size(size: int) -> str:
-    """``size`` in bytes as people read it: ``1.9 GB``, 1 GB being 10^9 bytes."""
+    """Return ``size``, in bytes, as text with a unit: ``1.9 GB``; 1 GB is 10^9 bytes."""
     value = float(size)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 999.5:
@@ -52,13 +52,13 @@ def format_size(size: int) -> str:
 
 
 def folder_size(path: Path) -> int:
-    """Bytes of all files at or below ``path``; links count for themselves."""
+    """Return the total bytes of all files at or below ``path``; links are not followed."""
     total = 0
-    for place in (path, *path.rglob("*")):
+    for file in (path, *path.rglob("*")):
         try:
-            status = place.lstat()
+            status = file.lstat()
         except OSError:
-            continue  # removed meanwhile
+            continue  # another process removed it
         if not stat.S_ISDIR(status.st_mode):
             total += status.st_size
     return total

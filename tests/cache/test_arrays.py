@@ -1,4 +1,4 @@
-"""The array cache: found again, checked, bounded, shared between processes."""
+"""The array cache: reuse, checksums, eviction, and processes that share it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from scenetrack.cache import ArraySpec, Cache, folder_size, format_size, parse_size
-from scenetrack.cache import arrays as cache_room
+from scenetrack.cache import arrays as cache_arrays
 from scenetrack.cache.entries import OVERHEAD, checksum, map_entry, remove_entry
 from scenetrack.errors import InputError
 
@@ -241,7 +241,7 @@ class TestDamage:
         def refuse(path: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-        monkeypatch.setattr(cache_room, "discard", refuse)
+        monkeypatch.setattr(cache_arrays, "discard", refuse)
         with pytest.raises(InputError, match=r"cannot be removed.*delete it"):
             Cache().open("things", KEY)
 
@@ -299,7 +299,7 @@ class TestWriting:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         usage = type("Usage", (), {"free": 17 * MB})
-        monkeypatch.setattr(cache_room.shutil, "disk_usage", lambda _: usage)
+        monkeypatch.setattr(cache_arrays.shutil, "disk_usage", lambda _: usage)
         with pytest.raises(InputError, match=r"17 MB left"):
             Cache().store("things", KEY, ArraySpec((5, MB), "uint8"), forbidden())
 
@@ -348,7 +348,7 @@ class TestBound:
         with caplog.at_level(logging.INFO):
             loose = keep(megabyte(8), {"n": "b"})
         assert numbered() == {"a"}
-        assert "find no room in the cache of 1.5 MB and are not kept" in caplog.text
+        assert "do not fit into the cache of 1.5 MB and are not kept" in caplog.text
         assert kept[0, 0] == 7
         assert loose[0, 0] == 8
         del kept
@@ -390,7 +390,7 @@ class TestBound:
             tried.append(remove_entry(folder))
             return map_entry(folder, spec)
 
-        monkeypatch.setattr(cache_room, "map_entry", remove_then_map)
+        monkeypatch.setattr(cache_arrays, "map_entry", remove_then_map)
         np.testing.assert_array_equal(keep(np.arange(3)), np.arange(3))
         assert tried == [False]
 
@@ -411,7 +411,7 @@ class TestBound:
             asked.append(path)
             return type("Usage", (), {"free": 2**24 + 2 * MB - folder_size(folder)})
 
-        monkeypatch.setattr(cache_room.shutil, "disk_usage", usage)
+        monkeypatch.setattr(cache_arrays.shutil, "disk_usage", usage)
         keep(np.zeros(1_500_000, np.uint8), {"n": "b"})
         assert asked
         assert numbered() == {"b"}
@@ -422,7 +422,7 @@ class TestBound:
         taken = folder_size(Cache().folder)
         for free, bound in ((10**15, 20 * 10**9), (50 * MB, (50 * MB + taken) // 10)):
             usage = type("Usage", (), {"free": free})
-            monkeypatch.setattr(cache_room.shutil, "disk_usage", lambda _, u=usage: u)
+            monkeypatch.setattr(cache_arrays.shutil, "disk_usage", lambda _, u=usage: u)
             assert Cache().bound == bound
 
     def test_what_is_not_ours_is_left_alone(

@@ -239,7 +239,7 @@ def test_a_damaged_network_is_trained_anew(
     anew = MemoryTracker("anew")
     with caplog.at_level(logging.WARNING, "scenetrack"):
         found = trained(images, anew)
-    assert "is damaged (the checksum of data.npy is wrong) and made anew" in caplog.text
+    assert "is damaged (the checksum of data.npy is wrong) and is computed again" in caplog.text
     assert not any(isinstance(one, Tag) and one.name == "network_of_run" for one in anew.records)
     for mine, other in zip(found.get_weights(), expected.get_weights(), strict=True):
         assert np.array_equal(mine, other)
