@@ -1,8 +1,8 @@
-"""The errors a user can meet: each says what was required, what came and what to do."""
+"""Exception classes; each message says what was required, what was received and what to do."""
 
 
 class ScenetrackError(Exception):
-    """Something failed while working (exit code 1 at the command line)."""
+    """Base class: the work failed (exit code 1 at the command line)."""
 
     exit_code = 1
 
@@ -22,16 +22,16 @@ class DataError(InputError):
 
 
 class ModelError(InputError):
-    """A model, run or layer that was named does not exist or does not fit."""
+    """A model, run or layer that the user named does not exist or does not match the rest."""
 
 
 class ExportError(ScenetrackError):
-    """An exported graph disagrees with its source and was not written."""
+    """An exported graph is invalid or its outputs differ from its source; it was not written."""
 
 
 class StoreError(ScenetrackError):
-    """The MLflow store cannot be reached or refuses: the work itself did not fail."""
+    """The MLflow store cannot be reached or refuses a request; the work itself did not fail."""
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived; a KeyboardInterrupt so that no ``except Exception`` swallows it."""
+    """SIGTERM arrived. It is a KeyboardInterrupt so that no ``except Exception`` swallows it."""

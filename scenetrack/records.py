@@ -1,4 +1,4 @@
-"""What stages report: plain records, interpreted by a tracker that the core does not know."""
+"""Records of a run (params, metrics, figures, models) and the tracker interface that logs them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Protocol, Self, TypeAlias
 
 @dataclass(frozen=True)
 class Param:
-    """One setting of a run. MLflow keeps the first value logged under a name."""
+    """A setting of a run. MLflow keeps the first value that is logged under a name."""
 
     name: str
     value: object
@@ -19,7 +19,7 @@ class Param:
 
 @dataclass(frozen=True)
 class Metric:
-    """One number of a run; ``step`` is the epoch for curves and 0 for final figures."""
+    """A metric of a run; ``step`` is the epoch for curves and 0 for final values."""
 
     name: str
     value: float
@@ -28,12 +28,12 @@ class Metric:
 
 @dataclass(frozen=True)
 class Epoch:
-    """The figures of one epoch of a training.
+    """The metrics of one training epoch.
 
     Attributes:
-        number: of the epoch, from 0; the step of its metrics.
-        values: figures by name, such as ``val/accuracy``.
-        prefix: goes before the metric names.
+        number: number of the epoch, from 0; the step of its metrics.
+        values: values by metric name, such as ``val/accuracy``.
+        prefix: prefix of the metric names.
     """
 
     number: int
@@ -42,14 +42,14 @@ class Epoch:
 
     @property
     def metrics(self) -> list[Metric]:
-        """The figures as metrics, at the epoch's step."""
+        """The values as metrics at the epoch's step."""
         named = self.values.items()
         return [Metric(self.prefix + name, float(value), self.number) for name, value in named]
 
 
 @dataclass(frozen=True)
 class Tag:
-    """One label of a run, such as ``encoder`` = ``bag of words``."""
+    """A tag of a run, such as ``encoder`` = ``bag of words``."""
 
     name: str
     value: str
@@ -57,7 +57,7 @@ class Tag:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture: ``name`` is its artifact path (``figures/confusion_matrix.png``)."""
+    """A PNG image; ``name`` is its artifact path (``figures/confusion_matrix.png``)."""
 
     name: str
     png: bytes = field(repr=False)
@@ -74,7 +74,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Text:
-    """A text artifact, ``name`` being its path (``model_summary.txt``)."""
+    """A text artifact; ``name`` is its path (``model_summary.txt``)."""
 
     name: str
     text: str
@@ -82,7 +82,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A local file that the tracker copies into ``folder`` of the run's artifacts."""
+    """A local file to copy into the folder ``folder`` of the run's artifacts."""
 
     path: Path
     folder: str = ""
@@ -90,7 +90,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Name, dtype and shape of a model's input or output; -1 stands for any length."""
+    """Name, dtype and shape of a model's input or output; -1 means any length."""
 
     name: str
     dtype: str
@@ -99,7 +99,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Model:
-    """A saved model file (``.keras`` or ``.onnx``, told apart by its suffix) to log as ``name``."""
+    """A saved model file, ``.keras`` or ``.onnx`` by its suffix, to log as ``name``."""
 
     name: str
     path: Path
@@ -110,7 +110,7 @@ class Model:
 
 @dataclass(frozen=True)
 class DatasetInput:
-    """The data set a run used: ``context`` is ``train`` or ``test``."""
+    """The data set that a run used; ``context`` is ``train`` or ``test``."""
 
     name: str
     digest: str
@@ -122,14 +122,16 @@ class DatasetInput:
 
 @dataclass(frozen=True)
 class MethodDescription:
-    """What a finished method is made of, logged once as tags of its run and read back from them.
+    """The parts of a finished method, logged as tags of its run and read back from them.
 
     Attributes:
-        name: of the method, as tables and its run show it.
-        descriptor: such as ``dense sift`` or ``patch mlp hidden_2``; ``none``: whole images.
-        encoder: title of the encoder; ``none``: the descriptor is the feature vector.
-        kernel: of the SVM; empty for a network's own output.
-        aggregation: how a network's patch logits become an image's; empty where it has none.
+        name: name of the method, as tables and its run show it.
+        descriptor: descriptor, such as ``dense sift`` or ``patch mlp hidden_2``; ``none`` for
+            whole images.
+        encoder: title of the encoder; ``none`` if the descriptor is the feature vector.
+        kernel: kernel of the SVM; empty if the network itself classifies.
+        aggregation: how the logits of an image's patches become those of the image; empty if the
+            method has no patch logits.
     """
 
     name: str
@@ -152,7 +154,7 @@ class MethodDescription:
 
     @classmethod
     def from_tags(cls, name: str, tags: Mapping[str, str]) -> Self:
-        """Read the description back from the tags of a method's run, also of earlier versions."""
+        """Return the description that a run's tags hold; also reads runs of earlier versions."""
         has_network = tags.get("classifier") == "network"
         return cls(
             name,
@@ -169,25 +171,27 @@ Record: TypeAlias = (
 
 
 class Tracker(Protocol):
-    """What a stage needs of a tracker: log records, open child runs."""
+    """Interface that stages use to log records and to open child runs."""
 
     run_id: str
 
     def log(self, *records: Record) -> None:
-        """Log the records; metrics and params of one call go out as one batch."""
+        """Log the records; metrics and params of one call are sent as one batch."""
         ...
 
     def child(
         self, name: str, tags: Mapping[str, str] | None = None
     ) -> AbstractContextManager[Tracker]:
-        """Open a child run; it ends FINISHED, or FAILED when the block raises."""
+        """Open a child run; it ends FINISHED, or FAILED if the block raises."""
         ...
 
 
 class MemoryTracker:
-    """Keeps records in lists: for notebooks and tests that want no MLflow.
+    """Tracker that keeps records in memory, for notebooks and tests without MLflow.
 
-    ``records`` holds this run's records, ``children`` the child trackers by name.
+    Attributes:
+        records: records of this run, in the order of their logging.
+        children: trackers of the child runs by name.
     """
 
     def __init__(self, name: str = "memory") -> None:
@@ -206,12 +210,12 @@ class MemoryTracker:
         yield tracker
 
     def metrics(self) -> dict[str, float]:
-        """The last value of each metric."""
+        """Return the last value of each metric by name."""
         return {metric.name: metric.value for metric in metrics_among(self.records)}
 
 
 def metrics(values: Mapping[str, float], step: int = 0) -> Iterable[Metric]:
-    """``values`` as metric records at one step."""
+    """Return ``values`` as metrics at one step."""
     return [Metric(name, float(value), step) for name, value in values.items()]
 
 

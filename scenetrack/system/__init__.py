@@ -1,1 +1,1 @@
-"""What the operating system is asked for: files, locks, signals, processes, cores."""
+"""Operating system: files, inter-process locks, signals, processes, threads and processors."""

@@ -1,8 +1,8 @@
-"""Arrays from ``.npz`` files that others may have written: no pickles, and no more than they hold.
+"""Safe reading and validation of untrusted ``.npz`` files: no pickles, no decompression bombs.
 
-``numpy.load`` believes what a file says of itself: a few hundred bytes can ask for any amount of
-memory, by compression or by the shape that they claim. And a part that does not fit the others
-would otherwise be found deep inside a product of matrices, or never.
+``numpy.load`` trusts the headers of a file: a few hundred bytes can request any amount of memory,
+by compression or by the shape that they declare. And an array whose shape does not match the
+other arrays would otherwise fail deep inside a matrix product, or never.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays that ``numpy.savez`` wrote, by name, read-only.
+    """Return the arrays of a file that ``numpy.savez`` wrote, by name, read-only.
 
     Raises:
-        ModelError: the file is missing, damaged, compressed, holds objects, or more than
-            MOST_BYTES.
+        ModelError: the file is missing, damaged or compressed, or holds objects or more than
+            MOST_BYTES bytes.
     """
     # Broken bytes make zipfile and numpy raise almost anything.
     try:
@@ -82,17 +82,17 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 def checked_arrays(
     arrays: Mapping[str, NDArray[Any]], needed: Mapping[str, str], what: str
 ) -> dict[str, NDArray[Any]]:
-    """Those of ``arrays`` that ``needed`` names, which fit each other.
+    """Return the arrays that ``needed`` names, after checking their kinds and shapes.
 
     Args:
-        arrays: by name, of any dtypes and shapes.
-        needed: of each array its kind, one of numbers (finite, at most MOST), integers, flag and
-            text, and its axes: "numbers K D". An axis that several arrays have is as long in all
-            of them, and none is empty; a number such as 2 is the length itself.
-        what: is read, for the message: "bag of words", for instance.
+        arrays: arrays by name, of any dtypes and shapes.
+        needed: kind and axes of each array by name, such as "numbers K D". Kinds are numbers
+            (finite, absolute values at most MOST), integers, flag and text. An axis has the same
+            length, at least 1, in all arrays; a number such as 2 is the length itself.
+        what: what the arrays belong to, for the message, such as "bag of words".
 
     Raises:
-        InputError: an array is missing, of another kind, or does not fit the others.
+        InputError: an array is missing, of another kind, or does not match the other arrays.
     """
     lengths: dict[str, int] = {}
     for name, description in needed.items():
@@ -102,13 +102,13 @@ def checked_arrays(
             raise _unusable(what, name, kind, known, "none")
         array = np.asarray(arrays[name])
         if not _fits(array, kind, known):
-            raise _unusable(what, name, kind, known, _told(array))
+            raise _unusable(what, name, kind, known, _description(array))
         lengths.update(zip(axes, array.shape, strict=True))
     return {name: np.asarray(arrays[name]) for name in needed}
 
 
 def _fits(array: NDArray[Any], kind: str, axes: list[str]) -> bool:
-    """Whether an array is of the kind, and its axes are as long where they are numbers."""
+    """Return whether an array is of the kind and has the lengths of those axes that are numbers."""
     if array.dtype.kind not in _KINDS[kind] or array.ndim != len(axes) or not array.size:
         return False
     # Written so that NaN fails.
@@ -118,15 +118,15 @@ def _fits(array: NDArray[Any], kind: str, axes: list[str]) -> bool:
     return all(length == int(axis) for length, axis in pairs if axis.isdecimal())
 
 
-def _told(array: NDArray[Any]) -> str:
+def _description(array: NDArray[Any]) -> str:
     text = f"{array.dtype} {list(array.shape)}"
     is_float = array.dtype.kind == "f" and not np.isfinite(array).all()
     return f"{text} with values that are not finite" if is_float else text
 
 
-def _unusable(what: str, name: str, kind: str, axes: list[str], came: str) -> InputError:
+def _unusable(what: str, name: str, kind: str, axes: list[str], received: str) -> InputError:
     shape = f" [{', '.join(axes)}]" if axes else ""
     return InputError(
-        f"a saved {what} needs {name}: {kind}{shape}. Received: {came}; train it again with this "
-        "version"
+        f"a saved {what} needs {name}: {kind}{shape}. Received: {received}; train it again with "
+        "this version"
     )

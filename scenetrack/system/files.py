@@ -1,4 +1,4 @@
-"""Where scenetrack keeps what it can make again, and how files are written whole or not at all."""
+"""Cache folder, paths, atomic replacement of files and folders, inter-process locks, SHA-256."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ _LONGEST_SHOWN = 300
 
 
 def cache_dir(*parts: str) -> Path:
-    """A folder of the cache, created: ``SCENETRACK_CACHE``, else the user's cache folder.
+    """Create a folder of the cache and return its path.
+
+    The cache is at ``SCENETRACK_CACHE`` if that is set, else in the user's cache folder.
 
     Raises:
-        InputError: the folder cannot be made or written to.
+        InputError: the folder cannot be created or written to.
     """
     root = os.environ.get("SCENETRACK_CACHE")
     if root:
@@ -36,10 +38,10 @@ def cache_dir(*parts: str) -> Path:
 
 
 def user_path(text: str) -> Path:
-    """The path that a user means by ``text``, with ~ and ~name as home folders.
+    """Return the path that ``text`` names, with ~ and ~name expanded to home folders.
 
     Raises:
-        InputError: there is no such home folder.
+        InputError: the home folder is unknown.
     """
     try:
         return Path(text).expanduser()
@@ -50,9 +52,9 @@ def user_path(text: str) -> Path:
 
 
 def printable(name: str | Path) -> str:
-    """``name`` as a message shows it: cut in the middle where it is long.
+    """Return ``name`` as text for a message, shortened in the middle if it is long.
 
-    Bytes that are no UTF-8 are shown as ``\\udcXX``.
+    Bytes that are not UTF-8 are shown as ``\\udcXX``.
     """
     text = str(name).encode("utf-8", "backslashreplace").decode()
     if len(text) <= _LONGEST_SHOWN:
@@ -62,7 +64,7 @@ def printable(name: str | Path) -> str:
 
 
 def discard(path: Path) -> None:
-    """Delete what is at ``path``, file or folder, if anything."""
+    """Delete the file or folder at ``path``, if there is one."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -70,7 +72,7 @@ def discard(path: Path) -> None:
 
 
 def ensure_writable(folder: Path) -> None:
-    """Make ``folder`` if needed and raise InputError unless files can be made in it."""
+    """Create ``folder`` if needed and raise InputError unless files can be created in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-"):
@@ -84,10 +86,10 @@ def ensure_writable(folder: Path) -> None:
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``target`` that takes its place when the block succeeds.
+    """Yield a temporary path beside ``target`` and rename it to ``target`` if the block succeeds.
 
-    The temporary name keeps the suffix. Works for files and for folders; a folder that another
-    process completed first is left as it is.
+    The temporary name keeps the suffix. This works for files and for folders; a folder that
+    another process completed first is kept.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
@@ -102,7 +104,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def lock(path: Path) -> FileLock:
-    """An inter-process lock held in ``path`` with ``.lock`` appended; use it with ``with``."""
+    """Return an inter-process lock on the file ``path`` plus ``.lock``, for use in ``with``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(f"{path}.lock")
 

@@ -1,9 +1,9 @@
-"""Ctrl-C and SIGTERM as exceptions that end the work, but not in the midst of a transaction.
+"""SIGINT and SIGTERM as exceptions that end the work, deferred while a transaction runs.
 
-An exception that a signal raises may come anywhere: inside a database's commit, which turns it
-into an error of its own, or inside a callback, which swallows it. So signals are held back while a
-store is written to, and a block that was interrupted ends as interrupted, whatever became of the
-exception in between.
+A signal handler may raise its exception anywhere: inside a database's commit, which turns it into
+an error of its own, or inside a callback, which swallows it. So signals are deferred while a store
+is written to, and a block that was interrupted always ends with the interrupt, whatever happened
+to the first exception.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Until a callback that swallowed an interrupt has returned.
-_AGAIN_S = 0.05
+# Delay in seconds, for a callback that swallowed an interrupt to return before the next one.
+_RESEND_S = 0.05
 
 
-class _Heard:
-    """What this process has heard; signals reach the main thread only.
+class _SignalState:
+    """The signals that this process has received; they reach the main thread only.
 
     Attributes:
-        number: the first signal; None where none came.
-        count: of signals.
-        raised: whether they have become exceptions.
-        once: whether later ones are let go.
-        holding: how many blocks hold signals back.
+        number: number of the first signal, or None before there is one.
+        count: number of signals received.
+        raised: whether an exception has been raised for them.
+        once: whether signals after the first are ignored.
+        deferring: number of nested blocks that defer signals.
     """
 
     def __init__(self, *, once: bool) -> None:
@@ -43,123 +43,124 @@ class _Heard:
         self.count = 0
         self.raised = False
         self.once = once
-        self.holding = 0
-        self._again: threading.Timer | None = None
-        self._otherwise = sys.unraisablehook
+        self.deferring = 0
+        self._resend: threading.Timer | None = None
+        self._outer_hook = sys.unraisablehook
 
     def begin(self) -> dict[int, Any]:
-        """Handle signals from now on; the handlers before."""
+        """Install the handlers and return the previous ones by signal number."""
         sys.unraisablehook = self.unraisable
-        return {number: signal.signal(number, self.hear) for number in _SIGNALS}
+        return {number: signal.signal(number, self.receive) for number in _SIGNALS}
 
     def end(self, handlers: Mapping[int, Any]) -> None:
-        """Leave signals to the handlers that were there before."""
-        if self._again:
-            self._again.cancel()
+        """Restore the previous handlers."""
+        if self._resend:
+            self._resend.cancel()
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        sys.unraisablehook = self._otherwise
+        sys.unraisablehook = self._outer_hook
 
-    def hear(self, number: int, frame: FrameType | None) -> None:
+    def receive(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal."""
-        swallowed, self._again = self._again is not None, None
+        swallowed, self._resend = self._resend is not None, None
         later = self.number is not None and not swallowed
         if (later and self.once) or (swallowed and self.raised):
             return
         self.number = self.number or number
         self.count += 1
-        # Whoever presses Ctrl-C a second time does not want to wait any longer.
-        if later or not self.holding:
+        # A user who presses Ctrl-C a second time does not want to wait any longer.
+        if later or not self.deferring:
             raise self.interrupt()
 
     def interrupt(self) -> KeyboardInterrupt:
-        """The signal as the exception that is raised now."""
+        """Return the exception of the first signal and mark it as raised."""
         self.raised = True
         return Terminated() if self.number == signal.SIGTERM else KeyboardInterrupt()
 
-    def raise_waiting(self) -> None:
-        """Raise a signal that came while signals were held back."""
-        if self.number is not None and not self.raised and not self.holding and not self._again:
+    def raise_deferred(self) -> None:
+        """Raise the exception of a signal that was deferred."""
+        if self.number is not None and not self.raised and not self.deferring and not self._resend:
             raise self.interrupt()
 
     def unraisable(self, unraisable: UnraisableHookArgs) -> None:
-        """Have the process hear a signal once more that was raised where nobody can catch it.
+        """Send a signal again whose exception was raised where no code can catch it.
 
-        That is while a finalizer or a callback of the garbage collection runs: Python would print
-        the exception, and go on.
+        This happens in a finalizer or a callback of the garbage collector: Python would print the
+        exception and go on.
         """
         if self.number is None or not issubclass(unraisable.exc_type, KeyboardInterrupt):
-            self._otherwise(unraisable)
+            self._outer_hook(unraisable)
             return
         self.raised = False
-        self._again = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), self.number))
-        self._again.daemon = True
-        self._again.start()
+        self._resend = threading.Timer(_RESEND_S, os.kill, (os.getpid(), self.number))
+        self._resend.daemon = True
+        self._resend.start()
 
 
-_heard = _Heard(once=False)
+_state = _SignalState(once=False)
 
 
 @contextmanager
 def handle_signals() -> Iterator[None]:
     """Turn SIGTERM into Terminated and SIGINT into KeyboardInterrupt inside the block."""
-    global _heard
+    global _state
     if not _in_main_thread():
         yield
         return
-    outer = _heard
-    _heard = _Heard(once=False)
-    handlers = _heard.begin()
+    outer = _state
+    _state = _SignalState(once=False)
+    handlers = _state.begin()
     try:
         yield
     finally:
-        _heard.end(handlers)
-        _heard = outer
+        _state.end(handlers)
+        _state = outer
 
 
 def handle_signals_once() -> None:
-    """The same until the process ends, for one that may be told to stop more than once.
+    """Handle the first signal as ``handle_signals`` does and ignore the rest, until process exit.
 
-    The second signal must not cut short what the first one began to close.
+    For a process that may be asked to stop more than once: the second signal must not interrupt
+    the clean-up that the first one started.
     """
-    global _heard
-    _heard = _Heard(once=True)
-    _heard.begin()
+    global _state
+    _state = _SignalState(once=True)
+    _state.begin()
 
 
-# Classes, not generators: a signal that comes while such a block ends would leave a generator
-# suspended, and the count of blocks wrong.
+# Classes, not generators: a signal that arrives while such a block ends would leave a generator
+# suspended and the count of blocks wrong.
 class defer_signals:
-    """Hold signals back until the block has ended; one that came is raised then."""
+    """Defer signals until the block has ended; one that arrived is raised then."""
 
     def __enter__(self) -> None:
-        self._state = _heard if _in_main_thread() else None
+        self._state = _state if _in_main_thread() else None
         if self._state:
-            self._before = self._state.holding
-            self._state.holding = self._before + 1
+            self._before = self._state.deferring
+            self._state.deferring = self._before + 1
 
     def __exit__(self, *of_error: object) -> None:
         if self._state:
-            self._state.holding = self._before
-            self._state.raise_waiting()
+            self._state.deferring = self._before
+            self._state.raise_deferred()
 
 
 class allow_signals:
-    """Inside blocks that hold signals back: one that does not.
+    """Do not defer signals in this block, even inside blocks that do.
 
-    A block in which a signal came ends with it, also where a library swallowed the exception, or
-    turned it into another one.
+    If a signal arrives in the block, the block ends with its exception, even if a library
+    swallowed that exception or turned it into another one.
     """
 
     def __enter__(self) -> None:
-        self._state = _heard if _in_main_thread() else None
+        self._state = _state if _in_main_thread() else None
         if self._state:
-            self._before, self._count = self._state.holding, self._state.count
-            self._state.holding = 0
+            self._before, self._count = self._state.deferring, self._state.count
+            self._state.deferring = 0
             try:
-                self._state.raise_waiting()
+                self._state.raise_deferred()
             except KeyboardInterrupt:
-                self._state.holding = self._before
+                self._state.deferring = self._before
                 raise
 
     def __exit__(
@@ -167,11 +168,11 @@ class allow_signals:
     ) -> None:
         if not self._state:
             return
-        self._state.holding = self._before
+        self._state.deferring = self._before
         if self._state.count != self._count and not isinstance(error, KeyboardInterrupt):
             raise self._state.interrupt() from error
 
 
 def _in_main_thread() -> bool:
-    """Whether signals come here."""
+    """Return whether this is the main thread, the only one that signals reach."""
     return threading.current_thread() is threading.main_thread()

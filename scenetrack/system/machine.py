@@ -1,4 +1,4 @@
-"""What this process may use of its machine: processors, and memory that a GPU reads directly."""
+"""Processors that this process may use, and page-locked memory that a GPU reads directly."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
 def available_cpus() -> int:
-    """How many processors this process may keep busy, at least one.
+    """Return the number of processors that this process may use, at least one.
 
-    The least of the processors it may run on (as Slurm and taskset set them), the share that its
-    control group has (as containers set it) and ``OMP_NUM_THREADS``.
+    This is the minimum of the CPU affinity (as Slurm and taskset set it), the CPU quota of its
+    control group (as containers set it) and ``OMP_NUM_THREADS``.
     """
     if hasattr(os, "sched_getaffinity"):
         limits = [len(os.sched_getaffinity(0))]
@@ -37,11 +37,11 @@ def available_cpus() -> int:
 
 
 def _cgroup_shares(own: Path, root: Path) -> Iterator[float]:
-    """The processors that each control group around this process may use at a time.
+    """Yield the number of processors that each control group of this process may use at a time.
 
     Args:
-        own: the list of this process's groups, lines of ``number:controllers:path``.
-        root: where the groups are mounted.
+        own: file that lists this process's groups, in lines of ``number:controllers:path``.
+        root: folder where the groups are mounted.
     """
     try:
         lines = own.read_text().splitlines()
@@ -53,8 +53,8 @@ def _cgroup_shares(own: Path, root: Path) -> Iterator[float]:
             continue
         mount = root / "cpu" if controllers else root
         group = mount / path.lstrip("/")
-        # A container without a namespace of its own names its group as the host sees it, while
-        # its files lie at the mount.
+        # A container without its own namespace names its group as the host sees it, but the
+        # group's files are at the mount.
         for folder in (group, *group.parents):
             if not folder.is_relative_to(mount):
                 break
@@ -64,7 +64,7 @@ def _cgroup_shares(own: Path, root: Path) -> Iterator[float]:
 
 
 def _quota(folder: Path) -> float:
-    """The share that a group's files state, of version 2 or 1; 0 where there is no limit."""
+    """Return a group's CPU quota in processors, from cgroup files v2 or v1; 0 means no limit."""
     try:
         if (folder / "cpu.max").exists():
             quota, period = (folder / "cpu.max").read_text().split()
@@ -78,14 +78,14 @@ def _quota(folder: Path) -> float:
 
 
 def page_lock(array: np.ndarray, cuda_version: str) -> bool:
-    """Lock the memory of ``array`` for as long as it lives: a GPU then copies it without the CPU.
+    """Page-lock the memory of ``array`` while it exists: a GPU then copies it without the CPU.
 
     Args:
-        array: C-contiguous, and owner of its memory.
-        cuda_version: such as "12.8": that of the CUDA runtime which this process has loaded.
+        array: C-contiguous array that owns its memory.
+        cuda_version: version of the CUDA runtime that this process has loaded, such as "12.8".
 
     Returns:
-        Whether it was locked. Where not, copies are slower and nothing else changes.
+        Whether the memory was locked. If not, copies are slower and nothing else changes.
     """
     major = cuda_version.partition(".")[0]
     library = f"cudart64_{major}.dll" if sys.platform == "win32" else f"libcudart.so.{major}"

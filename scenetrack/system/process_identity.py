@@ -1,4 +1,4 @@
-"""Which process a run belongs to, so that a later one can tell that it died."""
+"""Process identity: tags that let a later process detect that the process of a run died."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def process_tags() -> dict[str, str]:
-    """The tags of a run that this process has just started."""
+    """Return the tags of a run that this process has just started."""
     pid = os.getpid()
     return {
         "status": "started",
@@ -21,13 +21,13 @@ def process_tags() -> dict[str, str]:
 
 
 def process_identity(pid: int) -> str | None:
-    """What tells this process from a later one with its number; None if there is no process.
+    """Return what distinguishes a process from a later one of the same PID, or None if none runs.
 
-    On Linux the process-number space (containers have their own) and the start time.
+    On Linux this is the PID namespace (containers have their own) and the start time.
     """
     try:
         if sys.platform == "linux":
-            # The second field is the program's name in brackets and may hold spaces.
+            # The second field is the program's name in parentheses and may contain spaces.
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             started = None if fields[0] == "Z" else fields[19]
             return started and f"{os.readlink('/proc/self/ns/pid')} {started}"

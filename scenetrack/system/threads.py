@@ -1,4 +1,4 @@
-"""Work shared by threads, one for each processor of this process."""
+"""Parallel work in threads, one for each processor of this process."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _Result = TypeVar("_Result")
 
 
 def in_threads(work: Callable[[int], _Result], count: int) -> list[_Result]:
-    """``work`` of each number below ``count``, in order, one thread for each processor.
+    """Return ``work(index)`` for each index below ``count``, in order, computed in threads.
 
-    Products of matrices then take one thread each: they are too small to be cut further.
+    BLAS then uses one thread for each matrix product: the products are too small to be divided.
     """
     workers = min(available_cpus(), count)
     if workers < 2:

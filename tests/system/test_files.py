@@ -1,4 +1,4 @@
-"""Where things are kept: refused in one short line where it cannot be, shown as it can be read."""
+"""Cache folder, user paths, printable names and deletion: results and error messages."""
 
 from __future__ import annotations
 

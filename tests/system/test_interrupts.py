@@ -1,4 +1,4 @@
-"""Signals that come while nobody can catch an exception, or should not."""
+"""Deferred signals, and signals that arrive where no exception can be caught."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ except KeyboardInterrupt as error:
     signal.raise_signal(signal.{name})
     with defer_signals():
         signal.raise_signal(signal.{name})
-    print("heard once")
+    print("received once")
 """
 
 SIGNALS = [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
@@ -59,7 +59,7 @@ SIGNALS = [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
 @pytest.mark.parametrize(
     ("name", "raised"), [("SIGINT", "KeyboardInterrupt"), ("SIGTERM", "Terminated")]
 )
-@pytest.mark.parametrize(("body", "after"), [(_MAIN, []), (_WORKER, ["heard once"])])
+@pytest.mark.parametrize(("body", "after"), [(_MAIN, []), (_WORKER, ["received once"])])
 def test_swallowed_interrupt_comes_again(
     name: str, raised: str, body: str, after: list[str]
 ) -> None:
@@ -85,71 +85,71 @@ def test_other_exceptions_of_callbacks_are_shown() -> None:
 
 
 @pytest.fixture
-def said() -> Iterator[list[str]]:
+def events() -> Iterator[list[str]]:
     before = [signal.getsignal(number) for number, _ in SIGNALS]
     yield []
     assert [signal.getsignal(number) for number, _ in SIGNALS] == before
 
 
 @pytest.mark.parametrize(("number", "raised"), SIGNALS)
-def test_held_signal_is_raised_when_the_outermost_block_ends(
-    said: list[str], number: signal.Signals, raised: type[BaseException]
+def test_deferred_signal_is_raised_when_the_outermost_block_ends(
+    events: list[str], number: signal.Signals, raised: type[BaseException]
 ) -> None:
     with pytest.raises(raised) as caught, handle_signals():  # noqa: PT012
         with defer_signals():
             with defer_signals():
                 signal.raise_signal(number)
-                said.append("inner")
-            said.append("outer")
-        said.append("after")
+                events.append("inner")
+            events.append("outer")
+        events.append("after")
     assert caught.type is raised
-    assert said == ["inner", "outer"]
+    assert events == ["inner", "outer"]
 
 
-def test_second_signal_does_not_wait(said: list[str]) -> None:
+def test_second_signal_is_not_deferred(events: list[str]) -> None:
     with pytest.raises(KeyboardInterrupt), handle_signals(), defer_signals():  # noqa: PT012
         signal.raise_signal(signal.SIGINT)
-        said.append("first")
+        events.append("first")
         signal.raise_signal(signal.SIGINT)
-        said.append("second")
-    assert said == ["first"]
+        events.append("second")
+    assert events == ["first"]
 
 
-def test_a_block_inside_a_held_one_hears(said: list[str]) -> None:
+def test_allow_signals_inside_defer_signals(events: list[str]) -> None:
     def work() -> None:
         with defer_signals():
             try:
                 with allow_signals():
                     signal.raise_signal(signal.SIGTERM)
-                    said.append("not heard")
+                    events.append("not reached")
             except Terminated:
                 # What is closed now must not be cut short by the same signal.
                 with defer_signals():
-                    said.append("closed")
+                    events.append("closed")
                 raise
 
     with pytest.raises(Terminated), handle_signals():
         work()
-    assert said == ["closed"]
+    assert events == ["closed"]
 
 
-def test_a_signal_that_waits_is_heard_at_the_start_of_a_block(said: list[str]) -> None:
+def test_deferred_signal_is_raised_at_the_start_of_allow_signals(events: list[str]) -> None:
     with pytest.raises(KeyboardInterrupt), handle_signals(), defer_signals():  # noqa: PT012
         signal.raise_signal(signal.SIGINT)
         with allow_signals():
-            said.append("begun")
-    assert said == []
+            events.append("begun")
+    assert events == []
 
 
-def test_a_block_hears_inside_two_that_hold(said: list[str]) -> None:
+def test_allow_signals_inside_two_that_defer(events: list[str]) -> None:
     def work() -> None:
         with defer_signals(), defer_signals(), allow_signals():
             signal.raise_signal(signal.SIGINT)
-            said.append("not heard")
+            events.append("not reached")
 
     with pytest.raises(KeyboardInterrupt), handle_signals():
         work()
-    assert said == []
+    assert events == []
 
 
 def test_a_second_swallowed_signal_is_an_interrupt_too() -> None:
@@ -201,18 +201,18 @@ def test_an_earlier_signal_does_not_return() -> None:
             raise ImportError("of what is closed afterwards")
 
 
-def test_other_threads_hold_nothing(said: list[str]) -> None:
-    def other() -> None:
+def test_other_threads_defer_nothing(events: list[str]) -> None:
+    def work() -> None:
         with handle_signals(), defer_signals(), allow_signals():
-            said.append("begun")
+            events.append("begun")
             release.wait(10)
 
     release = threading.Event()
-    thread = threading.Thread(target=other)
+    thread = threading.Thread(target=work)
     with handle_signals():
         thread.start()
         with pytest.raises(Terminated):
             os.kill(os.getpid(), signal.SIGTERM)
         release.set()
         thread.join()
-    assert said == ["begun"]
+    assert events == ["begun"]

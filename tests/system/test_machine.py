@@ -1,4 +1,4 @@
-"""What the process may use: processors by affinity, control group and environment."""
+"""Processors by affinity, control group and environment; page-locked memory."""
 
 import ctypes
 import gc
