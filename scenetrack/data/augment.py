@@ -1,4 +1,4 @@
-"""Shuffled batches of whole images with random changes, a fresh draw for every epoch."""
+"""Data augmentation: shuffled batches of randomly changed images, drawn anew for each epoch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SHIFT = 0.1  # largest shift, as a part of the side
+SHIFT = 0.1  # largest shift, as a fraction of the side
 ZOOM = 0.15  # largest change of scale
 BRIGHTNESS = 0.2  # largest change of gain
 
@@ -17,12 +17,13 @@ class ImageBatches:
     """Shuffled training images, augmented in NumPy.
 
     Args:
-        images: uint8 [N, S, S, 3].
-        labels: int64 [N].
-        chosen: int64 [n], the images to train on.
+        images: images uint8 [N, S, S, 3].
+        labels: class indices int64 [N].
+        chosen: indices int64 [n] of the images to train on.
         augmentation: any of flip, shift, zoom, brightness.
-        batch_size: images in a batch.
-        seed: with the epoch it determines the draw, so a resumed training sees the same images.
+        batch_size: number of images in a batch.
+        seed: seed that determines the draw together with the epoch, so that a resumed training
+            sees the same images.
     """
 
     images: np.ndarray
@@ -33,30 +34,30 @@ class ImageBatches:
     seed: int
 
     def __len__(self) -> int:
-        """Images in an epoch."""
+        """Number of images in an epoch."""
         return len(self.chosen)
 
     @property
     def steps(self) -> int:
-        """Batches in an epoch."""
+        """Number of batches in an epoch."""
         return -(-len(self) // self.batch_size)
 
     def epoch(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Batches of images uint8 [B, S, S, 3] and labels int64 [B]."""
+        """Yield batches of images uint8 [B, S, S, 3] and labels int64 [B]."""
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(self.chosen)
         for start in range(0, len(order), self.batch_size):
-            part = np.sort(order[start : start + self.batch_size])  # kind to memory maps
-            yield augment(self.images[part], self.augmentation, rng), self.labels[part]
+            batch = np.sort(order[start : start + self.batch_size])  # sorted for memory maps
+            yield augment(self.images[batch], self.augmentation, rng), self.labels[batch]
 
 
 def augment(
     images: np.ndarray, augmentation: Sequence[str], rng: np.random.Generator
 ) -> np.ndarray:
-    """Randomly changed copies of ``images``, uint8 [B, S, S, 3] -> uint8 [B, S, S, 3].
+    """Return randomly changed copies of ``images``: uint8 [B, S, S, 3] -> uint8 [B, S, S, 3].
 
-    Flip, shift and zoom are one resampling at the nearest pixel; what a shift leaves empty is
-    filled with the mirrored image. Brightness multiplies by a gain.
+    Flip, shift and zoom are one nearest-neighbour resampling with reflection at the borders.
+    Brightness multiplies by a gain.
     """
     count, size = images.shape[:2]
     rows = np.tile(np.arange(size, dtype=np.float64), (count, 1))
@@ -83,7 +84,7 @@ def augment(
 
 
 def _mirror(positions: np.ndarray, size: int) -> np.ndarray:
-    """Nearest pixel of each position, mirrored at the borders: int64 in [0, size)."""
+    """Return the nearest pixel of each position, reflected at the borders: int64 in [0, size)."""
     folded = np.mod(np.rint(positions).astype(np.int64), 2 * size)
     mirrored: np.ndarray = np.where(folded < size, folded, 2 * size - 1 - folded)
     return mirrored

@@ -1,4 +1,4 @@
-"""From what ``--data`` says to images with labels: ``demo``, ``mit8`` or any folder."""
+"""Loads the data set that ``--data`` names (``demo``, ``mit8`` or a folder) and splits it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TEST_FRACTION = 0.3
 
 @dataclass(frozen=True)
 class Split:
-    """Image files and their classes: ``labels`` is int64 [N], an index into the class names."""
+    """Image files and their labels int64 [N], which are indices into the class names."""
 
     paths: tuple[Path, ...]
     labels: np.ndarray
@@ -37,17 +37,20 @@ class Split:
         return len(self.paths)
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> Split:
-        """The images at ``indices``, in that order."""
+        """Return the images at ``indices``, in that order."""
         chosen = np.asarray(indices, dtype=np.int64)
         return Split(tuple(self.paths[index] for index in chosen), self.labels[chosen])
 
 
 @dataclass(frozen=True)
 class SceneDataset:
-    """A data set: ``name`` is demo, mit8 or the folder's name.
+    """A data set, split into training and test images.
 
-    ``digest`` (16 hex digits) changes with the split, class, name or content of any image, and
-    not with the place of the folder. ``bad_files`` lists the files that were left out and why.
+    Attributes:
+        name: ``demo``, ``mit8`` or the folder's name.
+        digest: 16 hex digits that change with the split, class, name or content of any image,
+            but not with the location of the folder.
+        bad_files: files that were left out, each with the reason.
     """
 
     name: str
@@ -59,26 +62,27 @@ class SceneDataset:
     bad_files: tuple[tuple[Path, str], ...] = ()
 
     def without_test(self) -> SceneDataset:
-        """The same data set, digest included, with no test images to look at."""
+        """Return the same data set, with the same digest, without its test images."""
         return dataclasses.replace(self, test=Split((), np.zeros(0, np.int64)))
 
 
 def load_dataset(data: str, *, seed: int, skip_bad: bool = False) -> SceneDataset:
-    """Find the data set, make or fetch it where needed, and check every image of it.
+    """Find the data set, draw or download it if needed, and decode every image to check it.
 
     Args:
         data: ``demo``, ``mit8``, or a folder of train/CLASS/* and test/CLASS/*, or of CLASS/*,
             which is split 70 to 30 in each class.
-        seed: decides that split, and nothing else.
+        seed: seed of that split; it affects nothing else.
         skip_bad: leave out images that cannot be decoded instead of raising.
 
     Raises:
-        DataError: no name, no such folder, nothing to learn from in it, or an unreadable image.
+        DataError: the name is empty, the folder does not exist or is no usable data set, or an
+            image cannot be decoded.
     """
     name, root = find_data(data)
     listing = list_folder(root)
     if name == MIT8:
-        _check_places(root, listing)
+        _check_paths(root, listing)
     _raise_first(listing.problems())
     facts = _examine(listing)
     bad = tuple((path, found.problem) for path, found in facts.items() if found.problem)
@@ -91,9 +95,9 @@ def load_dataset(data: str, *, seed: int, skip_bad: bool = False) -> SceneDatase
         listing = listing.without([path for path, _ in bad])
         _raise_first(listing.problems())
     if name == MIT8:
-        _warn_of_other_bytes(root, facts)
+        _warn_of_different_files(root, facts)
     if untested := listing.untested():
-        logger.warning("classes without test images, trained on only: %s", ", ".join(untested))
+        logger.warning("classes without test images, only trained on: %s", ", ".join(untested))
     train, test = _splits(listing, seed)
     lines = [*_digest_lines(TRAIN, train, facts), *_digest_lines(TEST, test, facts)]
     content = "\n".join(sorted(lines)).encode(errors="surrogateescape")
@@ -106,16 +110,16 @@ def stratified_split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Hold out ``fraction`` of each class at random.
 
-    Each class gives its rounded share, but keeps and gives at least one where ``fraction`` is
-    above 0 and it has two or more; a class of one keeps it.
+    The number held out is rounded for each class. If ``fraction`` is above 0, a class of two or
+    more has at least one image on each side; the only image of a class is kept.
 
     Args:
-        labels: int [N].
-        fraction: held out, 0 <= fraction < 1.
-        seed: of the draw.
+        labels: class indices int [N].
+        fraction: fraction to hold out, 0 <= fraction < 1.
+        seed: seed of the draw.
 
     Returns:
-        Sorted indices kept and held out, int64 [K] and [N - K].
+        Sorted indices of the images kept and held out, int64 [K] and [N - K].
 
     Raises:
         ConfigError: ``fraction`` is outside its range.
@@ -133,11 +137,11 @@ def stratified_split(
 
 
 def find_data(data: str) -> tuple[str, Path]:
-    """The name and the folder of what ``--data`` says, made or fetched where needed.
+    """Return the name and the folder of a data set; draw or download it if needed.
 
     Raises:
-        DataError: nothing is named, or mit8 can be neither found nor fetched.
-        InputError: the cache cannot be written, or no such home folder.
+        DataError: ``data`` is empty, or mit8 can be neither found nor downloaded.
+        InputError: the cache cannot be written, or the home folder is unknown.
     """
     if not data.strip():
         raise DataError(f"a data set is required: name a folder, demo or mit8. Received: {data!r}")
@@ -154,8 +158,8 @@ def _find_mit8() -> Path:
     named = os.environ.get("SCENETRACK_DATA")
     if not named:
         folder = download_split(MIT8_URL, read_manifest(), cache_dir() / MIT8)
-        return _holder_of_splits(folder) or folder
-    root = _holder_of_splits(user_path(named))
+        return _parent_of_splits(folder) or folder
+    root = _parent_of_splits(user_path(named))
     if root is None:
         raise DataError(
             f"SCENETRACK_DATA must name the folder that holds the MIT split's {TRAIN}/ and "
@@ -164,8 +168,8 @@ def _find_mit8() -> Path:
     return root
 
 
-def _holder_of_splits(folder: Path) -> Path | None:
-    """``folder``, or its MIT_split, whichever holds train/ and test/."""
+def _parent_of_splits(folder: Path) -> Path | None:
+    """Return ``folder`` or its MIT_split, whichever contains train/ and test/."""
     for root in (folder, folder / "MIT_split"):
         # Not Path.is_dir, which raises for a name that is too long.
         if os.path.isdir(root / TRAIN) and os.path.isdir(root / TEST):
@@ -183,29 +187,29 @@ def _raise_first(problems: Sequence[str]) -> None:
         raise DataError(problems[0])
 
 
-def _check_places(root: Path, listing: FolderListing) -> None:
-    """Raise DataError unless the files of the official split are there, whatever their bytes."""
+def _check_paths(root: Path, listing: FolderListing) -> None:
+    """Raise DataError unless the files have the names of the official split's files."""
     found = ((path.relative_to(root).as_posix(), "") for _, _, path in listing.entries())
     comparison = compare(found, read_manifest())
     if os.environ.get("SCENETRACK_DATA"):
         remedy = f"complete it, or use it under its own name with --data {root}"
     else:
-        remedy = f"delete {cache_dir() / MIT8} to fetch it anew"
-    for places, what in ((comparison.missing, "lacks"), (comparison.extra, "has besides")):
-        if places:
+        remedy = f"delete {cache_dir() / MIT8} to download it again"
+    for paths, what in ((comparison.missing, "missing"), (comparison.extra, "not part of it")):
+        if paths:
             raise DataError(
-                f"{root} is not the official MIT split: it {what} {len(places)} files of its "
-                f"{comparison.expected}, the first is {printable(places[0])}: {remedy}"
+                f"{root} is not the official MIT split of {comparison.expected} files: "
+                f"{len(paths)} {what}, the first is {printable(paths[0])}: {remedy}"
             )
 
 
-def _warn_of_other_bytes(root: Path, facts: Mapping[Path, ImageFacts]) -> None:
+def _warn_of_different_files(root: Path, facts: Mapping[Path, ImageFacts]) -> None:
     found = ((path.relative_to(root).as_posix(), fact.digest) for path, fact in facts.items())
     comparison = compare(found, read_manifest())
     if comparison.different:
         logger.warning(
             "%d of %d files in %s differ from the official MIT split, the first is %s: "
-            "results may not compare with published ones",
+            "results may not be comparable with published ones",
             len(comparison.different),
             comparison.expected,
             root,
@@ -216,16 +220,16 @@ def _warn_of_other_bytes(root: Path, facts: Mapping[Path, ImageFacts]) -> None:
 def _splits(listing: FolderListing, seed: int) -> tuple[Split, Split]:
     order = {name: index for index, name in enumerate(listing.class_names)}
     entries = list(listing.entries())
-    everything = Split(
+    images = Split(
         tuple(path for _, _, path in entries),
         np.array([order[name] for _, name, _ in entries], dtype=np.int64),
     )
     if UNSPLIT in listing.parts:
-        kept, held = stratified_split(everything.labels, _TEST_FRACTION, seed)
+        kept, held = stratified_split(images.labels, _TEST_FRACTION, seed)
     else:
         testing = np.array([part == TEST for part, _, _ in entries])
         kept, held = np.flatnonzero(~testing), np.flatnonzero(testing)
-    return everything.subset(kept), everything.subset(held)
+    return images.subset(kept), images.subset(held)
 
 
 def _digest_lines(part: str, split: Split, facts: Mapping[Path, ImageFacts]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What ``scenetrack data check`` tells of a folder: counts, sizes, duplicates and problems."""
+"""The report of ``scenetrack data check``: counts, image sizes, duplicates and problems."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class SizeSummary:
-    """Widths and heights in pixels over the readable images, and how many have each mode."""
+    """Statistics of the readable images: widths and heights in pixels, number of images by mode."""
 
     min_width: int
     median_width: float
@@ -30,7 +30,7 @@ class SizeSummary:
 
 @dataclass(frozen=True)
 class DuplicateGroup:
-    """Files with the same bytes; whether they lie in several splits or several classes."""
+    """Files with identical bytes, and whether they are in several splits or several classes."""
 
     paths: tuple[Path, ...]
     across_splits: bool
@@ -45,12 +45,14 @@ class DuplicateGroup:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What was found in ``root``.
+    """Result of checking the data folder ``root``.
 
-    ``counts`` maps split -> class -> images, readable or not; the split is ``all`` where the
-    folder has none yet. ``problems`` are the lines that loading the folder would stop at.
-    ``remarks`` are the lines worth knowing that it does not stop at. ``mit8`` compares with the
-    official MIT 8-scene split.
+    Attributes:
+        counts: split -> class -> number of images, readable or not; the only split is ``all`` if
+            the folder is not split yet.
+        problems: lines for which loading the folder would fail.
+        remarks: lines that are worth knowing but do not prevent loading.
+        mit8: comparison with the official MIT 8-scene split.
     """
 
     root: Path
@@ -68,10 +70,10 @@ class CheckReport:
 
 
 def check_folder(path: Path) -> CheckReport:
-    """Look at every image of a data folder, train/CLASS/* and test/CLASS/* or CLASS/*.
+    """Check every image of a data folder, train/CLASS/* and test/CLASS/* or CLASS/*.
 
     Raises:
-        DataError: there is no such folder, or it cannot be listed. All else is reported.
+        DataError: the folder does not exist or cannot be listed. Other problems are reported.
     """
     listing = list_folder(path)
     entries = list(listing.entries())
@@ -95,7 +97,7 @@ def check_folder(path: Path) -> CheckReport:
 
 
 def format_report(report: CheckReport) -> str:
-    """The report as plain text for a terminal, without a final newline."""
+    """Return the report as plain text for a terminal, without a final newline."""
     parts = [
         str(report.root),
         "\n".join(_count_lines(report.counts)),
@@ -115,7 +117,7 @@ def format_report(report: CheckReport) -> str:
         "\n".join(_mit8_lines(report.mit8)),
     ]
     text = "\n\n".join(part for part in parts if part)
-    # A terminal does not take names that are no UTF-8.
+    # A terminal cannot show names that are not UTF-8.
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -123,12 +125,12 @@ def _remarks(listing: FolderListing) -> Iterator[str]:
     untested = listing.untested()
     if untested and any(True for _ in listing.entries()):
         yield f"classes without test images: {', '.join(untested)}"
-    if listing.passed_over:
-        kinds = sorted(listing.passed_over.items(), key=lambda item: (-item[1], item[0]))
+    if listing.ignored:
+        kinds = sorted(listing.ignored.items(), key=lambda item: (-item[1], item[0]))
         shown = [f"{count} {kind}" for kind, count in kinds[:_SHOWN]]
         more = [f"{len(kinds) - _SHOWN} more kinds"] if len(kinds) > _SHOWN else []
-        total = sum(listing.passed_over.values())
-        yield f"entries passed over: {total} ({', '.join(shown + more)})"
+        total = sum(listing.ignored.values())
+        yield f"ignored entries: {total} ({', '.join(shown + more)})"
 
 
 def _problems(listing: FolderListing, bad: Sequence[Path]) -> list[str]:
@@ -136,7 +138,7 @@ def _problems(listing: FolderListing, bad: Sequence[Path]) -> list[str]:
     if bad:
         lines.append(
             f"{len(bad)} {'file' if len(bad) == 1 else 'files'} cannot be read: replace or remove "
-            "what is listed, or go on without it with --skip-bad"
+            "the files listed above, or leave them out with --skip-bad"
         )
         # Without its bad files the folder may lack more than it does now.
         lines += [line for line in listing.without(bad).problems() if line not in lines]

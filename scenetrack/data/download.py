@@ -1,4 +1,4 @@
-"""Fetch the MIT 8-scene images from their authors' page and lay them out as train and test."""
+"""Downloads the MIT 8-scene images from their authors' page and arranges the official split."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ _LINK = 0o120000
 
 
 def download_split(url: str, manifest: Sequence[ManifestEntry], target: Path) -> Path:
-    """Fetch the archive at ``url`` and fill ``target`` with the files of ``manifest``.
+    """Download the archive at ``url`` and fill ``target`` with the files of ``manifest``.
 
-    Files are recognised by their SHA-256, whatever their names in the archive; others are passed
-    over. ``target`` appears whole or not at all, and one that is there is reused.
+    Files are identified by their SHA-256, whatever their names in the archive; other files are
+    ignored. ``target`` is created atomically; an existing one is reused.
 
     Returns:
-        ``target``, which holds train/CLASS/* and test/CLASS/*.
+        ``target``, which contains train/CLASS/* and test/CLASS/*.
 
     Raises:
-        DataError: no network, an archive that is too large, damaged or unsafe, or one that lacks
-            files of the manifest.
+        DataError: the download fails, or the archive is too large, damaged, unsafe or lacks files
+            of the manifest.
     """
     if target.is_dir():
         return target
@@ -60,10 +60,10 @@ def download_split(url: str, manifest: Sequence[ManifestEntry], target: Path) ->
             except (OSError, http.client.HTTPException, ValueError) as error:
                 reason = " ".join(str(error).split()) or type(error).__name__
                 raise DataError(
-                    f"{url} could not be fetched ({reason}): {_by_hand(target)}"
+                    f"{url} could not be downloaded ({reason}): {_by_hand(target)}"
                 ) from error
             with replacing(target) as folder:
-                _lay_out(archive, manifest, folder, url, target)
+                _unpack(archive, manifest, folder, url, target)
     logger.info("the MIT 8-scene split is in %s", target)
     return target
 
@@ -96,10 +96,10 @@ def _fetch(url: str, archive: Path) -> None:
         raise ValueError(f"the connection ended after {received} of {announced} bytes")
 
 
-def _lay_out(
+def _unpack(
     archive: Path, manifest: Sequence[ManifestEntry], folder: Path, url: str, target: Path
 ) -> None:
-    """Write the files of ``manifest`` below ``folder``, or raise DataError."""
+    """Write the files of ``manifest`` below ``folder``; raise DataError if any is missing."""
     wanted: dict[str, list[ManifestEntry]] = defaultdict(list)
     for entry in manifest:
         wanted[entry.sha256].append(entry)
@@ -108,9 +108,9 @@ def _lay_out(
         for content in _images(archive):
             seen += 1
             for entry in wanted.pop(hashlib.sha256(content).hexdigest(), ()):
-                place = folder / entry.place
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(content)
+                path = folder / entry.path
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
         raise DataError(
             f"the archive at {url} cannot be used ({error}): {_by_hand(target)}"
@@ -119,20 +119,20 @@ def _lay_out(
     if missing:
         raise DataError(
             f"the archive at {url} has {seen} images, but {len(missing)} of the {len(manifest)} "
-            f"of the official split are not among them byte for byte (the first is "
-            f"{missing[0].place}): {_by_hand(target)}"
+            f"files of the official split are not among them byte for byte (the first is "
+            f"{missing[0].path}): {_by_hand(target)}"
         )
 
 
 def _images(archive: Path) -> Iterator[bytes]:
-    """The contents of the archive's JPEG files; raises ValueError where it is not safe to read."""
+    """Yield the contents of the archive's JPEG files; raise ValueError if it is unsafe to read."""
     with zipfile.ZipFile(archive) as packed:
         members = packed.infolist()
         _refuse_unsafe(members)
         jpegs = [m for m in members if PurePosixPath(m.filename).suffix.lower() == ".jpg"]
         for member in tqdm(jpegs, desc="unpacking", unit="img", disable=None):
             with packed.open(member) as file:
-                # The size in the directory of an archive may lie, so the bytes are counted.
+                # The size in the archive's directory may be wrong, so the bytes are counted.
                 content = file.read(_MAX_FILE_BYTES + 1)
             if len(content) > _MAX_FILE_BYTES:
                 raise ValueError(f"{member.filename!r} is larger than {_MAX_FILE_BYTES} bytes")

@@ -1,4 +1,4 @@
-"""What lies in a data folder: image files by split and class, and what is wrong with it."""
+"""Lists a data folder: image files by split and class, and problems that prevent its use."""
 
 from __future__ import annotations
 
@@ -12,38 +12,40 @@ from scenetrack.errors import DataError
 from scenetrack.system.files import printable
 
 TRAIN, TEST = "train", "test"
-# The one part of a folder that has classes at its top and is yet to be split.
+# The only split of a folder that has class folders at its top level and is not split yet.
 UNSPLIT = "all"
 
 
 @dataclass(frozen=True)
 class FolderListing:
-    """Image files below ``root``: ``parts`` maps split -> class name -> files sorted by name.
+    """Image files below ``root``, by split and class.
 
-    The splits are ``train`` and ``test``, or ``all`` where the class folders lie at the top.
-    ``passed_over`` counts by kind what is there besides. ``miswritten`` are folders that would be
-    splits if their names had no capitals.
+    Attributes:
+        parts: split -> class name -> files sorted by name. The splits are ``train`` and ``test``,
+            or ``all`` if the class folders are at the top level.
+        ignored: number of ignored entries by kind.
+        miswritten: folders that would be splits if their names had no capitals.
     """
 
     root: Path
     parts: Mapping[str, Mapping[str, tuple[Path, ...]]]
-    passed_over: Mapping[str, int] = field(default_factory=dict)
+    ignored: Mapping[str, int] = field(default_factory=dict)
     miswritten: tuple[str, ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes of all splits, sorted (capitals first)."""
+        """Class names of all splits, sorted (capitals first)."""
         return tuple(sorted({name for classes in self.parts.values() for name in classes}))
 
     def entries(self) -> Iterator[tuple[str, str, Path]]:
-        """(split, class name, file) of every image, in order."""
+        """Yield (split, class name, file) of every image, in order."""
         for part, classes in self.parts.items():
             for name in sorted(classes):
                 for path in classes[name]:
                     yield part, name, path
 
     def without(self, paths: Collection[Path]) -> FolderListing:
-        """The same folder as if ``paths`` were not there; classes stay, even emptied ones."""
+        """Return the listing without ``paths``; classes remain, even if they become empty."""
         drop = set(paths)
         parts = {
             part: {name: tuple(p for p in kept if p not in drop) for name, kept in c.items()}
@@ -52,37 +54,37 @@ class FolderListing:
         return replace(self, parts=parts)
 
     def untested(self) -> tuple[str, ...]:
-        """The classes that no test image will have."""
+        """Return the classes that will have no test image."""
         if UNSPLIT in self.parts:
-            # The one image of a class goes to training.
+            # The only image of a class is used for training.
             return tuple(name for name, paths in self.parts[UNSPLIT].items() if len(paths) < 2)
         tested = self.parts.get(TEST, {})
         return tuple(name for name in self.class_names if not tested.get(name))
 
     def problems(self) -> list[str]:
-        """One line for each reason why nothing can be learned from this folder."""
-        return [*self._undecodable(), *self._lacks()]
+        """Return one line for each reason why this folder cannot be used."""
+        return [*self._undecodable(), *self._missing()]
 
     def _undecodable(self) -> Iterator[str]:
-        """Names that cannot be written into a run, a table or a figure."""
+        """Yield a line for each name that cannot be written into a run, a table or a figure."""
         named: list[Path] = [self.root]
         for part, classes in self.parts.items():
             for name, paths in classes.items():
                 named += [self.root / part / name if part != UNSPLIT else self.root / name, *paths]
         for path in named:
-            # Only the last part, lest a folder's name be told once more for each of its files.
+            # Only the last part, so that a folder is not reported again for each of its files.
             text = str(path) if path == self.root else path.name
             if not _is_utf8(text):
                 yield f"names in UTF-8 are required, but {printable(path)} is not: rename it"
 
-    def _lacks(self) -> list[str]:
+    def _missing(self) -> list[str]:
         capitals = " and ".join(f"{name}/" for name in self.miswritten)
-        for part, other in ((TRAIN, TEST), (TEST, TRAIN)):
-            if part in self.parts and other not in self.parts:
-                remedy = f"rename {capitals}" if capitals else f"add {other}/CLASS/*"
+        for part, missing in ((TRAIN, TEST), (TEST, TRAIN)):
+            if part in self.parts and missing not in self.parts:
+                remedy = f"rename {capitals}" if capitals else f"add {missing}/CLASS/*"
                 return [
-                    f"{self.root} has {part}/ but no {other}/: {remedy}, or give "
-                    f"{self.root / part} itself, which is then split with the seed"
+                    f"{self.root} has {part}/ but no {missing}/: {remedy}, or give "
+                    f"{self.root / part} itself, which is then split at random with the seed"
                 ]
         found = sum(1 for _ in self.entries())
         if not found and capitals:
@@ -111,7 +113,7 @@ class FolderListing:
         learned = [path for part, _, path in self.entries() if part != TEST]
         if len(learned) < classes:
             yield (
-                f"at least one training image a class is required, but {self.root} has "
+                f"at least one training image per class is required, but {self.root} has "
                 f"{len(learned)} for {classes} classes: add images or remove classes"
             )
         if UNSPLIT in self.parts and len(self.untested()) == classes:
@@ -125,8 +127,8 @@ class FolderListing:
     def _empty_classes(self, part: str) -> Iterator[str]:
         for name, paths in self.parts[part].items():
             if not paths:
-                place = self.root / name if part == UNSPLIT else self.root / part / name
-                yield f"class folder {place} has no usable image: add images or remove the folder"
+                folder = self.root / name if part == UNSPLIT else self.root / part / name
+                yield f"class folder {folder} has no usable image: add images or remove the folder"
 
     def _unknown_classes(self) -> Iterator[str]:
         known = self.parts.get(TRAIN)
@@ -139,10 +141,10 @@ class FolderListing:
 
 
 def list_folder(root: Path) -> FolderListing:
-    """List the images of ``root``; hidden files and other kinds of file are passed over.
+    """List the images of ``root``; hidden files and files of other kinds are ignored.
 
     Raises:
-        DataError: there is no such folder, or it cannot be read.
+        DataError: the folder does not exist or cannot be read.
     """
     try:
         if not root.is_dir():
@@ -159,7 +161,7 @@ def list_folder(root: Path) -> FolderListing:
 
 
 def _listing(root: Path) -> FolderListing:
-    passed_over: Counter[str] = Counter()
+    ignored: Counter[str] = Counter()
     miswritten = tuple(
         entry.name
         for entry in sorted(root.iterdir())
@@ -168,30 +170,30 @@ def _listing(root: Path) -> FolderListing:
     )
     split = [part for part in (TRAIN, TEST) if (root / part).is_dir()]
     if not split:
-        parts = {UNSPLIT: _list_classes(root, passed_over)}
-        return FolderListing(root, parts, passed_over, miswritten)
+        parts = {UNSPLIT: _list_classes(root, ignored)}
+        return FolderListing(root, parts, ignored, miswritten)
     beside = [entry for entry in root.iterdir() if entry.name not in split]
-    passed_over.update(_kind(entry, f"beside {TRAIN}/ and {TEST}/") for entry in beside)
-    parts = {part: _list_classes(root / part, passed_over) for part in split}
-    return FolderListing(root, parts, passed_over, miswritten)
+    ignored.update(_kind(entry, f"beside {TRAIN}/ and {TEST}/") for entry in beside)
+    parts = {part: _list_classes(root / part, ignored) for part in split}
+    return FolderListing(root, parts, ignored, miswritten)
 
 
-def _list_classes(folder: Path, passed_over: Counter[str]) -> dict[str, tuple[Path, ...]]:
-    """Images by class below ``folder``; all else is counted in ``passed_over``."""
+def _list_classes(folder: Path, ignored: Counter[str]) -> dict[str, tuple[Path, ...]]:
+    """Return the images by class below ``folder``; count all other entries in ``ignored``."""
     classes = {}
     for entry in sorted(folder.iterdir()):
         if entry.is_dir() and not entry.name.startswith("."):
             files = sorted(entry.iterdir())
             classes[entry.name] = tuple(path for path in files if _is_image(path))
-            others = set(files).difference(classes[entry.name])
-            passed_over.update(_kind(path, "inside class folders") for path in others)
+            rest = set(files).difference(classes[entry.name])
+            ignored.update(_kind(path, "inside class folders") for path in rest)
         else:
-            passed_over[_kind(entry, "beside class folders")] += 1
+            ignored[_kind(entry, "beside class folders")] += 1
     return classes
 
 
 def _kind(path: Path, place: str) -> str:
-    """What an entry that is passed over is called in a count."""
+    """Return the name under which an ignored entry is counted."""
     if path.name.startswith("."):
         return "hidden"
     if path.is_dir():
@@ -211,6 +213,6 @@ def _is_utf8(name: str) -> bool:
 
 
 def _is_image(path: Path) -> bool:
-    # A dangling link is listed, so that it is reported and not passed over in silence.
+    # A dangling link is listed, so that it is reported and not silently ignored.
     wanted = path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     return wanted and (path.is_file() or (path.is_symlink() and not path.exists()))

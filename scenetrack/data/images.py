@@ -1,4 +1,4 @@
-"""Images from files to arrays: decoded to 8-bit RGB, checked before use, resized and cached."""
+"""Image loading: decoding to 8-bit RGB, checks of untrusted files, resizing and caching."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from scenetrack.system.machine import available_cpus
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
-# Pillow reads many more formats; the fewer decoders strange bytes can reach, the better.
+# Pillow reads many more formats; the fewer decoders untrusted bytes can reach, the better.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 _MAX_PIXELS = 80_000_000
 _LIMIT = f"the limit is {_MAX_PIXELS // 10**6} megapixels"
-# Part of the key of cached pixels: to be raised whenever decoding or resizing changes.
+# Part of the key of cached pixels: increase it whenever decoding or resizing changes.
 PIXELS_VERSION = 2
 _BATCH = 1024
 _BLOCK_BYTES = 2**25
-_TURN_BACK = {
+_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -52,11 +52,14 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What is known of an image file once it has been decoded.
+    """Properties of an image file that has been decoded.
 
-    ``digest`` is the SHA-256 of its bytes in hex, ``width`` and ``height`` are pixels after EXIF
-    rotation, ``mode`` is Pillow's name of the stored pixel format. ``problem`` says why the file
-    cannot be used and is empty for a good image; the other fields of a bad one may be empty.
+    Attributes:
+        digest: SHA-256 of the file's bytes in hex.
+        width, height: size in pixels after EXIF rotation.
+        mode: Pillow's name of the stored pixel format.
+        problem: reason why the file cannot be used, in which case the other fields may be empty;
+            empty for a good image.
     """
 
     digest: str = ""
@@ -67,13 +70,13 @@ class ImageFacts:
 
 
 def decode_image(path: Path) -> np.ndarray:
-    """The image in ``path`` as uint8 [H, W, 3], RGB, 0 to 255, turned as its EXIF data say.
+    """Return the image in ``path`` as uint8 [H, W, 3], RGB, 0 to 255, rotated as its EXIF data say.
 
     Grey, palette and CMYK images become RGB, 16-bit values are scaled to 8 bit, and transparent
-    pixels show white. Of an animation the first frame is taken.
+    pixels are blended with white. For an animation the first frame is returned.
 
     Raises:
-        DataError: the file is missing, truncated, too large (80 megapixels) or no JPEG, PNG,
+        DataError: the file is missing, truncated, too large (80 megapixels) or not a JPEG, PNG,
             WebP or BMP image.
     """
     with quiet_decoding():
@@ -85,7 +88,7 @@ def decode_image(path: Path) -> np.ndarray:
 
 
 def unreadable(path: Path, reason: str) -> str:
-    """The line that tells of an image file that cannot be used."""
+    """Return the error message for an image file that cannot be used."""
     return (
         f"a readable image is required, but {printable(path)} cannot be used ({reason}): "
         "replace or remove it"
@@ -93,10 +96,10 @@ def unreadable(path: Path, reason: str) -> str:
 
 
 def examine_images(paths: Sequence[Path]) -> list[ImageFacts]:
-    """What is known of each file, in order: each is really decoded, in threads.
+    """Return the properties of each file, in order; threads decode each image completely.
 
-    The answers are kept in the cache, so that a file is read again only when its size or its
-    time of change differ.
+    The results are cached, so that a file is decoded again only if its size or modification time
+    changed.
     """
     facts: dict[Path, ImageFacts] = {}
     known = {folder: _FactsFile(folder) for folder in sorted({path.parent for path in paths})}
@@ -116,15 +119,15 @@ def examine_images(paths: Sequence[Path]) -> list[ImageFacts]:
 
 
 def load_images(paths: Sequence[Path], size: int) -> np.ndarray:
-    """The images resized to squares: uint8 [N, size, size, 3], RGB, read-only.
+    """Return the images resized to squares: uint8 [N, size, size, 3], RGB, read-only.
 
-    The aspect ratio is not kept. The resize is Pillow's bilinear one, which antialiases. The
-    array is mapped from a file of the cache, named after the files' contents and ``size``, so it
-    takes no more memory than the pages in use and is made only once.
+    The aspect ratio is not kept. The filter is Pillow's bilinear one, which antialiases. The array
+    is memory-mapped from the cache, keyed by the files' contents and ``size``: it takes no more
+    memory than the pages in use, and is computed only once.
 
     Raises:
         DataError: an image cannot be decoded.
-        InputError: the cache cannot be written or has no room.
+        InputError: the cache cannot be written, or the disk is full.
     """
     spec = ArraySpec((len(paths), size, size, 3), "uint8")
     if not paths:
@@ -140,10 +143,10 @@ def load_images(paths: Sequence[Path], size: int) -> np.ndarray:
 
 
 def open_image(file: IO[bytes]) -> Image.Image:
-    """The image in ``file`` with its size known and its pixels not yet read.
+    """Open the image in ``file``: its size is known, its pixels are not read yet.
 
     Raises:
-        Exception: of almost any kind; ``decoding_problem`` says it in words.
+        Exception: of almost any kind; ``decoding_problem`` describes it.
     """
     image: Image.Image = Image.open(file, formats=_FORMATS)
     if image.width * image.height > _MAX_PIXELS:
@@ -152,7 +155,7 @@ def open_image(file: IO[bytes]) -> Image.Image:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """The pixels of an opened image, in RGB and turned as its EXIF data say.
+    """Return the pixels of an opened image in RGB, rotated as its EXIF data say.
 
     Raises:
         Exception: as ``open_image``.
@@ -162,22 +165,22 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def resized(image: Image.Image, size: int) -> np.ndarray:
-    """An RGB image as a square uint8 [size, size, 3], by Pillow's bilinear filter."""
-    # Pillow 13 begins tall images with their height, earlier ones and the graph of a bundle with
-    # the width: a grey level apart. In two steps the order is ours.
+    """Return an RGB image resized to uint8 [size, size, 3] by Pillow's bilinear filter."""
+    # Pillow 13 resizes the height of tall images first, earlier releases and the graph of a bundle
+    # the width; results differ by one grey level. Two steps fix the order.
     narrow = image.resize((size, image.height), Image.Resampling.BILINEAR)
     return np.asarray(narrow.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def _decode(file: IO[bytes]) -> tuple[Image.Image, str]:
-    """The upright RGB image in ``file`` and the mode it is stored in."""
+    """Return the upright RGB image in ``file`` and the mode in which it is stored."""
     image = open_image(file)
     return upright_rgb(image), image.mode
 
 
 def _upright(image: Image.Image, exif: Image.Exif) -> Image.Image:
-    # Not ImageOps.exif_transpose: it writes the EXIF data anew and fails on half-broken ones.
-    turn = _TURN_BACK.get(exif.get(ExifTags.Base.Orientation, 1))
+    # Not ImageOps.exif_transpose: it rewrites the EXIF data and fails if they are damaged.
+    turn = _UPRIGHT.get(exif.get(ExifTags.Base.Orientation, 1))
     return image if turn is None else image.transpose(turn)
 
 
@@ -195,11 +198,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def decoding_problem(error: Exception) -> str:
-    """Why an image could not be decoded, in a few words."""
+    """Return a few words that say why an image could not be decoded."""
     if isinstance(error, PIL.UnidentifiedImageError):
         return "no JPEG, PNG, WebP or BMP image"
     if isinstance(error, Image.DecompressionBombError):
-        # Pillow's own bound is higher than ours and comes before it.
+        # Pillow's own limit is higher than _MAX_PIXELS and is checked first.
         return f"too many pixels, {_LIMIT}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
@@ -208,9 +211,9 @@ def decoding_problem(error: Exception) -> str:
 
 @contextmanager
 def quiet_decoding() -> Iterator[None]:
-    """Keep Pillow quiet about oddities it copes with; `open_image` itself refuses huge images.
+    """Suppress Pillow's warnings about defects that it tolerates; `open_image` refuses huge images.
 
-    Warnings belong to the whole process: enter it before threads that decode are started.
+    Warning filters are global to the process: enter this before starting threads that decode.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -238,11 +241,11 @@ def _progress(total: int, description: str) -> tqdm[NoReturn]:
 def _in_threads(
     work: Callable[[Item], Result], items: Sequence[Item], progress: tqdm[NoReturn]
 ) -> list[Result]:
-    """``work`` of each item, in order; Pillow releases the interpreter lock while it decodes."""
+    """Return ``work(item)`` for each item, in order; Pillow releases the GIL while it decodes."""
     results: list[Result] = []
     threads = min(available_cpus(), 16)
     with quiet_decoding(), ThreadPoolExecutor(threads) as pool:
-        # In batches, so that Ctrl-C does not wait for all that was submitted.
+        # In batches, so that Ctrl-C does not wait for all submitted items.
         for start in range(0, len(items), _BATCH):
             for result in pool.map(work, items[start : start + _BATCH]):
                 results.append(result)
@@ -251,7 +254,7 @@ def _in_threads(
 
 
 class _FactsFile:
-    """The facts of one folder's images as the cache keeps them (JSON)."""
+    """Cached properties of the images of one folder (JSON)."""
 
     def __init__(self, folder: Path) -> None:
         name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:24]
@@ -264,7 +267,7 @@ class _FactsFile:
             if entry is not None and entry["state"] == _state(path):
                 return ImageFacts(**entry["facts"])
         except (KeyError, OSError, TypeError):
-            pass  # gone, or written by other hands: the file is examined again
+            pass  # no such file, or a foreign entry: the file is examined again
         return None
 
     def remember(self, path: Path, facts: ImageFacts) -> None:
@@ -276,7 +279,7 @@ class _FactsFile:
         self.entries[path.name] = {"state": state, "facts": dataclasses.asdict(facts)}
 
     def save(self) -> None:
-        # Another Pillow may read what this one could not, so its version is part of the file.
+        # Another version of Pillow may read what this one could not, so the file states it.
         content = {"pillow": PIL.__version__, "files": self.entries}
         if self.path.is_dir():
             discard(self.path)
@@ -289,7 +292,7 @@ class _FactsFile:
             if content["pillow"] == PIL.__version__:
                 return dict(content["files"])
         except (KeyError, OSError, TypeError, ValueError):
-            pass  # none yet, or half written: it is made again
+            pass  # no file yet, or a damaged one: it is written again
         return {}
 
 
@@ -312,7 +315,7 @@ def _pixels_key(paths: Sequence[Path], size: int) -> dict[str, str]:
 
 
 def _pixel_blocks(paths: Sequence[Path], size: int) -> Iterator[np.ndarray]:
-    """The resized images in blocks uint8 [b, size, size, 3] of about 32 MB."""
+    """Yield the resized images in blocks uint8 [b, size, size, 3] of about 32 MB."""
     count = max(1, _BLOCK_BYTES // (3 * size * size))
 
     def read(path: Path) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The official MIT 8-scene split: which files it has, and how a folder compares with it."""
+"""Manifest of the official MIT 8-scene split, and the comparison of a folder with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib.resources import files
 
 @dataclass(frozen=True, order=True)
 class ManifestEntry:
-    """One image of a split: ``split`` is train or test, ``sha256`` the hash of its bytes."""
+    """An image of a split: ``split`` is train or test, ``sha256`` the hex digest of its bytes."""
 
     split: str
     class_name: str
@@ -18,14 +18,14 @@ class ManifestEntry:
     sha256: str
 
     @property
-    def place(self) -> str:
-        """Where the file lies below the folder that holds train/ and test/."""
+    def path(self) -> str:
+        """Path of the file relative to the folder that contains train/ and test/."""
         return f"{self.split}/{self.class_name}/{self.file}"
 
 
 @dataclass(frozen=True)
 class ManifestComparison:
-    """Places that a folder lacks, has besides, or has with other contents."""
+    """Relative paths that are missing in a folder, extra, or present with different contents."""
 
     missing: tuple[str, ...]
     extra: tuple[str, ...]
@@ -38,7 +38,7 @@ class ManifestComparison:
 
 
 def read_manifest() -> tuple[ManifestEntry, ...]:
-    """The 2,688 images of the official split, as packaged in ``mit8.csv``."""
+    """Return the 2,688 images of the official split, as packaged in ``mit8.csv``."""
     text = files("scenetrack.data").joinpath("mit8.csv").read_text(encoding="utf-8")
     return tuple(
         ManifestEntry(row["split"], row["class"], row["file"], row["sha256"])
@@ -49,9 +49,9 @@ def read_manifest() -> tuple[ManifestEntry, ...]:
 def compare(
     found: Iterable[tuple[str, str]], manifest: Iterable[ManifestEntry]
 ) -> ManifestComparison:
-    """Compare (place, sha256) pairs with a manifest."""
+    """Compare (relative path, sha256) pairs with a manifest."""
     present = dict(found)
-    wanted = {entry.place: entry.sha256 for entry in manifest}
+    wanted = {entry.path: entry.sha256 for entry in manifest}
     return ManifestComparison(
         missing=tuple(sorted(wanted.keys() - present.keys())),
         extra=tuple(sorted(present.keys() - wanted.keys())),

@@ -1,4 +1,4 @@
-"""Patch-grid geometry, and patches cut from images."""
+"""Patches of images: regular grids, random samples and shuffled training batches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scenetrack.errors import ConfigError
 
 @dataclass(frozen=True)
 class PatchGrid:
-    """Square patches of ``patch_size`` px every ``stride`` px that lie wholly in the image.
+    """Grid of square patches, ``patch_size`` px wide every ``stride`` px, all inside the image.
 
     All sizes are in pixels of the resized, square image.
 
@@ -35,12 +35,12 @@ class PatchGrid:
 
     @property
     def side(self) -> int:
-        """Patches along one side of the grid."""
+        """Number of patches along one side of the grid."""
         return (self.image_size - self.patch_size) // self.stride + 1
 
     @property
     def count(self) -> int:
-        """Patches of one image."""
+        """Number of patches of an image."""
         return self.side**2
 
     @property
@@ -51,20 +51,20 @@ class PatchGrid:
 
     @property
     def centres(self) -> np.ndarray:
-        """Middles (y, x) of the patches relative to the image, in [0, 1]: float32 [count, 2]."""
-        middles = self.positions + self.patch_size / 2
-        return np.asarray(middles / self.image_size, np.float32)
+        """Centres (y, x) of the patches relative to the image, in [0, 1]: float32 [count, 2]."""
+        centres = self.positions + self.patch_size / 2
+        return np.asarray(centres / self.image_size, np.float32)
 
     def extract(self, images: np.ndarray) -> np.ndarray:
-        """Every patch of every image: uint8 [N, S, S, 3] -> [N, count, P, P, 3]."""
+        """Return every patch of every image: uint8 [N, S, S, 3] -> [N, count, P, P, 3]."""
         patches = grid_patches(images, self.patch_size, self.stride)
         return patches.reshape(len(images), self.count, self.patch_size, self.patch_size, 3)
 
 
 def grid_patches(images: np.ndarray, patch_size: int, stride: int) -> np.ndarray:
-    """Patches of images of any size: uint8 [N, H, W, 3] -> [N, grid_h, grid_w, P, P, 3].
+    """Return the patches of images of any size: uint8 [N, H, W, 3] -> [N, grid_h, grid_w, P, P, 3].
 
-    The grid has (H - P) // stride + 1 rows, and as many columns of W; nothing is copied.
+    The grid has (H - P) // stride + 1 rows and (W - P) // stride + 1 columns. The result is a view.
     """
     windows = _windows(images, patch_size)[:, ::stride, ::stride]
     return windows.transpose(0, 1, 2, 4, 5, 3)
@@ -72,21 +72,22 @@ def grid_patches(images: np.ndarray, patch_size: int, stride: int) -> np.ndarray
 
 @dataclass(frozen=True)
 class PatchBatches:
-    """Shuffled training patches of labelled images, a fresh draw for every epoch.
+    """Shuffled training patches of labelled images, drawn anew for each epoch.
 
     Only one batch of patches exists at a time, so memory does not grow with the images.
 
     Args:
-        images: uint8 [N, S, S, 3], arrays or memory maps: the same images at several sizes. A
-            random patch is of any of them alike; a grid is laid over each.
-        labels: int64 [N], each patch taking its image's label.
-        owners: int64 [n], the images to take patches from.
-        patch_size: side in pixels.
-        per_image: patches drawn from an image in an epoch, when ``stride`` is 0.
-        stride: pixels between grid patches; 0 draws positions at random instead.
+        images: the same images at several sizes, each uint8 [N, S, S, 3], arrays or memory maps.
+            A random patch has one of the sizes with equal probability; a grid covers each size.
+        labels: labels int64 [N] of the images; a patch has the label of its image.
+        owners: indices int64 [n] of the images to take patches from.
+        patch_size: side of a patch in pixels.
+        per_image: number of patches drawn from an image in an epoch if ``stride`` is 0.
+        stride: distance of grid patches in pixels; 0 draws positions at random instead.
         flip: mirror half of the patches left to right.
-        batch_size: patches in a batch.
-        seed: with the epoch it determines the draw, so a resumed training sees the same patches.
+        batch_size: number of patches in a batch.
+        seed: seed that determines the draw together with the epoch, so that a resumed training
+            sees the same patches.
     """
 
     images: Sequence[np.ndarray]
@@ -100,21 +101,22 @@ class PatchBatches:
     seed: int
 
     def __len__(self) -> int:
-        """Patches in an epoch."""
+        """Number of patches in an epoch."""
         each = sum(grid.count for grid in self._grids) if self.stride else self.per_image
         return len(self.owners) * each
 
     @property
     def steps(self) -> int:
-        """Batches in an epoch."""
+        """Number of batches in an epoch."""
         return -(-len(self) // self.batch_size)
 
     @property
     def _grids(self) -> list[PatchGrid]:
-        return [PatchGrid(one.shape[1], self.patch_size, self.stride or 1) for one in self.images]
+        sizes = [scaled.shape[1] for scaled in self.images]
+        return [PatchGrid(size, self.patch_size, self.stride or 1) for size in sizes]
 
     def epoch(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Batches of patches uint8 [B, P, P, 3] and labels int64 [B]."""
+        """Yield batches of patches uint8 [B, P, P, 3] and labels int64 [B]."""
         rng = np.random.default_rng([self.seed, epoch])
         owners, scales, corners = self._draw(rng)
         mirrored = rng.random(len(owners)) < 0.5 if self.flip else np.zeros(len(owners), bool)
@@ -128,7 +130,7 @@ class PatchBatches:
             yield patches, self.labels[owners[chosen]]
 
     def _draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of each patch the image and its size's index, int64 [M], and its corner, int64 [M, 2]."""
+        """Draw each patch: image index and size index int64 [M], top-left corner int64 [M, 2]."""
         count = len(self.owners)
         if self.stride:
             positions = np.concatenate([grid.positions for grid in self._grids])
@@ -144,7 +146,7 @@ class PatchBatches:
 def _cut(
     windows: Sequence[np.ndarray], owners: np.ndarray, scales: np.ndarray, corners: np.ndarray
 ) -> np.ndarray:
-    """Patches uint8 [B, P, P, 3] of images at several sizes."""
+    """Cut patches uint8 [B, P, P, 3] out of images at several sizes."""
     size = windows[0].shape[-1]
     patches = np.empty((len(owners), size, size, 3), np.uint8)
     for scale, views in enumerate(windows):
@@ -162,24 +164,24 @@ def sample_patches(
     seed: int,
     owners: np.ndarray | None = None,
 ) -> np.ndarray:
-    """``count`` patches at random places of random images: uint8 [count, P, P, 3].
+    """Return ``count`` patches at random positions of random images: uint8 [count, P, P, 3].
 
     Args:
-        images: uint8 [N, S, S, 3], the same images at several sizes.
-        patch_size: side P in pixels.
-        count: how many patches.
-        seed: of the draw.
-        owners: int64 [n], the images to draw from; None: all.
+        images: the same images at several sizes, each uint8 [N, S, S, 3].
+        patch_size: side P of a patch in pixels.
+        count: number of patches.
+        seed: seed of the draw.
+        owners: indices int64 [n] of the images to draw from; None draws from all.
     """
     rng = np.random.default_rng(seed)
     allowed = np.arange(len(images[0])) if owners is None else owners
-    chosen = np.sort(rng.choice(allowed, size=count))  # kind to memory maps
+    chosen = np.sort(rng.choice(allowed, size=count))  # sorted for memory maps
     scales = rng.integers(len(images), size=count)
-    sizes = np.array([one.shape[1] for one in images])[scales]
+    sizes = np.array([scaled.shape[1] for scaled in images])[scales]
     corners = rng.integers((sizes - patch_size + 1)[:, None], size=(count, 2))
-    return _cut([_windows(one, patch_size) for one in images], chosen, scales, corners)
+    return _cut([_windows(scaled, patch_size) for scaled in images], chosen, scales, corners)
 
 
 def _windows(images: np.ndarray, patch_size: int) -> np.ndarray:
-    """A view of all patches at stride 1: [N, y, x, 3, P, P]."""
+    """Return a view of all patches at stride 1: [N, y, x, 3, P, P]."""
     return np.lib.stride_tricks.sliding_window_view(images, (patch_size, patch_size), axis=(1, 2))

@@ -1,4 +1,4 @@
-"""Images read in threads ahead of whoever works on them, within a bound on their memory."""
+"""Prefetching: threads decode images ahead of the consumer, within a bound on memory."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ import numpy as np
 
 from scenetrack.data.images import decoding_problem, open_image, resized, upright_rgb
 
-# Of one pixel while an image is decoded: as it is stored, as RGB, and as it is being turned.
-_BYTES_A_PIXEL = 10
+# Bytes per pixel while an image is decoded: as stored, as RGB, and during rotation.
+_BYTES_PER_PIXEL = 10
 
 
 def read_ahead(
     paths: Iterable[str], size: int, *, threads: int, ahead: int, memory: int
 ) -> Generator[tuple[str, np.ndarray | str], None, None]:
-    """Each path with its image resized to a square, or the words why it cannot be read, in order.
+    """Yield each path with its image resized to a square, or with the reason why it is unreadable.
 
-    Threads decode while the caller works on earlier images; at most ``ahead`` wait for it. Close
-    the generator to stop them early. Enter ``quiet_decoding`` around all of it.
+    Threads decode while the caller works on earlier images; at most ``ahead`` decoded images wait
+    for it. Close the generator to stop the threads early. Enter ``quiet_decoding`` around it.
 
     Args:
-        paths: of the image files; drawn one by one, ``ahead`` before their turn.
+        paths: paths of the image files, consumed ``ahead`` of the images that are yielded.
         size: side S in pixels; the aspect ratio is not kept, the filter is that of ``load_images``.
-        threads: that decode.
-        ahead: images, at least 1.
-        memory: bytes for pictures in decoding; a larger one is decoded while no other is.
+        threads: number of decoding threads.
+        ahead: largest number of images decoded ahead, at least 1.
+        memory: bytes for the images being decoded; a larger image is decoded alone.
 
     Yields:
-        the path, and uint8 [S, S, 3], RGB, or a text for a file that is missing, damaged or no
-            image.
+        The path, and either uint8 [S, S, 3], RGB, or a text that says why the file, which is
+            missing, damaged or no image, cannot be read. The order is that of ``paths``.
     """
-    room = _Room(memory)
+    budget = _MemoryBudget(memory)
     source = iter(paths)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     try:
@@ -46,7 +46,7 @@ def read_ahead(
 
         def submit(count: int) -> None:
             for path in islice(source, count):
-                waiting.append((path, pool.submit(_read, path, size, room)))
+                waiting.append((path, pool.submit(_read, path, size, budget)))
 
         submit(ahead)
         while waiting:
@@ -58,7 +58,7 @@ def read_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _read(path: str, size: int, room: _Room) -> np.ndarray | str:
+def _read(path: str, size: int, budget: _MemoryBudget) -> np.ndarray | str:
     # Broken bytes make Pillow's decoders raise almost anything, not OSError alone.
     try:
         # Opening a pipe without a writer would wait for ever, and nothing could stop it.
@@ -67,14 +67,14 @@ def _read(path: str, size: int, room: _Room) -> np.ndarray | str:
             return "no regular file"
         with open(path, "rb") as file:
             image = open_image(file)
-            with room.taken(_BYTES_A_PIXEL * image.width * image.height):
+            with budget.reserved(_BYTES_PER_PIXEL * image.width * image.height):
                 return resized(upright_rgb(image), size)
     except Exception as error:
         return decoding_problem(error)
 
 
-class _Room:
-    """Bytes that threads share; who needs more than there are waits until it has them alone."""
+class _MemoryBudget:
+    """Bytes that threads share; a request for more than the total waits until all are free."""
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -82,7 +82,7 @@ class _Room:
         self._changed = threading.Condition()
 
     @contextmanager
-    def taken(self, size: int) -> Iterator[None]:
+    def reserved(self, size: int) -> Iterator[None]:
         size = min(size, self._total)
         with self._changed:
             self._changed.wait_for(lambda: self._used + size <= self._total)

@@ -1,4 +1,4 @@
-"""Random changes of training images."""
+"""Data augmentation of training images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets by name or folder: what is found, how it is split, what is refused and why."""
+"""Data sets by name or folder: listing, splitting, and the errors of unusable folders."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_split_folder(split_folder: Path) -> None:
             assert path.parent.name == dataset.class_names[label]
 
 
-def test_hidden_and_other_files_are_passed_over(split_folder: Path) -> None:
+def test_hidden_and_other_files_are_ignored(split_folder: Path) -> None:
     before = load_dataset(str(split_folder), seed=0)
     add_images(split_folder / "train" / "sea", ".hidden.png")
     add_images(split_folder / "train" / ".cache", "x.png")
@@ -71,13 +71,13 @@ def test_hidden_and_other_files_are_passed_over(split_folder: Path) -> None:
 
 
 def test_plain_folder_is_split_with_the_seed(plain_folder: Path) -> None:
-    first, again, other = (load_dataset(str(plain_folder), seed=seed) for seed in (1, 1, 2))
+    first, again, reseeded = (load_dataset(str(plain_folder), seed=seed) for seed in (1, 1, 2))
     assert Counter(first.train.labels.tolist()) == {0: 14, 1: 7}
     assert Counter(first.test.labels.tolist()) == {0: 6, 1: 3}
     assert set(first.train.paths).isdisjoint(first.test.paths)
     assert (first.train.paths, first.digest) == (again.train.paths, again.digest)
-    assert first.train.paths != other.train.paths
-    assert first.digest != other.digest
+    assert first.train.paths != reseeded.train.paths
+    assert first.digest != reseeded.digest
 
 
 def test_digest_ignores_the_place_and_sees_all_else(split_folder: Path, tmp_path: Path) -> None:
@@ -218,14 +218,14 @@ def test_a_loop_of_links_is_no_folder(tmp_path: Path) -> None:
         load_dataset(str(tmp_path / "loop"), seed=0)
 
 
-def test_class_in_train_only_is_allowed_and_told(
+def test_class_in_train_only_is_allowed_and_reported(
     split_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     load_dataset(str(split_folder), seed=0)
     assert caplog.text == ""
     add_images(split_folder / "train" / "lake", "a.png")
     dataset = load_dataset(str(split_folder), seed=0)
-    assert "classes without test images, trained on only: lake" in caplog.text
+    assert "classes without test images, only trained on: lake" in caplog.text
     assert dataset.class_names == ("Hill", "lake", "sea")
     assert set(dataset.test.labels.tolist()) == {0, 2}
 
@@ -242,7 +242,7 @@ def test_unreadable_image_is_found_at_once(split_folder: Path) -> None:
     assert str(bad) in str(caught.value)
 
 
-def test_dangling_link_is_not_passed_over(split_folder: Path) -> None:
+def test_dangling_link_is_not_ignored(split_folder: Path) -> None:
     link = split_folder / "test" / "sea" / "link.png"
     link.symlink_to(split_folder / "gone.png")
     with pytest.raises(DataError, match=r"link\.png"):
@@ -327,7 +327,7 @@ def test_manifest_is_the_published_split() -> None:
         "street": 80,
         "tallbuilding": 108,
     }
-    assert len({entry.place for entry in read_manifest()}) == 2688
+    assert len({entry.path for entry in read_manifest()}) == 2688
 
 
 def test_compare_tells_missing_extra_and_different() -> None:
@@ -338,7 +338,7 @@ def test_compare_tells_missing_extra_and_different() -> None:
     assert comparison.extra == ("test/sea/d",)
     assert comparison.different == ("train/sea/b",)
     assert not comparison.same
-    assert compare([(e.place, e.sha256) for e in manifest], manifest).same
+    assert compare([(entry.path, entry.sha256) for entry in manifest], manifest).same
 
 
 @pytest.fixture
@@ -376,10 +376,10 @@ def test_incomplete_mit8_in_the_cache_says_what_to_delete(
         shutil.copytree(small_mit8, cached)
         shutil.rmtree(cached / "train" / "sea")
         (cached / "train" / "sea").mkdir()
-    with pytest.raises(DataError, match=f"delete {cached} to fetch it anew") as caught:
+    with pytest.raises(DataError, match=f"delete {cached} to download it again") as caught:
         load_dataset("mit8", seed=0)
     lacking = 10 if left == "nothing" else 3
-    assert f"it lacks {lacking} files of its 10" in str(caught.value)
+    assert f"split of 10 files: {lacking} missing" in str(caught.value)
 
 
 @pytest.mark.parametrize("below", ["", "MIT_split"])
@@ -392,7 +392,7 @@ def test_mit8_in_the_cache(
     assert load_dataset("mit8", seed=0).root == tmp_path / "cache" / "mit8" / below
 
 
-def test_wrong_environment_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_environment_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCENETRACK_DATA", str(tmp_path))
     with pytest.raises(DataError, match="SCENETRACK_DATA must name"):
         load_dataset("mit8", seed=0)
@@ -401,15 +401,17 @@ def test_wrong_environment_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_mit8_with_other_files_is_refused(small_mit8: Path) -> None:
     removed = small_mit8 / "train" / "sea" / "a.jpg"
     removed.rename(removed.with_name("new.jpg"))
-    with pytest.raises(DataError, match=r"lacks 1 files of its 10, the first is train/sea/a\.jpg"):
+    with pytest.raises(DataError, match=r"of 10 files: 1 missing, the first is train/sea/a\.jpg"):
         load_dataset("mit8", seed=0)
     removed.with_name("new.jpg").rename(removed)
     add_images(removed.parent, "more.png")
-    with pytest.raises(DataError, match=r"has besides 1 .*train/sea/more\.png"):
+    with pytest.raises(DataError, match=r"1 not part of it, .*train/sea/more\.png"):
         load_dataset("mit8", seed=0)
 
 
-def test_mit8_with_other_bytes_is_told(small_mit8: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_mit8_with_other_bytes_is_reported(
+    small_mit8: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     digest = load_dataset("mit8", seed=0).digest
     add_images(small_mit8 / "train" / "sea", "b.png", seed=4)
     with caplog.at_level(logging.WARNING):

@@ -1,4 +1,4 @@
-"""The folder report: what it counts, which duplicates it groups, what it calls wrong."""
+"""The folder report: counts, groups of duplicates, problems and the comparison with MIT 8."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_counts_and_sizes(folder: Path) -> None:
     assert not report.is_official_mit8
 
 
-def test_duplicates_are_told_apart(folder: Path) -> None:
+def test_kinds_of_duplicates(folder: Path) -> None:
     def copy(source: str, target: str) -> tuple[Path, Path]:
         shutil.copy(folder / source, folder / target)
         return folder / source, folder / target
@@ -72,7 +72,7 @@ def test_bad_files_are_reported_and_not_raised(folder: Path) -> None:
     report = check_folder(folder)
     assert [path for path, _ in report.unreadable] == [bad]
     assert "1 file cannot be read" in report.problems[0]
-    # Without it the class is empty, which is told as well.
+    # Without it the class is empty, which is reported as well.
     assert "test/sea has no usable image" in report.problems[1]
     assert len(report.problems) == 2
 
@@ -87,7 +87,7 @@ def test_all_problems_are_listed(folder: Path) -> None:
     assert "class 'town' is in test but not in train" in problems[2]
 
 
-def test_what_is_passed_over_is_counted_by_kind(folder: Path) -> None:
+def test_ignored_entries_are_counted_by_kind(folder: Path) -> None:
     assert check_folder(folder).remarks == ()
     sea = folder / "train" / "sea"
     save(sea / "deeper" / "a.png", 5)
@@ -98,13 +98,13 @@ def test_what_is_passed_over_is_counted_by_kind(folder: Path) -> None:
     save(folder / "test" / "loose.png", 6)
     (folder / "val").mkdir()
     assert check_folder(folder).remarks == (
-        "entries passed over: 7 (2 .gif, 1 .png beside class folders, 1 files without suffix, "
+        "ignored entries: 7 (2 .gif, 1 .png beside class folders, 1 files without suffix, "
         "1 folders beside train/ and test/, 1 folders inside class folders, 1 hidden)",
     )
-    assert "entries passed over: 7" in format_report(check_folder(folder))
+    assert "ignored entries: 7" in format_report(check_folder(folder))
 
 
-def test_classes_without_test_images_are_told(folder: Path) -> None:
+def test_classes_without_test_images_are_reported(folder: Path) -> None:
     save(folder / "train" / "lake" / "a.png", 7)
     save(folder / "train" / "moor" / "a.png", 8)
     report = check_folder(folder)

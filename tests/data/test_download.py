@@ -1,4 +1,4 @@
-"""The download against a server on this machine: laid out, verified, unsafe archives refused."""
+"""The download from a local server: arranged by split, verified, unsafe archives refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MANIFEST = (
     entry("train", "town", "c.jpg", CONTENTS["town"]),
     entry("train", "hill", "c.jpg", CONTENTS["town"]),  # one content under two classes
 )
-# Names in the archive say nothing of the place, and files besides are passed over.
+# Names in the archive do not matter, and other files are ignored.
 GOOD = {
     "flat_sea_1.jpg": CONTENTS["sea"],
     "deep/er/hill.JPG": CONTENTS["hill"],
@@ -120,7 +120,7 @@ def test_files_are_placed_by_content(publish: Callable[[bytes], str], tmp_path: 
     assert download_split("http://127.0.0.1:1/none.zip", MANIFEST, target) == target
 
 
-def test_missing_and_changed_files_are_told(
+def test_missing_and_changed_files_are_reported(
     publish: Callable[[bytes], str], tmp_path: Path
 ) -> None:
     target = tmp_path / "cache" / "mit8"
@@ -203,7 +203,7 @@ def test_no_network_says_where_to_put_the_folder(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     target = tmp_path / "mit8"
-    with pytest.raises(DataError, match="could not be fetched") as caught:
+    with pytest.raises(DataError, match="could not be downloaded") as caught:
         download_split(f"http://127.0.0.1:{port}/scenes.zip", MANIFEST, target)
     message = str(caught.value)
     assert str(target) in message

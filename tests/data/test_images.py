@@ -1,4 +1,4 @@
-"""Decoding every kind of image, refusing the broken ones, and the caches of facts and pixels."""
+"""Image decoding, refusal of damaged files, and the caches of facts and pixels."""
 
 from __future__ import annotations
 

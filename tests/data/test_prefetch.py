@@ -1,4 +1,4 @@
-"""Images read ahead: the pixels of load_images, in order, within bounds, stopped at once."""
+"""Prefetching: the pixels of load_images, in order, within bounds, stopped at once."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_same_pixels_as_load_images_in_order(files: list[str], threads: int, ahe
     np.testing.assert_array_equal(np.stack([image for _, image in read]), expected)
 
 
-def test_bad_files_are_told_in_their_place(files: list[str], tmp_path: Path) -> None:
+def test_bad_files_are_reported_in_order(files: list[str], tmp_path: Path) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no image")
     truncated = tmp_path / "truncated.png"
@@ -55,13 +55,13 @@ def test_bad_files_are_told_in_their_place(files: list[str], tmp_path: Path) -> 
     paths = [files[0], str(broken), str(tmp_path), files[1], str(tmp_path / "none"), str(truncated)]
     read = dict(read_ahead(paths, 16, threads=2, ahead=3, memory=MEGABYTE))
     assert list(read) == paths
-    told = [read[path] for path in paths if isinstance(read[path], str)]
-    assert told[:3] == [
+    problems = [read[path] for path in paths if isinstance(read[path], str)]
+    assert problems[:3] == [
         "no JPEG, PNG, WebP or BMP image",
         "Is a directory",
         "No such file or directory",
     ]
-    assert len(told) == 4
+    assert len(problems) == 4
     assert isinstance(read[files[1]], np.ndarray)
 
 
@@ -100,7 +100,7 @@ def test_closed_early_leaves_no_thread(files: list[str]) -> None:
 def test_pictures_in_decoding_share_the_memory(
     files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Room for one picture of these sizes: no two are decoded at a time, and none is left out."""
+    """Memory for one image of these sizes: no two are decoded at a time, and none is left out."""
     at_once, most = 0, 0
     guard = threading.Lock()
     upright = ahead_module.upright_rgb
@@ -126,6 +126,6 @@ def test_pictures_in_decoding_share_the_memory(
 def test_odd_names(files: list[str], tmp_path: Path) -> None:
     path = os.path.join(tmp_path, os.fsdecode(b"\xff\n=.png"))
     os.link(files[0], path)
-    ((came, image),) = read_ahead([path], 16, threads=1, ahead=1, memory=MEGABYTE)
-    assert came == path
+    ((name, image),) = read_ahead([path], 16, threads=1, ahead=1, memory=MEGABYTE)
+    assert name == path
     assert isinstance(image, np.ndarray)

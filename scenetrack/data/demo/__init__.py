@@ -1,1 +1,1 @@
-"""The demo data set: scenes of eight classes, drawn by a program."""
+"""The demo data set: procedurally drawn scenes of the eight MIT classes."""

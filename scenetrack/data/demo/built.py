@@ -1,4 +1,4 @@
-"""The demo data's built scenes: highway, street, inside of a city and tall buildings."""
+"""Man-made scenes of the demo data: highway, street, inside of a city and tall buildings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PAINT: tuple[Colour, ...] = (
 
 
 def draw_highway(canvas: Canvas) -> None:
-    """A wide road with lane markings that runs to a low horizon under much sky."""
+    """Draw a wide road with lane markings that runs to a low horizon under much sky."""
     canvas.sky()
     horizon, centre = canvas.between(0.3, 0.58), canvas.between(0.2, 0.8)
     grass = canvas.pick(GRASS)
@@ -56,7 +56,7 @@ class _View:
         self.x, self.y, self.height = x, y, height
 
     def at(self, across: float, depth: float, up: float = 0.0) -> Point:
-        """Where a point ``across`` to the right, ``depth`` ahead and ``up`` is seen."""
+        """Project the point ``across`` to the right, ``depth`` ahead and ``up`` onto the image."""
         return self.x + across / depth, self.y + (self.height - up) / depth
 
 
@@ -123,7 +123,7 @@ def _gantry(canvas: Canvas, view: _View, left: float, right: float) -> None:
 
 
 def draw_street(canvas: Canvas) -> None:
-    """Two rows of houses that run together behind a road, and a wedge of sky."""
+    """Draw two rows of houses that converge along a road, and a wedge of sky."""
     canvas.sky()
     view = _View(canvas.between(0.25, 0.75), canvas.between(0.45, 0.68), canvas.between(0.25, 0.4))
     half = canvas.between(0.45, 0.75)
@@ -164,7 +164,7 @@ def _house_row(canvas: Canvas, view: _View, side: int, across: float) -> None:
 
 
 def _seen_on(quad: Quad, near: float, far: float) -> Quad:
-    """``quad`` without the strips at its foot and roof."""
+    """Return ``quad`` without the strips at its foot and roof."""
     (ax, ay), (bx, by), (cx, cy), (dx, dy) = quad
     near_rim, far_rim = 0.06 * (dy - ay), 0.06 * (cy - by)
     return (ax, ay + near_rim), (bx, by + far_rim), (cx, cy - far_rim), (dx, dy - near_rim)
@@ -179,7 +179,7 @@ def _lamps(canvas: Canvas, view: _View, across: float) -> None:
 
 
 def draw_inside_city(canvas: Canvas) -> None:
-    """House fronts seen straight on, with shops, doors and a pavement before them."""
+    """Draw house fronts seen from the front, with shops, doors and a pavement."""
     canvas.sky()
     street = canvas.between(0.78, 0.95)
     x = canvas.between(-0.3, 0.0)
@@ -279,7 +279,7 @@ def _side_car(canvas: Canvas, x: float, ground: float) -> None:
 
 
 def draw_tallbuilding(canvas: Canvas) -> None:
-    """Towers with fine grids of windows that stand against the sky."""
+    """Draw towers with fine grids of windows against the sky."""
     canvas.sky()
     if canvas.chance(0.5):
         for _ in range(int(canvas.rng.integers(4, 10))):
@@ -294,7 +294,7 @@ def draw_tallbuilding(canvas: Canvas) -> None:
 
 
 def _tower(canvas: Canvas, x0: float, x1: float, top: float, lean: float, distance: float) -> None:
-    """A tower whose sides run together upwards by ``lean``, with a darker second face."""
+    """Draw a tower whose sides converge upwards by ``lean``, with a darker second face."""
     wall = canvas.distant(canvas.pick(WALL + GLASS), distance)
     panes = [canvas.distant(canvas.pick(GLASS), distance) for _ in range(3)]
 

@@ -1,4 +1,4 @@
-"""Drawing for the demo data: a square canvas in unit coordinates, textures, light and lens."""
+"""Drawing canvas of the demo data: shapes, textures, haze and simulated camera effects."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Point: TypeAlias = tuple[float, float]
 Quad: TypeAlias = tuple[Point, Point, Point, Point]
 
 SIDE = 256
-# Drawn larger and made small at the end, which antialiases every edge.
+# Drawn larger and resized at the end, which antialiases every edge.
 _DRAWN = 3 * SIDE // 2
 
 
 @dataclass(frozen=True)
 class Mood:
-    """Weather and hour: the sky's colours, how bright the land is, and haze (0 to 1)."""
+    """Weather and time of day: colours of the sky, brightness of the land, and haze (0 to 1)."""
 
     sky_top: Colour
     sky_low: Colour
@@ -38,7 +38,7 @@ MOODS = (
 
 
 class Canvas:
-    """A picture in the making; x and y run from 0 to 1, right and down."""
+    """A square image to draw on; x and y run from 0 to 1, right and down."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -47,21 +47,21 @@ class Canvas:
         self._draw = ImageDraw.Draw(self.image)
 
     def between(self, low: float, high: float) -> float:
-        """A number drawn from [low, high)."""
+        """Return a number drawn uniformly from [low, high)."""
         return float(self.rng.uniform(low, high))
 
     def chance(self, probability: float) -> bool:
-        """Whether something happens that does so with ``probability``."""
+        """Return True with the given probability."""
         return bool(self.rng.random() < probability)
 
     def pick(self, colours: Sequence[Colour], spread: float = 18.0) -> Colour:
-        """One of ``colours``, varied by about ``spread`` grey levels and lit by the mood."""
+        """Return one of ``colours``, varied by about ``spread`` grey levels and lit by the mood."""
         base = np.array(colours[int(self.rng.integers(len(colours)))], dtype=np.float64)
         base += self.rng.normal(0, spread) + self.rng.normal(0, spread / 3, 3)
         return _colour(base * self.mood.light)
 
     def distant(self, colour: Colour, distance: float) -> Colour:
-        """``colour`` as the haze leaves it; ``distance`` from 0 (here) to 1 (the horizon)."""
+        """Return ``colour`` seen through haze at ``distance``, 0 (here) to 1 (the horizon)."""
         share = min(0.9, distance * (0.35 + self.mood.haze))
         return mix(colour, self.mood.sky_low, share)
 
@@ -69,7 +69,7 @@ class Canvas:
         self._draw.polygon(_scaled(points), fill=colour)
 
     def line(self, points: Sequence[Point], colour: Colour, width: float) -> None:
-        """A stroke of ``width`` (1 is the picture's side)."""
+        """Draw a line of ``width`` (1 is the side of the image)."""
         pixels = max(1, round(width * _DRAWN))
         self._draw.line(_scaled(points), fill=colour, width=pixels, joint="curve")
 
@@ -81,7 +81,7 @@ class Canvas:
         self._draw.ellipse(_scaled([(x - rx, y - ry), (x + rx, y + ry)]), fill=colour)
 
     def sky(self) -> None:
-        """Fill the picture with a graded sky and, on some days, clouds."""
+        """Fill the image with a graded sky and, in some images, clouds."""
         ramp = np.linspace(0, 1, _DRAWN)[:, None, None]
         top, low = (np.array(c, dtype=np.float64) for c in (self.mood.sky_top, self.mood.sky_low))
         column = top + (low - top) * np.minimum(1, ramp * self.between(1.0, 2.2))
@@ -96,7 +96,7 @@ class Canvas:
         self.image.paste(sky)
 
     def noise(self, rows: int, columns: int, octaves: int = 2) -> Image.Image:
-        """A grey picture of smooth noise with ``rows`` x ``columns`` cells, halved per octave."""
+        """Return a grey image of smooth noise, ``rows`` x ``columns`` cells, halved per octave."""
         total = self._octave(rows, columns)
         for octave in range(1, octaves):
             finer = self._octave(rows << octave, columns << octave)
@@ -111,7 +111,7 @@ class Canvas:
     def textured(
         self, points: Sequence[Point], dark: Colour, bright: Colour, noise: Image.Image
     ) -> None:
-        """Fill a polygon with ``noise``, its blacks shown ``dark`` and its whites ``bright``."""
+        """Fill a polygon with ``noise``, with black mapped to ``dark`` and white to ``bright``."""
         channels = [
             noise.point([int(a + (b - a) * v / 255) for v in range(256)])
             for a, b in zip(dark, bright, strict=True)
@@ -123,9 +123,9 @@ class Canvas:
     def windows(
         self, quad: Quad, rows: int, columns: int, gaps: Point, colours: Sequence[Colour]
     ) -> None:
-        """Panes in a grid on ``quad`` (corners from the top left, clockwise).
+        """Draw a grid of window panes on ``quad`` (corners clockwise from the top left).
 
-        ``gaps`` is the share of a cell that is wall, across and down; each pane takes one of
+        ``gaps`` is the fraction of a cell that is wall, across and down; each pane has one of
         ``colours``.
         """
         u = (np.arange(columns)[:, None] + [gaps[0] / 2, 1 - gaps[0] / 2]) / columns
@@ -137,7 +137,7 @@ class Canvas:
                 self.polygon(corners, colours[picks[row, column]])
 
     def finish(self) -> Image.Image:
-        """The picture as a camera might have taken it: RGB, ``SIDE`` x ``SIDE``."""
+        """Return the image with simulated camera effects: RGB, ``SIDE`` x ``SIDE``."""
         self._occlude()
         image = self._framed()
         if self.chance(0.5):
@@ -154,19 +154,19 @@ class Canvas:
         return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
 
     def _framed(self) -> Image.Image:
-        """Cut a slightly turned and enlarged part out of what was drawn."""
+        """Return a slightly rotated and enlarged part of the drawing."""
         zoom, angle = self.between(1.0, 1.3), self.between(-3.5, 3.5)
         room = _DRAWN * (1 - 1 / zoom)
         left, top = self.between(0, room), self.between(0, room)
         turned = self.image.rotate(angle, Image.Resampling.BILINEAR)
-        # A turned square shows black corners unless its rim is cut off.
+        # A rotated square has black corners unless its rim is cut off.
         rim = _DRAWN * 0.035
         edge = _DRAWN / zoom
         box = (left + rim, top + rim, left + edge - rim, top + edge - rim)
         return turned.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=box)
 
     def _occlude(self) -> None:
-        """Now and then something stands in the way that says nothing of the scene."""
+        """Draw, in some images, a dark object in front that is independent of the class."""
         dark = _colour(np.full(3, self.between(15, 70)))
         if self.chance(0.25):
             x, width = self.between(0, 1), self.between(0.01, 0.04)
@@ -182,17 +182,17 @@ class Canvas:
 
 
 def mix(a: Colour, b: Colour, share: float) -> Colour:
-    """``a`` with ``share`` (0 to 1) of ``b`` in it."""
+    """Return the blend of ``a`` with the fraction ``share`` (0 to 1) of ``b``."""
     return _colour(np.array(a) * (1 - share) + np.array(b) * share)
 
 
 def shade(colour: Colour, factor: float) -> Colour:
-    """``colour`` made darker (below 1) or brighter."""
+    """Return ``colour`` multiplied by ``factor``: darker below 1, brighter above."""
     return _colour(np.array(colour) * factor)
 
 
 def on_quad(quad: Quad, u: float, v: float) -> Point:
-    """The point at ``u`` across and ``v`` down a quad given clockwise from its top left."""
+    """Return the point at ``u`` across and ``v`` down a quad, clockwise from its top left."""
     (ax, ay), (bx, by), (cx, cy), (dx, dy) = quad
     p, q, r, s = (1 - u) * (1 - v), u * (1 - v), u * v, (1 - u) * v
     return p * ax + q * bx + r * cx + s * dx, p * ay + q * by + r * cy + s * dy
@@ -208,5 +208,5 @@ def _scaled(points: Sequence[Point]) -> list[Point]:
 
 
 def _ramp(threshold: float, strength: float) -> list[int]:
-    """A lookup table that is 0 below ``threshold`` and rises by ``strength`` per level."""
+    """Return a lookup table: 0 below ``threshold``, then rising by ``strength`` per level."""
     return [int(np.clip((value - threshold) * strength, 0, 255)) for value in range(256)]

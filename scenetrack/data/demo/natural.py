@@ -1,4 +1,4 @@
-"""The demo data's natural scenes: coast, forest, mountain and open country."""
+"""Natural scenes of the demo data: coast, forest, mountain and open country."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WATER: tuple[Colour, ...] = ((50, 92, 128), (70, 124, 134), (96, 110, 122), (40,
 
 
 def draw_coast(canvas: Canvas) -> None:
-    """A horizon, rows of waves, and a beach along a slanting shore."""
+    """Draw a horizon, rows of waves, and a beach along a slanting shore."""
     canvas.sky()
     horizon = canvas.between(0.25, 0.6)
     water = canvas.pick(WATER)
@@ -72,7 +72,7 @@ def _beach(canvas: Canvas, horizon: float) -> None:
 
 
 def draw_forest(canvas: Canvas) -> None:
-    """Upright trunks before foliage that leaves little of the sky."""
+    """Draw upright trunks in front of foliage that hides most of the sky."""
     canvas.sky()
     leaf = canvas.pick(LEAVES)
     ground = canvas.between(0.68, 1.05)
@@ -103,7 +103,7 @@ def _trunk(canvas: Canvas, bark: Colour, distance: float, ground: float) -> None
 
 
 def draw_mountain(canvas: Canvas) -> None:
-    """Jagged ridges behind each other, their flanks streaked by rock and snow."""
+    """Draw jagged ridges behind each other, their flanks streaked by rock and snow."""
     canvas.sky()
     rock = canvas.pick(ROCK)
     layers = int(canvas.rng.integers(2, 4))
@@ -154,7 +154,7 @@ def _firs(canvas: Canvas, ground: float) -> None:
 
 
 def draw_open_country(canvas: Canvas) -> None:
-    """Rolling fields under a wide sky, with furrows, hedges, bushes and bales."""
+    """Draw rolling fields under a wide sky, with furrows, hedges, bushes and bales."""
     canvas.sky()
     level = canvas.between(0.28, 0.55)
     far_land(canvas, level + 0.05)
@@ -224,7 +224,7 @@ def _hedge(canvas: Canvas, edge: list[Point], nearness: float) -> None:
 
 
 def foliage(canvas: Canvas, leaf: Colour, count: int, across: Point, down: Point) -> None:
-    """``count`` leaves at random places within the given ranges of x and y."""
+    """Draw ``count`` leaves at random positions within the given ranges of x and y."""
     xs, ys = canvas.rng.uniform(*across, count), canvas.rng.uniform(*down, count)
     sizes, tones = canvas.rng.uniform(0.006, 0.022, count), canvas.rng.uniform(0.45, 1.5, count)
     for x, y, size, tone in zip(xs, ys, sizes, tones, strict=True):
@@ -232,7 +232,7 @@ def foliage(canvas: Canvas, leaf: Colour, count: int, across: Point, down: Point
 
 
 def ridge(canvas: Canvas, level: float, height: float, roughness: float) -> list[Point]:
-    """A broken line from left to right by midpoint displacement, about ``level`` high."""
+    """Return a jagged line from left to right at about ``level``, by midpoint displacement."""
     heights = canvas.rng.uniform(-height, height, 3)
     step = height
     for _ in range(6):
@@ -245,7 +245,7 @@ def ridge(canvas: Canvas, level: float, height: float, roughness: float) -> list
 
 
 def far_land(canvas: Canvas, horizon: float) -> None:
-    """Low hills in the haze that end at ``horizon``, at times with trees on it."""
+    """Draw low hazy hills that end at ``horizon``, in some images with trees."""
     land = canvas.distant(canvas.pick(GRASS + ROCK), 0.9)
     outline = ridge(canvas, horizon - canvas.between(0.01, 0.06), 0.03, 0.5)
     canvas.polygon([*outline, (1.0, horizon), (0.0, horizon)], land)

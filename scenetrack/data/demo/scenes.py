@@ -1,4 +1,4 @@
-"""The embedded data set: drawn scenes of the eight classes, made once and kept in the cache."""
+"""The demo data set: scenes of the eight MIT classes, drawn once and cached as JPEG files."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ SCENES: Mapping[str, Callable[[Canvas], None]] = MappingProxyType(
     }
 )
 TRAIN_PER_CLASS, TEST_PER_CLASS = 40, 20
-# Names the cached folder: to be raised whenever a drawing changes.
+# Names the cached folder: increase it whenever a drawing changes.
 _VERSION = "2"
 _SEED = 20_001
 _JPEG_QUALITY = 92
 
 
 def draw_scene(class_name: str, index: int) -> Image.Image:
-    """Scene number ``index`` of a class: RGB, 256 x 256, the same pixels at every call."""
+    """Draw scene number ``index`` of a class: RGB, 256 x 256, the same pixels at every call."""
     order = list(SCENES).index(class_name)
     canvas = Canvas(np.random.default_rng([_SEED, order, index]))
     SCENES[class_name](canvas)
@@ -51,17 +51,18 @@ def draw_scene(class_name: str, index: int) -> Image.Image:
 
 
 def demo_folder() -> Path:
-    """The folder of the demo data (train/CLASS/*.jpg, test/CLASS/*.jpg), drawn on first use
-    and anew where a file of it is gone.
+    """Return the folder of the demo data (train/CLASS/*.jpg, test/CLASS/*.jpg).
+
+    The scenes are drawn on first use, and again if a file is missing.
 
     Raises:
         InputError: the cache cannot be written.
     """
     target = cache_dir("demo") / f"v{_VERSION}"
-    if _is_whole(target):
+    if _is_complete(target):
         return target
     with lock(target):
-        if not _is_whole(target):
+        if not _is_complete(target):
             logger.info("drawing the demo data into %s", target)
             with replacing(target) as folder:
                 _draw_all(folder)
@@ -69,22 +70,22 @@ def demo_folder() -> Path:
     return target
 
 
-def _is_whole(folder: Path) -> bool:
-    return all((folder / _place(name, index)).is_file() for name, index in _scenes())
+def _is_complete(folder: Path) -> bool:
+    return all((folder / _path(name, index)).is_file() for name, index in _scenes())
 
 
 def _scenes() -> list[tuple[str, int]]:
-    """(class name, index) of every scene of the data set."""
+    """Return (class name, index) of every scene of the data set."""
     return [(name, index) for name in SCENES for index in range(TRAIN_PER_CLASS + TEST_PER_CLASS)]
 
 
-def _place(name: str, index: int) -> Path:
+def _path(name: str, index: int) -> Path:
     part = "train" if index < TRAIN_PER_CLASS else "test"
     return Path(part, name, f"{name}_{index:03d}.jpg")
 
 
 def _draw_all(folder: Path) -> None:
     for name, index in tqdm(_scenes(), desc="drawing the demo data", unit="img", disable=None):
-        place = folder / _place(name, index)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        draw_scene(name, index).save(place, quality=_JPEG_QUALITY)
+        path = folder / _path(name, index)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_scene(name, index).save(path, quality=_JPEG_QUALITY)
