@@ -1,1 +1,1 @@
-"""ONNX graphs: built node by node, read safely, told apart by digests, run by ONNX Runtime."""
+"""ONNX graphs: construction, safe reading, digests, and inference with ONNX Runtime."""

@@ -1,4 +1,4 @@
-"""Builds ONNX graphs node by node, in one opset, with clean names and a checker at the end."""
+"""GraphBuilder: constructs ONNX graphs of opset 21 node by node and runs the ONNX checker."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from onnx import TensorProto, helper, numpy_helper
 from scenetrack import __version__
 from scenetrack.errors import ExportError
 
-# onnx's own defaults (opset 28, IR 14 in onnx 1.23) are refused by onnxruntime-gpu 1.26, the
-# last release for CUDA 12; these two are read by every supported release of ONNX Runtime.
+# onnxruntime-gpu 1.26, the last release for CUDA 12, refuses onnx's own defaults (opset 28, IR 14
+# in onnx 1.23); every supported release of ONNX Runtime reads these two.
 OPSET = 21
 IR_VERSION = 10
 PRODUCER = "scenetrack"
-# Smaller constants are shapes and axes, which the shape inference wants to see as they are.
+# Smaller constants are shapes and axes, which shape inference must find as initializers.
 _SHARED_BYTES = 4096
 
 Shape: TypeAlias = Sequence[int | str | None]
 
 
 class GraphBuilder:
-    """A typed layer over ``onnx.helper``: add nodes in the order they run, then ``build``.
+    """Typed layer over ``onnx.helper``: add nodes in the order of execution, then ``build``.
 
-    Tensors are named by strings. Node and constant names are made unique by a number; the names
-    of inputs and outputs are kept as given, for they are the graph's interface.
+    Tensors are identified by their names. Names of nodes and constants are made unique by a
+    number; names of inputs and outputs are kept as given, since they are the graph's interface.
 
     Args:
-        name: the graph's name.
+        name: name of the graph.
     """
 
     def __init__(self, name: str) -> None:
@@ -50,7 +50,7 @@ class GraphBuilder:
         """Declare a graph input and return its name.
 
         Args:
-            shape: an int where the length is fixed; a string that names it, or None, where any
+            shape: length of each axis: an int if it is fixed, and a symbolic name or None if any
                 length is accepted.
 
         Raises:
@@ -78,13 +78,13 @@ class GraphBuilder:
     def node(
         self, op_type: str, *inputs: str, name: str = "", outputs: int = 1, **attrs: Any
     ) -> str | tuple[str, ...]:
-        """Add an operator of opset 21 and return its output: a tuple where there are several.
+        """Add an operator of opset 21 and return its output, or a tuple if it has several.
 
         Args:
-            inputs: tensor names, in the operator's order; "" leaves an optional input out.
-            name: of the node and its output; the operator's own name where it is empty.
-            outputs: how many outputs the operator has here.
-            attrs: the operator's attributes.
+            inputs: tensor names in the operator's order; "" omits an optional input.
+            name: name of the node and its output; if empty, the operator's name.
+            outputs: number of the node's outputs.
+            attrs: attributes of the operator.
         """
         unique = self._unique(name or op_type)
         results = (unique, *(self._unique(f"{unique}:{index}") for index in range(1, outputs)))
@@ -94,7 +94,7 @@ class GraphBuilder:
         return unique if outputs == 1 else results
 
     def output(self, name: str, tensor: str, dtype: DTypeLike, shape: Shape) -> str:
-        """Declare ``tensor`` a graph output called ``name`` and return that name.
+        """Declare ``tensor`` as the graph output ``name`` and return that name.
 
         Raises:
             ExportError: the name is already taken in this graph.
@@ -105,7 +105,7 @@ class GraphBuilder:
 
     @contextmanager
     def scope(self, prefix: str) -> Iterator[None]:
-        """Put ``prefix/`` before the names of the nodes and constants added inside."""
+        """Prefix the names of nodes and constants added inside the block with ``prefix/``."""
         outer = self._prefix
         self._prefix = f"{outer}{prefix}/"
         try:
@@ -114,18 +114,18 @@ class GraphBuilder:
             self._prefix = outer
 
     def choose(
-        self, condition: str, then: Callable[[Self], str], other: Callable[[Self], str]
+        self, condition: str, then: Callable[[Self], str], otherwise: Callable[[Self], str]
     ) -> str:
-        """The result of one of two parts of the graph; the other one costs nothing (If).
+        """Add an If node and return its output; only the chosen branch is computed.
 
         Args:
-            condition: a single bool.
-            then: adds what is done where it is true to the builder it is given, and returns the
-                result; it may use this graph's tensors too.
-            other: likewise, where it is false.
+            condition: tensor of a single bool.
+            then: function that adds the nodes of the true branch to the builder it is given and
+                returns the result; it may also use tensors of this graph.
+            otherwise: likewise for the false branch.
         """
         branches = {}
-        for key, part in (("then_branch", then), ("else_branch", other)):
+        for key, part in (("then_branch", then), ("else_branch", otherwise)):
             branch = self._inner()
             result = branch.node("Identity", part(branch), name=key)
             branches[key] = branch._graph(key, [helper.make_empty_tensor_value_info(result)])
@@ -137,15 +137,15 @@ class GraphBuilder:
         body: Callable[..., Sequence[str]],
         dtypes: Sequence[DTypeLike],
     ) -> tuple[str, ...]:
-        """The results of ``body`` for each entry of the first axis, stacked (Scan).
+        """Add a Scan node: apply ``body`` to each entry of the first axis and stack the results.
 
-        One entry after the other, so that memory holds what one of them needs.
+        Entries are processed one after the other, so memory holds the intermediates of one entry.
 
         Args:
-            tensors: cut along their first axes, which are equally long.
-            body: adds what is done with one entry to the builder it is given first, and returns
-                the results; it may use this graph's tensors too.
-            dtypes: of ``tensors``.
+            tensors: tensors to iterate over; their first axes have the same length.
+            body: function that adds the nodes for one entry to the builder it is given first and
+                returns the results; it may also use tensors of this graph.
+            dtypes: dtypes of ``tensors``.
         """
         inner = self._inner()
         entries = [inner._unique("each/entry") for _ in tensors]
@@ -165,14 +165,14 @@ class GraphBuilder:
         return (stacked,) if isinstance(stacked, str) else stacked
 
     def include(self, model: onnx.ModelProto, inputs: Mapping[str, str]) -> dict[str, str]:
-        """Add another model's graph, its names prefixed by the scope, and return its outputs.
+        """Add the graph of another model, with prefixed names, and return its outputs.
 
         Args:
-            model: of opset 21; it is not changed.
-            inputs: this graph's tensor by the model's input name.
+            model: model of opset 21; it is not changed.
+            inputs: tensors of this graph by the model's input names.
 
         Returns:
-            This graph's tensor by the model's output name.
+            Tensors of this graph by the model's output names.
 
         Raises:
             ExportError: the model has another opset, operators of another domain, or functions.
@@ -197,7 +197,7 @@ class GraphBuilder:
         return {item.name: prefix + item.name for item in model.graph.output}
 
     def _include_constant(self, constant: TensorProto) -> None:
-        """Store a constant of an included model; a large one once, however often it comes."""
+        """Store a constant of an included model; a large one is stored only once."""
         if constant.ByteSize() >= _SHARED_BYTES:
             nameless = TensorProto()
             nameless.CopyFrom(constant)
@@ -211,11 +211,11 @@ class GraphBuilder:
         self._constants.append(constant)
 
     def build(self, metadata: Mapping[str, str]) -> onnx.ModelProto:
-        """The checked model: opset 21, IR 10, ``metadata`` as its key and value properties.
+        """Return the checked model: opset 21, IR 10, with ``metadata`` as its metadata properties.
 
         Raises:
-            ExportError: the checker or the shape inference refuses the graph, for instance for
-                a tensor that no node makes, or a declared output shape that cannot be.
+            ExportError: the checker or shape inference rejects the graph, for instance because no
+                node computes a tensor or a declared output shape is wrong.
         """
         graph = helper.make_graph(
             self._nodes, self.name, self._inputs, self._outputs, self._constants
@@ -232,7 +232,7 @@ class GraphBuilder:
         return model
 
     def _inner(self) -> Self:
-        """A builder of a graph within this one, which keeps the constants of both."""
+        """Return a builder for a subgraph, whose constants are stored in this graph."""
         inner = type(self)(self.name)
         inner._prefix, inner._taken, inner._constants = self._prefix, self._taken, self._constants
         inner._included = self._included
@@ -265,7 +265,7 @@ class GraphBuilder:
 
 
 def check_model(model: onnx.ModelProto) -> None:
-    """Raise ExportError, in one line, unless ``model`` is valid ONNX with consistent shapes."""
+    """Raise a one-line ExportError unless ``model`` is valid ONNX with consistent shapes."""
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
@@ -285,9 +285,9 @@ def _element_type(dtype: DTypeLike) -> int:
 
 
 def _prefix_names(graph: onnx.GraphProto, prefix: str) -> None:
-    """Rename every node and tensor of ``graph`` and of the graphs inside it.
+    """Prefix the names of all nodes and tensors of ``graph`` and of its subgraphs.
 
-    ``onnx.compose`` leaves out the outer tensors that an inner graph takes.
+    ``onnx.compose`` does not rename the outer tensors that a subgraph uses.
     """
     for item in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
         item.name = prefix + item.name

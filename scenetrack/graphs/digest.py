@@ -1,4 +1,4 @@
-"""A name for what an ONNX model computes, the same however often it is trained and exported."""
+"""SHA-256 digest of what an ONNX model computes, without metadata about its origin."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import onnx
 
 from scenetrack.errors import ModelError
 
-# Who made a model, when and from which run: nothing of it changes what the model computes.
-_SAYS_NOTHING = frozenset(
+# Producer, versions, run and documentation: none of them changes what the model computes.
+_WITHOUT_EFFECT = frozenset(
     {"metadata_props", "doc_string", "producer_name", "producer_version", "model_version"}
 )
 
 
 def model_digest(model: onnx.ModelProto | bytes) -> str:
-    """SHA-256 of a model's operators, weights and interface: 64 hexadecimal digits.
+    """Return the SHA-256 of a model's operators, weights and interface: 64 hexadecimal digits.
 
-    Metadata (run, seed, versions), documentation and producer do not count, at any depth. The
-    names of tensors and nodes do.
+    Metadata (run, seed, versions), documentation and producer are excluded at any depth. Names of
+    tensors and nodes are included.
 
     Raises:
-        ModelError: the model keeps weights in other files, which the digest would leave out.
+        ModelError: the model keeps weights in other files, which the digest would not cover.
     """
     content = model if isinstance(model, bytes) else model.SerializeToString()
     plain = onnx.ModelProto.FromString(content)
@@ -31,9 +31,9 @@ def model_digest(model: onnx.ModelProto | bytes) -> str:
 
 
 def _strip(message: Any) -> None:
-    """Clear what says nothing, in a Protobuf message and all within it."""
+    """Clear the fields without effect in a Protobuf message and all messages inside it."""
     for field, value in message.ListFields():
-        if field.name in _SAYS_NOTHING:
+        if field.name in _WITHOUT_EFFECT:
             message.ClearField(field.name)
         elif field.name == "external_data":
             raise ModelError(
@@ -41,6 +41,6 @@ def _strip(message: Any) -> None:
                 f"tensor {message.name!r} is kept in another file: export it as one file"
             )
         elif field.message_type is not None:
-            # A repeated field has a length, a single message none.
+            # A repeated field has a length, a single message does not.
             for part in value if hasattr(value, "__len__") else (value,):
                 _strip(part)

@@ -1,12 +1,12 @@
-"""Reads ONNX files that anyone may have written, and refuses what is not safe to load.
+"""Safe reading of untrusted ONNX files: refuses foreign code, unsafe paths and damaged graphs.
 
-An ONNX graph is data, but three things in it lead out of the file: tensors kept in other files,
-operators of libraries that would have to be loaded, and nodes that wrap what a device's driver
-compiled. Of these only the first is allowed, and only within the model's own folder.
+An ONNX graph is data, but three things in it refer to something outside the file: tensors in other
+files, operators of custom libraries that would have to be loaded, and nodes that wrap code that a
+device driver compiled. Only the first is allowed, and only within the model's own folder.
 
-Damaged graphs are refused here as well, for older releases of ONNX Runtime crash on some: of
-8,000 mutations of a small graph 1.22 died of 20 and 1.26 of 13, 1.32 of none. With these checks
-1.26 died of one in 16,000, a Conv whose kernel has a dimension too many.
+Damaged graphs are refused here as well, since older releases of ONNX Runtime crash on some: of
+8,000 mutations of a small graph, 20 crashed release 1.22, 13 crashed 1.26 and none crashed 1.32.
+With these checks one in 16,000 crashed 1.26: a Conv whose kernel has one dimension too many.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from onnx import (
 from scenetrack.errors import ModelError
 from scenetrack.system.files import printable
 
-# Protobuf, which ONNX files are written in, goes no further; external data counts as well.
+# The limit of Protobuf, the format of ONNX files; external data counts as well.
 MAX_MODEL_BYTES = 2 * 2**30
 ONNX_DOMAINS = ("", "ai.onnx")
-# The operators that ONNX Runtime itself brings. Others need a library of custom operators.
+# Domains of the operators that ONNX Runtime contains. Others need a library of custom operators.
 DOMAINS = (*ONNX_DOMAINS, "ai.onnx.ml", "com.microsoft")
-# A graph that a driver compiled, in the file or beside it: code, not data.
+# Node that wraps a graph compiled by a driver, in the file or beside it: code, not data.
 COMPILED = ("com.microsoft", "EPContext")
-# A real network has some thousands. Functions count as often as they are called, for they are
-# unfolded: thirty that each call the one before twice would make a billion nodes.
+# A real network has some thousands. Functions count once for each call, since they are inlined:
+# thirty functions that each call the previous one twice would make a billion nodes.
 MAX_NODES = 200_000
-# Some releases of ONNX Runtime work out shapes by counting to a length.
+# In shape inference some releases of ONNX Runtime loop up to the length of an axis.
 MAX_LENGTH = 2**31 - 1
 _LONGEST_REASON = 200
 _BITS = {"FLOAT": 32, "DOUBLE": 64, "BOOL": 8}
 _RUNTIME_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 
-# What messages call a model that came as bytes.
+# Name in messages of a model that was given as bytes.
 IN_MEMORY = "this model in memory"
 
 _Part: TypeAlias = GraphProto | FunctionProto | NodeProto | AttributeProto
@@ -62,11 +62,11 @@ _Kind: TypeAlias = tuple[str, str, str]  # domain, name and overload of an opera
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model that was checked.
+    """A model file that passed the checks.
 
     Attributes:
-        content: the bytes that were checked, to be run instead of reading the file once more.
-        folder: the real folder of the model's external data; None where it has none.
+        content: the bytes that were checked; run these instead of reading the file again.
+        folder: resolved folder of the model's external data, or None if there is none.
     """
 
     content: bytes
@@ -74,22 +74,22 @@ class ModelFile:
 
 
 def check_model_file(source: Path | str | bytes) -> ModelFile:
-    """Read an ONNX file once and refuse what may not be loaded.
+    """Read an ONNX file once and return it if it is safe to load.
 
     Args:
-        source: path of the file, or its bytes. A link counts as the file it leads to.
+        source: path of the file, or its bytes. A link is resolved to its target.
 
     Raises:
-        ModelError: there is no such file; it is no ONNX model, or of a newer ONNX; it is larger
-            than ``MAX_MODEL_BYTES`` with its external data, or than ``MAX_NODES``; its external
-            data is missing, cut off or outside the model's folder; it needs a library of custom
-            operators, or wraps what a device's driver compiled.
+        ModelError: the file does not exist, is not an ONNX model or needs a newer ONNX; it is
+            larger than ``MAX_MODEL_BYTES`` with its external data, or has more than ``MAX_NODES``
+            nodes; its external data are missing, truncated or outside the model's folder; it needs
+            a library of custom operators, or contains code that a device driver compiled.
     """
     return _load(source)[0]
 
 
 def read_model(source: Path | str | bytes) -> ModelProto:
-    """The model in an ONNX file, checked like ``check_model_file``; external data stays outside.
+    """Return the model of an ONNX file after ``check_model_file``, without its external data.
 
     Raises:
         ModelError: as ``check_model_file``.
@@ -98,9 +98,9 @@ def read_model(source: Path | str | bytes) -> ModelProto:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error of onnx or ONNX Runtime says, cut to the end of a message.
+    """Return the reason from an error of onnx or ONNX Runtime: the end of its text, in one line.
 
-    Their texts begin with places in their own source and end with the reason.
+    The texts begin with locations in the libraries' source code and end with the reason.
     """
     reason = " ".join(str(error).split()).rpartition(" was false. ")[2]
     reason = _RUNTIME_PREFIX.sub("", reason)
@@ -121,32 +121,32 @@ def _load(source: Path | str | bytes) -> tuple[ModelFile, ModelProto]:
             raise _unreadable(name, "it holds no graph")
         external = _check(model, folder, name)
         _check_size(len(content) + sum(path.stat().st_size for path in external), name)
-        # The checker looks for external data beside a file, and for a model in memory in the
-        # folder where the process runs.
+        # The checker looks for external data beside a file, but for a model in memory in the
+        # current working directory.
         onnx.checker.check_model(str(real) if external else _with_shapes(model, content))
-    # A text field that is no UTF-8 fails only when it is looked at.
+    # A text field that is not UTF-8 raises only when it is accessed.
     except (DecodeError, onnx.checker.ValidationError, ValueError, OSError) as error:
         raise _unreadable(name, one_line(error)) from error
     return ModelFile(content, folder if external else None), model
 
 
 def _with_shapes(model: ModelProto, content: bytes) -> bytes:
-    """The content, for the checker: it wants every input and output to have a shape.
+    """Return the content with a shape for every input and output, as the checker requires.
 
-    ONNX Runtime does not, and an output's number of dimensions may be unknown.
+    ONNX Runtime does not require it, and an output's number of dimensions may be unknown.
     """
-    if all(value.type.tensor_type.HasField("shape") for value in _ends(model)):
+    if all(value.type.tensor_type.HasField("shape") for value in _inputs_and_outputs(model)):
         return content
     copied = ModelProto()
     copied.CopyFrom(model)
-    for value in _ends(copied):
+    for value in _inputs_and_outputs(copied):
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.shape.SetInParent()
     shaped: bytes = copied.SerializeToString()
     return shaped
 
 
-def _ends(model: ModelProto) -> Iterator[ValueInfoProto]:
+def _inputs_and_outputs(model: ModelProto) -> Iterator[ValueInfoProto]:
     yield from (*model.graph.input, *model.graph.output)
 
 
@@ -185,7 +185,7 @@ def _check_size(size: int, name: str) -> None:
 
 
 def _check(model: ModelProto, folder: Path | None, name: str) -> set[Path]:
-    """Refuse what may not be loaded, and return the files of the external data."""
+    """Raise ModelError if the model is unsafe; return the files of its external data."""
     _check_versions(model, name)
     own = _function_sizes(model, name)
     files: set[Path] = set()
@@ -193,17 +193,17 @@ def _check(model: ModelProto, folder: Path | None, name: str) -> set[Path]:
         if isinstance(found, NodeProto):
             _check_node(found, own.keys(), name)
         elif isinstance(found, SparseTensorProto):
-            _check_unpacked(found, name)
+            _check_sparse_size(found, name)
         elif isinstance(found, ValueInfoProto):
             _check_lengths(found, name)
         else:
             _check_raw_data(found, name)
             files.update(_external_files(found, folder, name))
-    size = _unfolded([model.graph], own)
+    size = _inlined_size([model.graph], own)
     if size > MAX_NODES:
         raise ModelError(
             f"a graph of at most {MAX_NODES:,} nodes is required, but {name} has {size:,} with "
-            "its functions unfolded: export a smaller one"
+            "its functions inlined: export a smaller one"
         )
     return files
 
@@ -216,7 +216,7 @@ def _roots(model: ModelProto) -> list[_Part]:
 
 
 def _function_sizes(model: ModelProto, name: str) -> dict[_Kind, int]:
-    """The number of nodes that each of the model's own functions unfolds to."""
+    """Return the number of nodes of each of the model's own functions after inlining."""
     bodies = {
         (function.domain, function.name, function.overload): function
         for function in model.functions
@@ -228,13 +228,13 @@ def _function_sizes(model: ModelProto, name: str) -> dict[_Kind, int]:
     sizes: dict[_Kind, int] = {}
     try:
         for kind in TopologicalSorter(calls).static_order():
-            sizes[kind] = _unfolded([bodies[kind]], sizes)
+            sizes[kind] = _inlined_size([bodies[kind]], sizes)
     except CycleError as error:
         raise _unreadable(name, "a function calls itself") from error
     return sizes
 
 
-def _unfolded(roots: Iterable[_Part], sizes: Mapping[_Kind, int]) -> int:
+def _inlined_size(roots: Iterable[_Part], sizes: Mapping[_Kind, int]) -> int:
     return sum(1 + sizes.get(_kind(node), 0) for node in _nodes(roots))
 
 
@@ -262,8 +262,8 @@ def _check_versions(model: ModelProto, name: str) -> None:
 def _check_node(node: NodeProto, own: Collection[_Kind], name: str) -> None:
     if (node.domain, node.op_type) == COMPILED:
         raise ModelError(
-            f"a graph of ONNX operators is required, but {name} wraps one that a device's driver "
-            "compiled (EPContext), which is code: give the model that it was compiled from"
+            f"a graph of ONNX operators is required, but {name} contains one that a device "
+            "driver compiled (EPContext), which is code: give the model it was compiled from"
         )
     if node.domain not in DOMAINS and _kind(node) not in own:
         raise ModelError(
@@ -273,12 +273,12 @@ def _check_node(node: NodeProto, own: Collection[_Kind], name: str) -> None:
         )
 
 
-def _check_unpacked(tensor: SparseTensorProto, name: str) -> None:
+def _check_sparse_size(tensor: SparseTensorProto, name: str) -> None:
     elements = math.prod(tensor.dims)
     if any(length < 0 for length in tensor.dims) or elements > MAX_MODEL_BYTES:
         raise ModelError(
             f"tensors of at most {MAX_MODEL_BYTES:,} elements are required, but {name} has a "
-            f"sparse one of {printable(str(list(tensor.dims)))}: export it anew"
+            f"sparse one of {printable(str(list(tensor.dims)))}: export it again"
         )
 
 
@@ -304,7 +304,7 @@ def _check_raw_data(tensor: TensorProto, name: str) -> None:
 
 @cache
 def _bits(data_type: int) -> int:
-    """Of one element in raw data; 0 for text and for types that are not known."""
+    """Return the bits of one element in raw data; 0 for text and unknown types."""
     try:
         kind = TensorProto.DataType.Name(data_type)
     except ValueError:
@@ -315,7 +315,7 @@ def _bits(data_type: int) -> int:
 
 
 def _walk(roots: Iterable[_Part]) -> Iterator[_Found]:
-    """Every node, tensor and shape in the roots, however deep in subgraphs they are."""
+    """Yield every node, tensor and shape in the roots and in their subgraphs at any depth."""
     rest = list(roots)
     while rest:
         item = rest.pop()
@@ -347,7 +347,7 @@ def _external_files(tensor: TensorProto, folder: Path | None, name: str) -> Iter
     if folder is None:
         raise ModelError(
             f"a model without external data is required, but {name} keeps the tensor "
-            f"{printable(tensor.name)!r} outside: give the model's path"
+            f"{printable(tensor.name)!r} in another file: give the model's path"
         )
     locations = [entry.value for entry in tensor.external_data if entry.key == "location"]
     if not locations:
@@ -359,9 +359,9 @@ def _external_files(tensor: TensorProto, folder: Path | None, name: str) -> Iter
 
 
 def _inside(folder: Path, location: str, name: str) -> Path:
-    """The file at ``location``, which may neither be nor lead outside the real ``folder``."""
+    """Return the file at ``location``; it must resolve to a path inside ``folder``."""
     windows = PureWindowsPath(location)
-    # ONNX Runtime takes a location that starts with an asterisk for an address in memory.
+    # ONNX Runtime interprets a location that starts with an asterisk as a memory address.
     plain = not windows.anchor and not PurePosixPath(location).is_absolute()
     plain = plain and ".." not in windows.parts and not {"*", "\0"} & set(location)
     try:

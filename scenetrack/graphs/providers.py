@@ -1,4 +1,4 @@
-"""Where ONNX Runtime may run a model: the execution providers to try, and their options."""
+"""Execution providers of ONNX Runtime: which to try for a device, and their options."""
 
 from __future__ import annotations
 
@@ -16,29 +16,31 @@ logger = logging.getLogger(__name__)
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
-# Set to 1 to let TensorRT go before CUDA. It is not taken by itself: it compiles an engine for
-# each model and again for shapes it has not met, which takes minutes, and it computes in TF32.
+# Set to 1 to try TensorRT before CUDA. It is off by default: it compiles an engine for each model
+# and again for each new input shape, which takes minutes, and it computes in TF32.
 TENSORRT_SWITCH = "SCENETRACK_TENSORRT"
 
 Providers: TypeAlias = list[str | tuple[str, dict[str, str]]]
 
 
 def provider_lists(ort: Any, device: str, file: ModelFile) -> list[Providers]:
-    """What to try in turn, the CPU last: each with what takes over the operators it lacks.
+    """Return the lists of execution providers to try in order, the CPU last.
+
+    Each list also holds the fallback providers for operators that the first one lacks.
 
     Args:
         ort: the module onnxruntime.
         device: "auto", "cpu" or "gpu".
-        file: the model, by which TensorRT's engines are kept.
+        file: the model; its digest names the cache folder of its TensorRT engines.
     """
     available = ort.get_available_providers()
     if device == "cpu" or CUDA not in available:
         return [[CPU]]
-    # CUDA's libraries may come as Python packages, which the loader does not find by itself; the
-    # call prints what it misses, and a missing GPU is reported by its provider anyway.
-    with redirect_stdout(io.StringIO()) as said:
+    # CUDA's libraries may be Python packages, which the loader does not find by itself. The call
+    # prints what is missing, and the provider reports a missing GPU anyway.
+    with redirect_stdout(io.StringIO()) as printed:
         ort.preload_dlls()
-    logger.debug("preloading CUDA: %s", said.getvalue())
+    logger.debug("preloading CUDA: %s", printed.getvalue())
     # TF32 keeps 10 bits of the mantissa: descriptors would differ between the GPU and the CPU by
     # more than an export is allowed to differ from its network.
     cuda: Providers = [(CUDA, {"use_tf32": "0"}), CPU]
@@ -52,9 +54,9 @@ def _tensorrt_options(file: ModelFile) -> dict[str, str]:
         "trt_timing_cache_enable": "True",
         "trt_timing_cache_path": str(cache_dir("tensorrt")),
     }
-    # ONNX Runtime knows an engine by its graph's names, not by its weights: without a folder for
-    # each model a network trained anew would run with the old one's. Digests of external data
-    # would take reading them.
+    # ONNX Runtime identifies an engine by its graph's names, not by its weights: without a folder
+    # for each model, a retrained network would run with the old weights. A digest of external data
+    # would require reading them.
     if file.folder is None:
         digest = hashlib.sha256(file.content).hexdigest()[:16]
         options |= {

@@ -1,4 +1,4 @@
-"""Runs ONNX models: device, threads, memory and batches. The only importer of onnxruntime."""
+"""ONNX Runtime sessions: device, threads, memory and batches. The only importer of onnxruntime."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ logger = logging.getLogger(__name__)
 INSTALL = "pip install 'scenetrack[cpu]' (or 'scenetrack[gpu]' for an NVIDIA GPU)"
 
 # Bytes that one batch may take. On 2 cores a dense 64 px network 1024-512 gained nothing from
-# more than 16 images a batch at stride 32 and one at stride 8, and an MLP nothing from more than
-# 256; a GPU needs larger products to be busy.
+# batches of more than 16 images at stride 32 or one image at stride 8, and an MLP nothing from more
+# than 256; a GPU needs larger matrix products to be fully used.
 CPU_MEMORY = 96 * 2**20
 GPU_MEMORY = 2**30
 LARGEST_BATCH = 256
-# Of a network that does not say what lies between its input and its outputs, for each of their
-# values: both as float32, and twice as much again.
-UNTOLD_BYTES = 12
+# For a network that does not state the memory of its intermediate tensors, for each value of its
+# input and outputs: 4 bytes as float32, and twice as much for intermediate tensors.
+ESTIMATED_BYTES = 12
 WORKSPACE = "workspace_bytes"
-# Python reads no numbers of thousands of digits, and no machine has so many bytes.
+# Python refuses to parse numbers of thousands of digits, and no machine has so many bytes.
 _DIGITS = 20
 FATAL = 4
 
@@ -52,31 +52,31 @@ DTYPES: Mapping[str, type[np.generic]] = {
 
 
 class OnnxModel:
-    """An ONNX model ready to run.
+    """An ONNX model that is ready to run in an ONNX Runtime session.
 
-    Nothing in the model is executed but its operators: see ``onnx_files`` for what is refused.
+    Only the operators of the model are executed; ``graphs.files`` lists what is refused.
 
     Args:
         source: path of an ``.onnx`` file, or its bytes.
-        device: "cpu"; "gpu" or "auto", CUDA where it really starts, else the CPU, of which "gpu"
-            warns. With ``SCENETRACK_TENSORRT=1`` in the environment TensorRT goes before
-            CUDA, where its libraries are installed; its engines are kept in the cache.
-        require_gpu: fail rather than fall back to the CPU.
-        threads: threads within an operator; None takes the processors that this process may use.
-        memory: bytes that a batch may take; None chooses for the device.
+        device: "cpu" runs on the CPU. "gpu" and "auto" run on CUDA if it starts, else on the CPU,
+            for which "gpu" logs a warning. With ``SCENETRACK_TENSORRT=1`` in the environment
+            TensorRT is tried before CUDA if it is installed; its engines are cached.
+        require_gpu: raise instead of falling back to the CPU.
+        threads: number of threads within an operator; None uses all available processors.
+        memory: bytes that a batch may take; None chooses a default for the device.
 
     Attributes:
-        inputs: shape by input name, with -1 where any length is accepted.
-        outputs: shape by output name, likewise.
-        metadata: the model's own keys and values. ``workspace_bytes`` are those of an image's
-            tensors between input and output.
-        provider: the execution provider that the session really uses.
+        inputs: shapes by input name; -1 means any length.
+        outputs: shapes by output name, likewise.
+        metadata: metadata properties of the model. ``workspace_bytes`` is the memory of the
+            intermediate tensors of one image.
+        provider: execution provider that the session uses.
         memory: bytes that a batch may take.
 
     Raises:
-        ModelError: the file is missing, no valid ONNX model, or one that may not be loaded.
-        ScenetrackError: ONNX Runtime is not installed, is installed twice, or the GPU that is
-            required does not start.
+        ModelError: the file is missing, not a valid ONNX model, or refused as unsafe.
+        ScenetrackError: ONNX Runtime is not installed or is installed twice, or the required GPU
+            does not start.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class OnnxModel:
         file = check_model_file(source)
         try:
             self._session = _open_session(ort, file, device, threads or available_cpus())
-            # The names in a damaged file may be no text.
+            # The names in a damaged file may not be valid text.
             self._describe()
         except Exception as error:  # onnxruntime's exceptions share no narrower base
             what = IN_MEMORY if isinstance(source, bytes) else printable(source)
@@ -122,11 +122,11 @@ class OnnxModel:
         }
 
     def run(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """All outputs by name for one set of inputs, given by name.
+        """Return all outputs by name for inputs given by name.
 
         Raises:
-            ModelError: an input's name, dtype or shape is not what the model takes, or the
-                model fails on them.
+            ModelError: the name, dtype or shape of an input does not match the model, or the model
+                fails on the inputs.
         """
         if set(inputs) != set(self.inputs):
             raise ModelError(
@@ -144,39 +144,39 @@ class OnnxModel:
         except Exception as error:  # onnxruntime's exceptions share no narrower base
             raise ModelError(
                 "a model that runs on these inputs is required, but it fails: "
-                f"{one_line(error)}; export it anew, or give it other images"
+                f"{one_line(error)}; export it again, or give it other images"
             ) from error
         return dict(zip(names, values, strict=True))
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-        """The outputs of one batch after the other, of a model with one input.
+        """Yield the outputs of one batch after the other, for a model with one input.
 
-        While a batch is in work, the next one is drawn from ``batches`` in another thread, and
-        no further one: memory holds two. Close the iterator to stop early.
+        While a batch is processed, another thread prepares the next one and no more: memory holds
+        two batches. Close the iterator to stop early.
 
         Args:
-            batches: arrays as the input takes them; the same array may not be filled anew.
+            batches: arrays that match the input; an array must not be overwritten after its turn.
 
         Raises:
-            ModelError: as ``run``. What ``batches`` raises comes through in its turn.
+            ModelError: as ``run``. An exception of ``batches`` is raised in its turn.
         """
         name = self._single_input()
-        with closing(_drawn_ahead(batches, self._stage())) as drawn:
-            for batch in drawn:
+        with closing(_prepared_ahead(batches, self._stage())) as prepared:
+            for batch in prepared:
                 yield self.run(**{name: batch})
 
     def predict(self, images: np.ndarray, batch_size: int | None = None) -> dict[str, np.ndarray]:
-        """All outputs for all ``images``, batch by batch, of a model with one input.
+        """Return all outputs for all ``images``, batch by batch, for a model with one input.
 
         Args:
-            images: uint8 [N, ...]; may be a memory map, of which a batch at a time is read.
-            batch_size: None chooses one that bounds the memory.
+            images: images uint8 [N, ...]; a memory map is read one batch at a time.
+            batch_size: number of images in a batch; None chooses one that bounds the memory.
 
         Returns:
-            By output name, arrays [N, ...] in the order of the images.
+            Arrays [N, ...] in the order of the images, by output name.
 
         Raises:
-            ModelError: the images do not fit the model's input, or the model fails on them.
+            ModelError: the images do not match the model's input, or the model fails on them.
         """
         name = self._single_input()
         self._check_input(name, images)
@@ -189,7 +189,7 @@ class OnnxModel:
         starts = range(0, len(images), size)
         batches = (images[start : start + size] for start in starts)
         results: dict[str, np.ndarray] = {}
-        # There is nothing to decode ahead of the CPU, and a thread would take its time.
+        # On the CPU nothing is prepared ahead: a thread would compete for the same processors.
         runs = (
             (self.run(**{name: batch}) for batch in batches)
             if self.provider == CPU
@@ -203,15 +203,15 @@ class OnnxModel:
         return results
 
     def batch_size(self, image_shape: Sequence[int], workspace: int = 0) -> int:
-        """How many images fit into the model's memory: at least 1, at most ``LARGEST_BATCH``.
+        """Return the number of images that fit into ``memory``: from 1 to ``LARGEST_BATCH``.
 
         Args:
-            image_shape: of one uint8 image, such as (H, W, 3).
-            workspace: bytes of one image's tensors between input and output; 0 takes those that
-                the model's metadata tell, or a guess from the sizes of input and outputs.
+            image_shape: shape of one uint8 image, such as (H, W, 3).
+            workspace: bytes of the intermediate tensors of one image; 0 uses the value in the
+                model's metadata, or else an estimate from the sizes of input and outputs.
         """
-        told = self.metadata.get(WORKSPACE, "")
-        workspace = workspace or (int(told) if told.isdecimal() and len(told) < _DIGITS else 0)
+        text = self.metadata.get(WORKSPACE, "")
+        workspace = workspace or (int(text) if text.isdecimal() and len(text) < _DIGITS else 0)
         image = math.prod(image_shape)
         sizes = {
             name: math.prod(max(length, 1) for length in shape[1:])
@@ -222,11 +222,11 @@ class OnnxModel:
             ends = image + sum(size * kinds[name].itemsize for name, size in sizes.items())
             taken = workspace + ends
         else:
-            taken = UNTOLD_BYTES * (image + sum(sizes.values()))
+            taken = ESTIMATED_BYTES * (image + sum(sizes.values()))
         return int(np.clip(self.memory // max(taken, 1), 1, LARGEST_BATCH))
 
     def _stage(self) -> Callable[[np.ndarray], np.ndarray]:
-        """What readies a batch for its copy to the device, in the thread that draws it."""
+        """Return the function that prepares a batch for the device, in the preparing thread."""
         if self.provider == CPU:
             return np.ascontiguousarray
         return _Staging(lambda array: page_lock(array, self._cuda_version))
@@ -243,7 +243,7 @@ class OnnxModel:
     def _check_input(self, name: str, array: np.ndarray) -> None:
         shape, dtype = self.inputs[name], self._dtypes.get(name)
         fits = len(shape) == array.ndim and all(
-            wanted in (-1, came) for wanted, came in zip(shape, array.shape, strict=True)
+            wanted in (-1, length) for wanted, length in zip(shape, array.shape, strict=True)
         )
         if not fits or array.dtype != dtype:
             raise ModelError(
@@ -261,16 +261,16 @@ class OnnxModel:
             )
         if device == "gpu":
             logger.warning(
-                "the GPU was asked for and does not start: running on the CPU; check nvidia-smi "
+                "the GPU was requested but does not start: running on the CPU; check nvidia-smi "
                 "and install 'scenetrack[gpu]'"
             )
 
 
 class _Staging:
-    """Copies batches into two buffers in turn, one to be filled while the other is in use.
+    """Double buffering: copies batches into two buffers in turn, one filled while one is in use.
 
     Args:
-        lock: readies a new buffer, uint8 [B], for copies by the GPU.
+        lock: function that page-locks a new buffer, uint8 [B], for copies by the GPU.
     """
 
     def __init__(self, lock: Callable[[np.ndarray], object]) -> None:
@@ -287,10 +287,10 @@ class _Staging:
         return staged
 
 
-def _drawn_ahead(
+def _prepared_ahead(
     batches: Iterable[np.ndarray], stage: Callable[[np.ndarray], np.ndarray]
 ) -> Generator[np.ndarray, None, None]:
-    """The batches, staged, each of them drawn in a thread while the one before it is in use."""
+    """Yield the batches, staged; a thread prepares each one while the previous one is in use."""
     source = iter(batches)
 
     def draw() -> np.ndarray | None:
@@ -307,7 +307,7 @@ def _drawn_ahead(
 def _run_bound(
     session: Any, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
 ) -> list[np.ndarray]:
-    """Run a session whose inputs are copied to its device once and its outputs back once."""
+    """Run a session with I/O binding: inputs are copied to the device once, outputs back once."""
     binding = session.io_binding()
     for name, array in inputs.items():
         binding.bind_cpu_input(name, array)
@@ -319,15 +319,15 @@ def _run_bound(
 
 
 def _open_session(ort: Any, file: ModelFile, device: str, threads: int) -> Any:
-    """A session on the first providers that start."""
+    """Return a session on the first list of providers that starts."""
     options = ort.SessionOptions()
-    # Every error is raised as an exception as well, and a GPU that fails to start would otherwise
-    # fill the screen before the CPU takes over; the provider says which one it was.
+    # Every error is also raised as an exception, and a GPU that fails to start would otherwise
+    # fill the screen with messages before the fallback to the CPU.
     options.log_severity_level = FATAL
     ort.set_default_logger_severity(FATAL)
     options.intra_op_num_threads = threads
-    # Or bytes that are both ONNX and ONNX Runtime's own format would be read as what was not
-    # checked.
+    # Otherwise bytes that are valid in ONNX and in ONNX Runtime's own format would be read in the
+    # format that was not checked.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     if file.folder is not None:
         options.add_session_config_entry(
@@ -349,8 +349,7 @@ def _open_session(ort: Any, file: ModelFile, device: str, threads: int) -> Any:
 
 
 def _start(ort: Any, file: ModelFile, options: Any, providers: Providers) -> Any:
-    # ONNX Runtime's own way of falling back prints several lines, and before 1.26 it cannot be
-    # turned off.
+    # ONNX Runtime's own fallback prints several lines, which cannot be turned off before 1.26.
     with redirect_stdout(io.StringIO()):
         return ort.InferenceSession(file.content, options, providers=providers, enable_fallback=0)
 
@@ -369,7 +368,7 @@ def _import_onnxruntime() -> Any:
         raise ScenetrackError(
             f"ONNX Runtime is required and is not installed: {INSTALL}"
         ) from error
-    # Removing one of two installed runtimes leaves an empty folder that still imports.
+    # Removing one of two installed runtimes leaves an empty folder that can still be imported.
     if not hasattr(onnxruntime, "InferenceSession"):
         raise ScenetrackError(
             "ONNX Runtime is required, but its installation is broken: pip uninstall -y "

@@ -1,4 +1,4 @@
-"""GraphBuilder: names, versions, metadata and what the checker refuses."""
+"""GraphBuilder: names, versions, metadata, subgraphs and graphs that the checker rejects."""
 
 import numpy as np
 import onnx
@@ -67,9 +67,9 @@ def test_node_with_several_outputs_returns_them_all() -> None:
     builder.output("best", best, np.float32, [None, 1])
     builder.output("where", where, np.int64, [None, 1])
     evaluator = ReferenceEvaluator(builder.build({}))
-    values_and_places = evaluator.run(None, {"values": np.array([[1, 9, 3, 4]], np.float32)})
-    for came, wanted in zip(values_and_places, ([[9.0]], [[1]]), strict=True):
-        np.testing.assert_array_equal(np.asarray(came), wanted)
+    values_and_indices = evaluator.run(None, {"values": np.array([[1, 9, 3, 4]], np.float32)})
+    for output, expected in zip(values_and_indices, ([[9.0]], [[1]]), strict=True):
+        np.testing.assert_array_equal(np.asarray(output), expected)
 
 
 def test_constant_keeps_values_and_dtype_of_a_strided_array() -> None:
@@ -181,7 +181,7 @@ class TestGraphsWithin:
             [values], lambda inner, row: [inner.node("Mul", row, two)], [np.float32]
         )
         builder.output("result", doubled, np.float32, ["batch", 2])
-        return builder.build({"said": "by the inner one"})
+        return builder.build({"source": "the included model"})
 
     def test_a_model_is_included_twice_and_stays_as_it_was(self) -> None:
         model = self.twice()

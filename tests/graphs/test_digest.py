@@ -1,4 +1,4 @@
-"""The digest of a model names what it computes, not who made it when."""
+"""The digest of a model depends on what it computes, not on metadata about its origin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which ONNX files are opened and which are refused, always in one line."""
+"""Safe reading of ONNX files: which are opened and which are refused, always in one line."""
 
 import errno
 import json
@@ -63,12 +63,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def refusal(source: Path | str | bytes) -> str:
-    """What is said when the source is opened, by every way that opens it."""
+    """Return the error message of opening the source, the same by every function that opens it."""
     messages = set()
     ways: list[Callable[[Path | str | bytes], object]] = [
         check_model_file,
         read_model,
-        lambda it: OnnxModel(it, device="cpu", threads=1),
+        lambda model: OnnxModel(model, device="cpu", threads=1),
     ]
     for opened in ways:
         with pytest.raises(ModelError) as caught:
@@ -391,14 +391,14 @@ class TestSizes:
         model.graph.sparse_initializer.add(dims=dims)
         assert "sparse" in refusal(model.SerializeToString())
 
-    def test_functions_are_counted_unfolded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_functions_are_counted_inlined(self, monkeypatch: pytest.MonkeyPatch) -> None:
         # 1 + 2 + 4 calls and 8 additions, and the call in the graph: each unfolds to twice as
         # many and two calls more: 1, 4, 10, 22, and the one that calls them.
         content = with_functions(4).SerializeToString()
         monkeypatch.setattr(onnx_files, "MAX_NODES", 23)
         assert OnnxModel(content, device="cpu", threads=1).run(x=INPUT)["y"][0, 0] == 2**8
         monkeypatch.setattr(onnx_files, "MAX_NODES", 22)
-        assert "this model in memory has 23 with its functions unfolded" in refusal(content)
+        assert "this model in memory has 23 with its functions inlined" in refusal(content)
 
     def test_functions_that_unfold_for_ever(self) -> None:
         assert "at most 200,000 nodes" in refusal(with_functions(100).SerializeToString())
@@ -489,7 +489,9 @@ class TestDamage:
         for name in (b"MatMul", b"weights", b"layer", b"hidden_1", b"product"):
             damaged = content.replace(name, b"\xff" * len(name))
             assert damaged != content
-            assert "\n" not in problem(lambda it: OnnxModel(it, device="cpu", threads=1), damaged)
+            assert "\n" not in problem(
+                lambda model: OnnxModel(model, device="cpu", threads=1), damaged
+            )
 
     @given(st.binary(max_size=200))
     def test_any_bytes_give_a_model_or_one_line(self, content: bytes) -> None:

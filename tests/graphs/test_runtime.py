@@ -1,4 +1,4 @@
-"""OnnxModel: what it says of a model, batching, streams and one-line errors."""
+"""OnnxModel: inputs and outputs, devices, batch sizes, streams and one-line errors."""
 
 import importlib.metadata
 import sys
@@ -93,7 +93,7 @@ def recorded_batches(model: OnnxModel, monkeypatch: pytest.MonkeyPatch) -> list[
 
 
 def test_chosen_batches_bound_the_memory(model: OnnxModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    # 48 pixels, 1 sum and 48 doubled ones make 97 values of 12 bytes, where nothing is told.
+    # 48 pixels, 1 sum and 48 doubled ones make 97 values of an estimated 12 bytes each.
     monkeypatch.setattr(model, "memory", 2 * 97 * 12 + 1)
     lengths = recorded_batches(model, monkeypatch)
     model.predict(random_images(5))
@@ -117,12 +117,12 @@ def test_batch_size_by_hand(memory: int, workspace: int, expected: int) -> None:
     assert model.batch_size((4, 4, 3), workspace) == expected
 
 
-# Without a telling number every value counts 12 bytes: 97 of them are 1164.
+# Without a usable number the estimate is 12 bytes per value: 97 of them are 1164.
 @pytest.mark.parametrize(
-    ("told", "expected"), [("1000", 2), ("", 2), ("-1", 2), ("many", 2), ("²", 2), ("5000", 1)]
+    ("text", "expected"), [("1000", 2), ("", 2), ("-1", 2), ("many", 2), ("²", 2), ("5000", 1)]
 )
-def test_workspace_told_by_the_model_counts(told: str, expected: int) -> None:
-    content = sums_model({"workspace_bytes": told})
+def test_workspace_of_the_metadata_counts(text: str, expected: int) -> None:
+    content = sums_model({"workspace_bytes": text})
     model = OnnxModel(content, device="cpu", threads=1, memory=2 * (1000 + 244))
     assert model.batch_size((4, 4, 3)) == expected
 
@@ -166,7 +166,7 @@ class Source:
 
 
 def drawing_threads() -> list[str]:
-    return [it.name for it in threading.enumerate() if it.name.startswith("batches")]
+    return [t.name for t in threading.enumerate() if t.name.startswith("batches")]
 
 
 def test_stream_keeps_the_order_and_draws_in_a_thread(model: OnnxModel) -> None:
@@ -298,8 +298,8 @@ def test_predict_needs_a_single_input() -> None:
     model = OnnxModel(builder.build({}).SerializeToString(), device="cpu", threads=1)
     with pytest.raises(ModelError, match=r"takes \['a', 'b'\]"):
         model.predict(np.zeros(3, np.float32))
-    one = np.ones(2, np.float32)
-    np.testing.assert_array_equal(model.run(a=one, b=one)["c"], [2, 2])
+    ones = np.ones(2, np.float32)
+    np.testing.assert_array_equal(model.run(a=ones, b=ones)["c"], [2, 2])
 
 
 def test_missing_and_invalid_files(tmp_path: Path) -> None:
