@@ -20,7 +20,7 @@ KINDS: Mapping[str, str] = {
     "checkpoints": "unfinished trainings",
     "demo": "demo images",
     "facts": "sizes and digests of image files",
-    "forms": "fastest dense form of each network",
+    "forms": "fastest dense forms, as measured",
     "images": "pixels cached by an earlier version",
     "mit8": "downloaded MIT 8-scene images",
     "models": "files downloaded from MLflow",

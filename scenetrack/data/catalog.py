@@ -97,7 +97,7 @@ def load_dataset(data: str, *, seed: int, skip_bad: bool = False) -> SceneDatase
     if name == MIT8:
         _warn_of_different_files(root, facts)
     if untested := listing.untested():
-        logger.warning("classes without test images, only trained on: %s", ", ".join(untested))
+        logger.warning("classes without test images (training only): %s", ", ".join(untested))
     train, test = _splits(listing, seed)
     lines = [*_digest_lines(TRAIN, train, facts), *_digest_lines(TEST, test, facts)]
     content = "\n".join(sorted(lines)).encode(errors="surrogateescape")

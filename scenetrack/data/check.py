@@ -138,7 +138,7 @@ def _problems(listing: FolderListing, bad: Sequence[Path]) -> list[str]:
     if bad:
         lines.append(
             f"{len(bad)} {'file' if len(bad) == 1 else 'files'} cannot be read: replace or remove "
-            "the files listed above, or leave them out with --skip-bad"
+            "the unreadable files, or leave them out with --skip-bad"
         )
         # Without its bad files the folder may lack more than it does now.
         lines += [line for line in listing.without(bad).problems() if line not in lines]

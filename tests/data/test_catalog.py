@@ -225,7 +225,7 @@ def test_class_in_train_only_is_allowed_and_reported(
     assert caplog.text == ""
     add_images(split_folder / "train" / "lake", "a.png")
     dataset = load_dataset(str(split_folder), seed=0)
-    assert "classes without test images, only trained on: lake" in caplog.text
+    assert "classes without test images (training only): lake" in caplog.text
     assert dataset.class_names == ("Hill", "lake", "sea")
     assert set(dataset.test.labels.tolist()) == {0, 2}
 
