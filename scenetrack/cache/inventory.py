@@ -1,4 +1,4 @@
-"""What the cache folder holds, kind by kind, and how it is cleared."""
+"""The list of what the cache holds, kind by kind, and its deletion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sizes: the bound of the cache, sizes as people write and read them, and what a folder takes."""
+"""Sizes in bytes: the bound of the cache, their text forms, and the size of a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what ``--data`` says to images with labels: ``demo``, ``mit8`` or any folder."""
+"""Data sets by name: ``demo``, ``mit8`` or a folder, as labelled images in two splits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``scenetrack data check`` tells of a folder: counts, sizes, duplicates and problems."""
+"""The report of ``scenetrack data check``: counts, sizes, duplicates and problems."""
 
 from __future__ import annotations
 

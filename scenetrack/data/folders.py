@@ -1,4 +1,4 @@
-"""What lies in a data folder: image files by split and class, and what is wrong with it."""
+"""Data folders: image files by split and class, and problems of the layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images read in threads ahead of whoever works on them, within a bound on their memory."""
+"""Prefetch images in threads, within a bound on memory."""
 
 from __future__ import annotations
 

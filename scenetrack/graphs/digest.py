@@ -1,4 +1,4 @@
-"""A name for what an ONNX model computes, the same however often it is trained and exported."""
+"""Digest of what an ONNX model computes, whoever exported it and when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where ONNX Runtime may run a model: the execution providers to try, and their options."""
+"""Execution providers of ONNX Runtime: which to try for a device, and their options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where scenetrack keeps what it can make again, and how files are written whole or not at all."""
+"""Cache folder, locks, and files that are written whole or not at all."""
 
 from __future__ import annotations
 

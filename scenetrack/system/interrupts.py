@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as exceptions that end the work, but not in the midst of a transaction.
+"""Ctrl-C and SIGTERM as exceptions, deferred while a store is written to.
 
 An exception that a signal raises may come anywhere: inside a database's commit, which turns it
 into an error of its own, or inside a callback, which swallows it. So signals are held back while a

@@ -1,4 +1,4 @@
-"""What this process may use of its machine: processors, and memory that a GPU reads directly."""
+"""Processors that this process may use, and memory that a GPU reads directly."""
 
 from __future__ import annotations
 

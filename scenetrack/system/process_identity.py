@@ -1,4 +1,4 @@
-"""Which process a run belongs to, so that a later one can tell that it died."""
+"""Identity of the process that a run belongs to, so that a later one can tell that it died."""
 
 from __future__ import annotations
 

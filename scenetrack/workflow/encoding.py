@@ -135,7 +135,7 @@ class EncodingMethods:
         config, train = self.config, self.splits.train
         values, places = train.sample(sample_size(config), seed=config.seed, owners=owners)
         logger.info(
-            "learning %s of %d from %d descriptors",
+            "fitting %s with a codebook of %d on %d descriptors",
             ENCODERS[config.encoder].title,
             config.codebook_size,
             len(values),
