@@ -57,24 +57,27 @@ def holdings() -> list[Holding]:
         Holding(entry.kind, _what(entry), entry.size, entry.used) for entry in Cache().entries()
     ]
     others = [_summary(kind, folder) for kind, folder in _other_folders()]
-    return sorted(arrays + others, key=lambda one: (one.kind, -one.used, one.what))
+    return sorted(arrays + others, key=lambda holding: (holding.kind, -holding.used, holding.what))
 
 
 def format_holdings(found: list[Holding]) -> str:
     """The table that ``scenetrack cache`` prints, with the total and the bound."""
     cells = [("kind", "what", "size", "last used")]
-    for one in found:
-        moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.used)) if one.used else "-"
-        cells.append((one.kind, one.what, format_size(one.size), moment))
+    for holding in found:
+        moment = (
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(holding.used)) if holding.used else "-"
+        )
+        cells.append((holding.kind, holding.what, format_size(holding.size), moment))
     kind, what, size = (max(len(row[column]) for row in cells) for column in range(3))
     lines = [f"{k:{kind}}  {w:{what}}  {s:>{size}}  {u}" for k, w, s, u in cells]
     cache = Cache()
     arrays = format_size(folder_size(cache.folder))
     bound = f"at most {format_size(cache.bound)}" if cache.bound else "switched off"
+    total = format_size(sum(holding.size for holding in found))
     return "\n".join(
         [
             *lines,
-            f"total {format_size(sum(one.size for one in found))} in {printable(cache_dir())}",
+            f"total {total} in {printable(cache_dir())}",
             f"arrays {arrays}, {bound} ({SIZE_VARIABLE})",
         ]
     )
@@ -108,7 +111,7 @@ def clear(kind: str = "") -> Cleared:
 
 def check_kind(kind: str) -> None:
     """Raise InputError unless ``kind`` is empty or in the cache."""
-    there = sorted({one.kind for one in holdings()})
+    there = sorted({holding.kind for holding in holdings()})
     if kind and kind not in there:
         raise InputError(
             f"a kind that the cache holds is required ({', '.join(there) or 'it is empty'}). "

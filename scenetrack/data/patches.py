@@ -111,7 +111,9 @@ class PatchBatches:
 
     @property
     def _grids(self) -> list[PatchGrid]:
-        return [PatchGrid(one.shape[1], self.patch_size, self.stride or 1) for one in self.images]
+        return [
+            PatchGrid(pixels.shape[1], self.patch_size, self.stride or 1) for pixels in self.images
+        ]
 
     def epoch(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Batches of patches uint8 [B, P, P, 3] and labels int64 [B]."""
@@ -175,9 +177,9 @@ def sample_patches(
     allowed = np.arange(len(images[0])) if owners is None else owners
     chosen = np.sort(rng.choice(allowed, size=count))  # kind to memory maps
     scales = rng.integers(len(images), size=count)
-    sizes = np.array([one.shape[1] for one in images])[scales]
+    sizes = np.array([pixels.shape[1] for pixels in images])[scales]
     corners = rng.integers((sizes - patch_size + 1)[:, None], size=(count, 2))
-    return _cut([_windows(one, patch_size) for one in images], chosen, scales, corners)
+    return _cut([_windows(pixels, patch_size) for pixels in images], chosen, scales, corners)
 
 
 def _windows(images: np.ndarray, patch_size: int) -> np.ndarray:

@@ -36,9 +36,9 @@ def provider_lists(ort: Any, device: str, file: ModelFile) -> list[Providers]:
         return [[CPU]]
     # CUDA's libraries may come as Python packages, which the loader does not find by itself; the
     # call prints what it misses, and a missing GPU is reported by its provider anyway.
-    with redirect_stdout(io.StringIO()) as said:
+    with redirect_stdout(io.StringIO()) as output:
         ort.preload_dlls()
-    logger.debug("preloading CUDA: %s", said.getvalue())
+    logger.debug("preloading CUDA: %s", output.getvalue())
     # TF32 keeps 10 bits of the mantissa: descriptors would differ between the GPU and the CPU by
     # more than an export is allowed to differ from its network.
     cuda: Providers = [(CUDA, {"use_tf32": "0"}), CPU]

@@ -210,8 +210,10 @@ class OnnxModel:
             workspace: bytes of one image's tensors between input and output; 0 takes those that
                 the model's metadata tell, or a guess from the sizes of input and outputs.
         """
-        told = self.metadata.get(WORKSPACE, "")
-        workspace = workspace or (int(told) if told.isdecimal() and len(told) < _DIGITS else 0)
+        stored = self.metadata.get(WORKSPACE, "")
+        workspace = workspace or (
+            int(stored) if stored.isdecimal() and len(stored) < _DIGITS else 0
+        )
         image = math.prod(image_shape)
         sizes = {
             name: math.prod(max(length, 1) for length in shape[1:])
@@ -243,7 +245,7 @@ class OnnxModel:
     def _check_input(self, name: str, array: np.ndarray) -> None:
         shape, dtype = self.inputs[name], self._dtypes.get(name)
         fits = len(shape) == array.ndim and all(
-            wanted in (-1, came) for wanted, came in zip(shape, array.shape, strict=True)
+            wanted in (-1, actual) for wanted, actual in zip(shape, array.shape, strict=True)
         )
         if not fits or array.dtype != dtype:
             raise ModelError(

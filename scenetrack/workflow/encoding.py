@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scenetrack.cache import Cache
 from scenetrack.cache.entries import entry_name
 from scenetrack.config import EncodingConfig
-from scenetrack.config.encoders import ENCODERS
+from scenetrack.config.encoder_registry import ENCODERS
 from scenetrack.descriptors.aggregation import aggregate
 from scenetrack.descriptors.extraction import DescriptorExtractor, LocalDescriptors
 from scenetrack.encoders import ImageEncoder

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from scenetrack.classifiers import FoldFeatures
 from scenetrack.config import HandcraftedConfig
-from scenetrack.config.encoders import ENCODERS
+from scenetrack.config.encoder_registry import ENCODERS
 from scenetrack.descriptors import extraction as descriptors
 from scenetrack.descriptors.extraction import LocalDescriptors
 from scenetrack.encoders import BagOfWords, FisherVector, ImageEncoder, Vlad
