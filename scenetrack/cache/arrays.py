@@ -102,10 +102,10 @@ class Cache:
                 return found
             if not evict(self.folder, self.bound, spec.nbytes + OVERHEAD):
                 logger.info(
-                    "%s (%s) do not fit into the cache of %s and are not kept: raise %s",
+                    "cache full (%s): %s (%s) are not kept; raise %s to keep them",
+                    format_size(self.bound),
                     kind,
                     format_size(spec.nbytes),
-                    format_size(self.bound),
                     SIZE_VARIABLE,
                 )
                 return self._temporary(kind, spec, blocks)

@@ -1,4 +1,4 @@
-"""Lists and clears the contents of the cache folder, kind by kind."""
+"""The list of what the cache holds, kind by kind, and its deletion."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ def format_holdings(found: list[Holding]) -> str:
     kind, what, size = (max(len(row[column]) for row in cells) for column in range(3))
     lines = [f"{k:{kind}}  {w:{what}}  {s:>{size}}  {u}" for k, w, s, u in cells]
     cache = Cache()
-    total = format_size(sum(holding.size for holding in found))
     arrays = format_size(folder_size(cache.folder))
     bound = f"at most {format_size(cache.bound)}" if cache.bound else "switched off"
+    total = format_size(sum(holding.size for holding in found))
     return "\n".join(
         [
             *lines,

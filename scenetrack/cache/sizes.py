@@ -1,4 +1,4 @@
-"""Sizes in bytes: the cache's bound, parsing and formatting sizes, and the size of a folder."""
+"""Sizes in bytes: the bound of the cache, their text forms, and the size of a folder."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ class FittedClassifier:
         return scores
 
     def to_graph(self, builder: GraphBuilder, features: str) -> ScoreTensors:
-        """The twin of ``predict_scores`` for ``features`` float32 [N, D]."""
+        """Add ``predict_scores`` to a graph, for ``features`` float32 [N, D]."""
         with builder.scope("svm"):
             rows = builder.node("Cast", features, name="float64", to=TensorProto.DOUBLE)
             if self.preparation == "square_root":

@@ -1,4 +1,4 @@
-"""The machines of all classes, fitted exactly or by landmarks, as a classifier keeps them."""
+"""Fit one-vs-rest SVMs of all classes, with the exact kernel or with landmarks."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def _in_blocks(left: Rows, right: Rows, pairwise: _Pairwise) -> Floats:
 
 
 def compare_in_graph(builder: GraphBuilder, left: str, others: str, kernel: str) -> str:
-    """The twin of ``compare``: tensors float64 [N, D] and [D, M] to float64 [N, M].
+    """Add ``compare`` to a graph: tensors float64 [N, D] and [D, M] to float64 [N, M].
 
     For chi2 and intersection one row after the other, and of each row only the values above 0: an
     image has few of the words.
@@ -137,7 +137,7 @@ def compare_in_graph(builder: GraphBuilder, left: str, others: str, kernel: str)
 
 
 def kernel_in_graph(builder: GraphBuilder, compared: str, kernel: str, gamma: float) -> str:
-    """The twin of ``kernel_matrix``."""
+    """Add ``kernel_matrix`` to a graph."""
     if not KERNELS[kernel].has_gamma:
         return compared
     return builder.node("Exp", builder.node("Mul", compared, _number(builder, -gamma)))
@@ -182,10 +182,10 @@ def change_in_graph(
     return builder.node("Mul", builder.node("Sub", _number(builder, 1), left), similar)
 
 
-_PairwiseTwin: TypeAlias = Callable[[GraphBuilder, str], str]
+_PairwiseInGraph: TypeAlias = Callable[[GraphBuilder, str], str]
 
 
-def _shared_in_graph(outer: GraphBuilder, others: str) -> _PairwiseTwin:
+def _shared_in_graph(outer: GraphBuilder, others: str) -> _PairwiseInGraph:
     def shared(builder: GraphBuilder, row: str) -> str:
         values, parts = _above_zero(builder, row, others)
         smaller = builder.node("Min", values, parts)
@@ -194,7 +194,7 @@ def _shared_in_graph(outer: GraphBuilder, others: str) -> _PairwiseTwin:
     return shared
 
 
-def _chi2_in_graph(outer: GraphBuilder, others: str) -> _PairwiseTwin:
+def _chi2_in_graph(outer: GraphBuilder, others: str) -> _PairwiseInGraph:
     # Of constants alone: ONNX Runtime adds them up once, when it loads the graph.
     sums = outer.node("ReduceSum", others, _axis(outer, 0), keepdims=0)
 

@@ -1,4 +1,4 @@
-"""Linear machines of each class against all others, in the two forms that a kernel takes.
+"""One-vs-rest SVM solvers: with a kernel matrix, and on mapped features.
 
 With the kernel's matrix of all images: scikit-learn's SVC. On mapped features, which stand in for
 a kernel where images are many: a Newton method for all classes at once. Both minimise

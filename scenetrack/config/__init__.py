@@ -23,7 +23,7 @@ from scenetrack.config.encoding import ASSIGNMENTS, NORMALISATIONS, EncodingConf
 from scenetrack.config.entry_points import ENTRY_POINTS
 from scenetrack.config.export import PRECISIONS, ExportConfig
 from scenetrack.config.handcrafted import HandcraftedConfig
-from scenetrack.config.kernels import KERNELS
+from scenetrack.config.kernel_registry import KERNELS
 from scenetrack.config.layer_svm import LayerSvmConfig
 from scenetrack.config.main import MainConfig
 from scenetrack.config.patch_bow import AGGREGATIONS, PATCH_NETWORK, SAMPLINGS, PatchBowConfig

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from scenetrack.config.base import StageConfig, param
 from scenetrack.config.dimensions import Dimension, choice, real, whole
-from scenetrack.config.encoders import ENCODERS
-from scenetrack.config.kernels import KERNELS
+from scenetrack.config.encoder_registry import ENCODERS
+from scenetrack.config.kernel_registry import KERNELS
 from scenetrack.errors import ConfigError
 
 ASSIGNMENTS = ("hard", "soft")

@@ -10,7 +10,7 @@ from scenetrack.config.base import param
 from scenetrack.config.dimensions import choice
 from scenetrack.config.encoding import need_kernel
 from scenetrack.config.entry_point import EntryPoint, Methods
-from scenetrack.config.kernels import KERNELS
+from scenetrack.config.kernel_registry import KERNELS
 from scenetrack.config.train_mlp import MLP_SPACE, TrainMlpConfig
 from scenetrack.config.training import CutNetworkConfig
 

@@ -1,4 +1,4 @@
-"""Loads the data set that ``--data`` names (``demo``, ``mit8`` or a folder) and splits it."""
+"""Data sets by name: ``demo``, ``mit8`` or a folder, as labelled images in two splits."""
 
 from __future__ import annotations
 

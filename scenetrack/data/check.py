@@ -1,4 +1,4 @@
-"""The report of ``scenetrack data check``: counts, image sizes, duplicates and problems."""
+"""The report of ``scenetrack data check``: counts, sizes, duplicates and problems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists a data folder: image files by split and class, and problems that prevent its use."""
+"""Data folders: image files by split and class, and problems of the layout."""
 
 from __future__ import annotations
 

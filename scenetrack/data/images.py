@@ -109,7 +109,7 @@ def examine_images(paths: Sequence[Path]) -> list[ImageFacts]:
             facts[path] = remembered
     missing = [path for path in dict.fromkeys(paths) if path not in facts]
     with _progress(len(missing), "checking images") as progress:
-        examined = _in_threads(_examine, missing, progress)
+        examined = _map_in_threads(_examine, missing, progress)
     for path, found in zip(missing, examined, strict=True):
         facts[path] = found
         known[path.parent].remember(path, found)
@@ -238,7 +238,7 @@ def _progress(total: int, description: str) -> tqdm[NoReturn]:
     return tqdm(total=total, desc=description, unit="img", disable=None)
 
 
-def _in_threads(
+def _map_in_threads(
     work: Callable[[Item], Result], items: Sequence[Item], progress: tqdm[NoReturn]
 ) -> list[Result]:
     """Return ``work(item)`` for each item, in order; Pillow releases the GIL while it decodes."""
@@ -324,4 +324,4 @@ def _pixel_blocks(paths: Sequence[Path], size: int) -> Iterator[np.ndarray]:
 
     with _progress(len(paths), f"reading images at {size} px") as progress:
         for start in range(0, len(paths), count):
-            yield np.stack(_in_threads(read, paths[start : start + count], progress))
+            yield np.stack(_map_in_threads(read, paths[start : start + count], progress))

@@ -1,4 +1,4 @@
-"""Prefetching: threads decode images ahead of the consumer, within a bound on memory."""
+"""Prefetch images in threads, within a bound on memory."""
 
 from __future__ import annotations
 

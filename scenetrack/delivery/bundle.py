@@ -217,7 +217,7 @@ def _reshape(builder: GraphBuilder, tensor: str, shape: list[int]) -> str:
 
 
 def _aggregated(builder: GraphBuilder, logits: str, pipeline: ScenePipeline) -> str:
-    """The twin of ``descriptors.aggregate``: float64 [N, n, C] to [N, C]."""
+    """Add ``descriptors.aggregate`` to the graph: float64 [N, n, C] to [N, C]."""
     axis = builder.constant("axis", np.array([1], np.int64))
     if pipeline.aggregation != "vote":
         reduce = "ReduceMean" if pipeline.aggregation == "mean" else "ReduceMax"

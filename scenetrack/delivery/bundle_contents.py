@@ -1,4 +1,4 @@
-"""What a bundle says of itself: the one check that an ONNX file is a bundle."""
+"""The metadata of a bundle: the one check that an ONNX file is a bundle."""
 
 from __future__ import annotations
 

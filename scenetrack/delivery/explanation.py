@@ -1,4 +1,4 @@
-"""Which places of an image spoke for its class: from the bundle's own evidence, or by covering."""
+"""Saliency: which places of an image speak for its class, of patches or by occlusion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures that explain predictions: for each image one of what spoke for its class."""
+"""Saliency pictures of predictions, one for each image."""
 
 from __future__ import annotations
 

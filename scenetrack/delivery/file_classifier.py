@@ -1,4 +1,4 @@
-"""A bundle opened for `predict`: what it says of itself, and batches of files through it."""
+"""Classify image files with a bundle, in batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bundle behind a server: image files as clients send them, to class names."""
+"""Inference behind a server: image files as clients send them, classified by a bundle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where rows go: to standard output as they come, or into a file that appears when it is whole."""
+"""Output of predictions: rows to standard output, or into a file that appears when it is whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of an unfinished output, kept in a file beside it so that a killed process loses few."""
+"""Journal of an unfinished output, by which a killed prediction is continued."""
 
 from __future__ import annotations
 

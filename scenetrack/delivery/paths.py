@@ -1,4 +1,4 @@
-"""Which image files are meant: words, folders, patterns and standard input, as one list."""
+"""Paths of image files from words, folders, patterns and standard input, as one list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A finished method in Python: images in, class scores out; what a bundle is held against."""
+"""A finished method in Python: images in, class scores out; bundles are verified against it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One row for each image, and how it looks as CSV and as JSON lines."""
+"""Prediction rows, one for each image, as CSV and JSON lines."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from scenetrack.config import ASSIGNMENTS, NORMALISATIONS
-from scenetrack.config.encoders import ENCODERS
+from scenetrack.config.encoder_registry import ENCODERS
 from scenetrack.encoders.base import LocalEncoder
 from scenetrack.encoders.checks import check_regions, check_width, checked_rows
 from scenetrack.encoders.codebook import LARGEST_WORD_STEP, Codebook, byte_step, learn_words

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from scenetrack.config.encoders import Encoder
+from scenetrack.config.encoder_registry import Encoder
 from scenetrack.encoders.checks import check_images
 from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.system.threads import in_threads

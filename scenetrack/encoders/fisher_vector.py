@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from scenetrack.config.encoders import ENCODERS
+from scenetrack.config.encoder_registry import ENCODERS
 from scenetrack.encoders.base import LocalEncoder
 from scenetrack.encoders.checks import check_regions, check_width, checked_rows
 from scenetrack.encoders.gaussian_mixture import DiagonalMixture

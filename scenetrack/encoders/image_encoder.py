@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from scenetrack.config.encoders import ENCODERS
+from scenetrack.config.encoder_registry import ENCODERS
 from scenetrack.encoders.base import LocalEncoder
 from scenetrack.encoders.hellinger_and_position import (
     hellinger_root,

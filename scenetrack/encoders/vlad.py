@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from scenetrack.config.encoders import ENCODERS
+from scenetrack.config.encoder_registry import ENCODERS
 from scenetrack.encoders.bag_of_words import BagOfWords
 from scenetrack.encoders.base import LocalEncoder
 from scenetrack.encoders.checks import check_regions

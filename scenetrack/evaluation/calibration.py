@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: confidence against accuracy."""
+"""Expected calibration error: confidence against accuracy in bins."""
 
 from __future__ import annotations
 

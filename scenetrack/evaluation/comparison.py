@@ -1,4 +1,4 @@
-"""Methods on the same images laid side by side: intervals, and which differences are real."""
+"""Comparison of methods on the same images: intervals, and p values of all pairs."""
 
 from __future__ import annotations
 

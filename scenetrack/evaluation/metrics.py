@@ -1,4 +1,4 @@
-"""What one method's predictions are worth: as a whole, per class, and as probabilities."""
+"""Metrics of one method: accuracy, F1, recall per class, confusion matrix, calibration error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions of single images as a table, and read back to compare runs long after."""
+"""Predictions per image: written as a CSV table, and read back to compare runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What chance can do: the interval of a share, and whether two methods really differ."""
+"""Wilson intervals, McNemar's exact test and Holm's correction."""
 
 from __future__ import annotations
 

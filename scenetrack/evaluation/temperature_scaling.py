@@ -1,4 +1,4 @@
-"""From scores to probabilities: softmax at a temperature learnt from images not trained on.
+"""Temperature scaling: from scores to probabilities, by images that were not trained on.
 
 Guo et al., "On calibration of modern neural networks", 2017. One number leaves the order of the
 classes as it is, so that label and probabilities never disagree.

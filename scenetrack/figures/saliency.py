@@ -1,4 +1,4 @@
-"""The picture that explains a prediction: an image and, over it, what spoke for its class."""
+"""A saliency map over an image: what speaks for its predicted class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the seed changes: each method's accuracies over the seeds, as dots around their mean."""
+"""Accuracies of each method over several seeds, as dots around their mean."""
 
 from __future__ import annotations
 

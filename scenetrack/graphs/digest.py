@@ -1,4 +1,4 @@
-"""SHA-256 digest of what an ONNX model computes, without metadata about its origin."""
+"""Digest of what an ONNX model computes, whoever exported it and when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cache folder, paths, atomic replacement of files and folders, inter-process locks, SHA-256."""
+"""Cache folder, locks, and files that are written whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as exceptions that end the work, deferred while a transaction runs.
+"""Ctrl-C and SIGTERM as exceptions, deferred while a store is written to.
 
 A signal handler may raise its exception anywhere: inside a database's commit, which turns it into
 an error of its own, or inside a callback, which swallows it. So signals are deferred while a store

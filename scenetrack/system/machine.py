@@ -1,4 +1,4 @@
-"""Processors that this process may use, and page-locked memory that a GPU reads directly."""
+"""Processors that this process may use, and memory that a GPU reads directly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Process identity: tags that let a later process detect that the process of a run died."""
+"""Identity of the process that a run belongs to, so that a later one can tell that it died."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def search_space(
     fixed = dict(fixed or {})
     for name, text in fixed.items():
         check_setting(target, name, text)
-    own = {one.name: one for one in TARGETS[target.stage].space}
+    own = {dimension.name: dimension for dimension in TARGETS[target.stage].space}
     ranges = parsed_ranges(given)
     # Parts of a list setting first: a list that is given as a whole removes its parts.
     for name, values in sorted(ranges.items(), key=lambda item: item[0] not in own):
@@ -192,9 +192,9 @@ def _is_single(dimension: Dimension) -> bool:
 def _without_unused(space: SearchSpace) -> SearchSpace:
     """Drop dimensions that no trial draws; a fixed setting that depends on one becomes one."""
     fixed, kept = dict(space.fixed), dict[str, Dimension]()
-    for one in space.dimensions:
-        if one.setting not in fixed and _may_apply(one, kept, fixed):
-            kept[one.name] = one
+    for dimension in space.dimensions:
+        if dimension.setting not in fixed and _may_apply(dimension, kept, fixed):
+            kept[dimension.name] = dimension
     for name, when in space.target.conditions.items():
         if name in fixed and set(when) <= set(kept):
             kept[name] = Dimension(name, name, choices=(fixed.pop(name),), when=when)
@@ -222,13 +222,13 @@ def _check_used(space: SearchSpace, name: str) -> None:
     whole = {dimension.name for dimension in space.dimensions} | set(space.fixed)
     if name in whole:
         return
-    own = {one.name: one for one in TARGETS[space.target.stage].space}
-    one = own.get(name)
+    own = {dimension.name: dimension for dimension in TARGETS[space.target.stage].space}
+    dimension = own.get(name)
     decided = {other.setting for other in own.values() if name in other.when}
-    if one and not one.setting and not decided & whole:
+    if dimension and not dimension.setting and not decided & whole:
         return  # a number of layers that leaves one width
-    when = one.when if one else space.target.conditions.get(name, {})
-    rivals = sorted((decided | ({one.setting} if one else set())) & whole)
+    when = dimension.when if dimension else space.target.conditions.get(name, {})
+    rivals = sorted((decided | ({dimension.setting} if dimension else set())) & whole)
     if rivals:
         reason = f"{rivals[0]} is given as a whole; leave one of them out"
     else:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scenetrack.cache import Cache
 from scenetrack.cache.entries import entry_name
 from scenetrack.config import EncodingConfig
-from scenetrack.config.encoders import ENCODERS
+from scenetrack.config.encoder_registry import ENCODERS
 from scenetrack.descriptors.aggregation import aggregate
 from scenetrack.descriptors.extraction import DescriptorExtractor, LocalDescriptors
 from scenetrack.encoders import ImageEncoder
@@ -135,7 +135,7 @@ class EncodingMethods:
         config, train = self.config, self.splits.train
         values, places = train.sample(sample_size(config), seed=config.seed, owners=owners)
         logger.info(
-            "learning %s of %d from %d descriptors",
+            "fitting %s with a codebook of %d on %d descriptors",
             ENCODERS[config.encoder].title,
             config.codebook_size,
             len(values),

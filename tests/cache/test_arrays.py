@@ -348,7 +348,7 @@ class TestBound:
         with caplog.at_level(logging.INFO):
             loose = keep(megabyte(8), {"n": "b"})
         assert numbered() == {"a"}
-        assert "do not fit into the cache of 1.5 MB and are not kept" in caplog.text
+        assert "cache full (1.5 MB): " in caplog.text
         assert kept[0, 0] == 7
         assert loose[0, 0] == 8
         del kept

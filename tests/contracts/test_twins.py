@@ -11,7 +11,7 @@ from small_pipelines import centres, scene_encoder, svm
 
 from scenetrack.classifiers import FittedClassifier
 from scenetrack.config import KERNELS
-from scenetrack.config.encoders import ENCODERS
+from scenetrack.config.encoder_registry import ENCODERS
 from scenetrack.encoders import (
     BagOfWords,
     DescriptorPca,

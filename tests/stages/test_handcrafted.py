@@ -12,7 +12,7 @@ from shipped import bundled, check_against_the_run, logged_predictions
 from workplace import PROJECT, Workplace, finished, flags
 
 from scenetrack import cli, tracking
-from scenetrack.config.encoders import ENCODERS as ENCODERS_DECLARED
+from scenetrack.config.encoder_registry import ENCODERS as ENCODERS_DECLARED
 
 TINY_SIFT = {
     "image_size": "48",

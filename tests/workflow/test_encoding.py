@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from scenetrack.classifiers import FoldFeatures
 from scenetrack.config import HandcraftedConfig
-from scenetrack.config.encoders import ENCODERS
+from scenetrack.config.encoder_registry import ENCODERS
 from scenetrack.descriptors import extraction as descriptors
 from scenetrack.descriptors.extraction import LocalDescriptors
 from scenetrack.encoders import BagOfWords, FisherVector, ImageEncoder, Vlad
@@ -156,7 +156,7 @@ class TestFolds:
         assert np.array_equal(first(OWNERS), second(OWNERS))
         assert not np.array_equal(first(OWNERS), second(HELD_OUT))
         # Of all images, of one fold, of the other.
-        assert sum("learning bag of words" in line for line in caplog.messages) == 3
+        assert sum("fitting bag of words" in line for line in caplog.messages) == 3
 
     def test_without_it_the_encoder_is_learnt_once(self) -> None:
         settings = {**LEARNT["words"], "refit_encoder": False, "kernels": ("linear", "chi2")}

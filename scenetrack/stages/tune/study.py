@@ -20,9 +20,9 @@ from scenetrack.config.parsing import build_config, parsed_pairs
 from scenetrack.config.tune import HELD_OUT
 from scenetrack.errors import ConfigError, InputError, ScenetrackError
 from scenetrack.evaluation.comparison import aligned
+from scenetrack.stages.tune.conclusion import conclude
 from scenetrack.stages.tune.context import StageFunction, StudyContext
 from scenetrack.stages.tune.run_trial import trial_runner
-from scenetrack.stages.tune.study_report import conclude
 from scenetrack.stages.tune.workers import become_worker, run_processes
 from scenetrack.system.files import cache_dir, lock
 from scenetrack.system.interrupts import allow_signals, defer_signals

@@ -108,7 +108,7 @@ def test_the_process_that_refitted_died(
         refit_elsewhere(here, study, dead)
         yield
 
-    monkeypatch.setattr("scenetrack.stages.tune.study_report.lock", waited)
+    monkeypatch.setattr("scenetrack.stages.tune.conclusion.lock", waited)
     out, study = tune()
     assert "trial 0 on all of train" in out
     states = sorted(one.info.status for one in refits(here, study))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scenetrack.config.dimensions import Dimension, choice, whole
-from scenetrack.config.kernels import KERNELS
+from scenetrack.config.kernel_registry import KERNELS
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The report of a study: plots, figures, the best trials, and the refit of the best one."""
+"""The conclusion of a study: its plots and figures, the best trials, and the refit of one."""
 
 from __future__ import annotations
 
