@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from scenetrack.data.images import load_images
 from scenetrack.delivery.file_classifier import Classifier
-from scenetrack.delivery.paths import find_images
+from scenetrack.delivery.paths import PathList, find_images
 from scenetrack.errors import InputError
 from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.stages.predict import bundle_file, with_saliency
@@ -60,14 +60,15 @@ class Model:
         """Classify images.
 
         Args:
-            images: uint8 [N, H, W, 3]; or a file, a folder or a pattern, or several of them.
+            images: uint8 [N, H, W, 3]; or a file, a folder or a pattern, or several of them, of
+                which each file counts once.
 
         Returns:
             One row for each image: ``image`` (number or path), ``label``, ``probability``,
             ``probability/CLASS`` of every class, and ``error``, why a file could not be read.
 
         Raises:
-            InputError: a word means no image, or the array has another shape.
+            InputError: a word means no image, or the array has another shape or type.
         """
         import pandas as pd
 
@@ -103,17 +104,22 @@ class Model:
 
         Returns:
             float64 [S, S] for the image resized to S; positive where it speaks for the class.
+
+        Raises:
+            InputError: there are several images.
         """
         from scenetrack.delivery.explanation_pictures import saliency
 
         square = self._squares(image)
+        if len(square) != 1:
+            raise InputError(f"explain takes one image. Received: {len(square)}")
         explaining = OnnxModel(with_saliency(self._file))
         classifier = Classifier(explaining, memory=_MEMORY, threads=1)
         return saliency(classifier, square[0], explaining.run(images=square))
 
     @cached_property
     def _pipeline(self) -> ScenePipeline:
-        if self._source.endswith(".onnx"):
+        if Path(self._source).suffix.lower() == ".onnx":
             raise InputError(
                 "descriptors need the run of a method, and a bundle is the method as a whole: "
                 "name the run"
@@ -130,7 +136,7 @@ class Model:
             pixels = _checked(images)
             return list(range(len(pixels))), {}, self._run(pixels)
         paths, problems, parts = list[str](), dict[int, str](), list[NDArray[np.float32]]()
-        with find_images(_words(images), io.StringIO()) as found:
+        with _find(images) as found:
             for batch in self._classifier.batches(found):
                 problems |= {len(paths) + place: text for place, text in batch.problems.items()}
                 paths += batch.paths
@@ -151,13 +157,20 @@ class Model:
 
             pixels = _checked(images if images.ndim == 4 else images[None])
             return np.stack([resized(Image.fromarray(image), self.image_size) for image in pixels])
-        with find_images(_words(images), io.StringIO()) as found:
+        with _find(images) as found:
             return np.asarray(load_images([Path(path) for path in found], self.image_size))
 
 
-def _words(images: Images) -> list[str]:
-    several = [images] if isinstance(images, str | os.PathLike) else images
-    return [os.fspath(word) for word in several]
+def _find(images: Images) -> PathList:
+    words = [images] if isinstance(images, str | os.PathLike) else list(images)
+    for word in words:
+        if not isinstance(word, str | os.PathLike):
+            raise InputError(
+                "images must be paths, or one array uint8 [N, H, W, 3]. Received: a list with "
+                f"{type(word).__name__}; join arrays with numpy.stack"
+            )
+    no_input = io.TextIOWrapper(io.BytesIO())  # "-" is for the command line
+    return find_images([os.fspath(word) for word in words], no_input)
 
 
 def _checked(images: NDArray[np.uint8]) -> NDArray[np.uint8]:

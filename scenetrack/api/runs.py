@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, get_args
 
 from scenetrack.config import ENTRY_POINTS, EntryPointConfig
-from scenetrack.errors import ConfigError
+from scenetrack.config.base import field_types
+from scenetrack.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from scenetrack.evaluation import Evaluation
+
+# By type of a setting: the Python values that stand for it, and their name in messages. NumPy's
+# numbers are among them, True and False are no numbers.
+_KINDS: dict[type, tuple[Any, str]] = {
+    bool: ((bool,), "True or False"),
+    int: ((Integral,), "a whole number"),
+    float: ((Real,), "a number"),
+    str: ((str, os.PathLike), "a text"),
+}
 
 
 class Figures(Mapping[str, bytes]):
@@ -74,7 +86,7 @@ def run(entry_point: str | EntryPointConfig, **settings: Any) -> Result:
             ``preset`` is one of them. Lists may stand for tuples.
 
     Raises:
-        ConfigError: an unknown entry point or setting, or a value out of range.
+        ConfigError: an unknown entry point or setting, or a value of another type or out of range.
         ScenetrackError: the input cannot be used, or the work failed.
     """
     from scenetrack.workflow import runner
@@ -98,8 +110,11 @@ def compare(*runs: str) -> pd.DataFrame:
         F1 and expected calibration error.
 
     Raises:
+        InputError: no run is named.
         ModelError: a run is not there, is not finished, or was tested on other images.
     """
+    if not runs:
+        raise InputError("at least one run id is required. Received: none")
     import pandas as pd
 
     from scenetrack.evaluation import method_table
@@ -114,10 +129,28 @@ def _config(entry_point: str | EntryPointConfig, settings: Mapping[str, Any]) ->
         if settings:
             raise ConfigError("settings go into the config or beside a name, not into both")
         return entry_point
-    if entry_point not in ENTRY_POINTS:
+    if not isinstance(entry_point, str) or entry_point not in ENTRY_POINTS:
         raise ConfigError(
             f"an entry point must be one of: {', '.join(ENTRY_POINTS)}. Received: {entry_point!r}"
         )
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    config = ENTRY_POINTS[entry_point].config
+    types = field_types(config)
+    given = {k: _typed(k, v, types[k]) if k in types else v for k, v in settings.items()}
     preset = str(given.pop("preset", ""))
-    return ENTRY_POINTS[entry_point].config.from_values(given, preset)
+    return config.from_values(given, preset)
+
+
+def _typed(name: str, value: Any, kind: Any) -> Any:
+    """Return a setting as int, float, bool, str, or a tuple of one of them.
+
+    Raises:
+        ConfigError: the value is of another type.
+    """
+    if items := get_args(kind):
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{name} must be a list or a tuple. Received: {value!r}")
+        return tuple(_typed(name, item, items[0]) for item in value)
+    accepted, description = _KINDS[kind]
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(f"{name} must be {description}. Received: {value!r}")
+    return os.fspath(value) if kind is str else kind(value)

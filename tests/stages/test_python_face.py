@@ -71,6 +71,12 @@ def test_a_run_and_its_model(
     saliency = model.explain(files[0])
     assert saliency.shape == (model.image_size, model.image_size)
     assert np.isfinite(saliency).any()
+    with pytest.raises(scenetrack.InputError, match=r"one image\. Received: 5"):
+        model.explain(here.data / "test" / "bars")
+    with pytest.raises(scenetrack.InputError, match=r"join arrays with numpy\.stack"):
+        model.predict(list(pixels))  # type: ignore[arg-type]
+    with pytest.raises(scenetrack.InputError, match="images are required"):
+        model.predict("-")
 
 
 def test_runs_are_compared(project_run: entities.Run, here: Workplace) -> None:
@@ -85,6 +91,13 @@ def test_runs_are_compared(project_run: entities.Run, here: Workplace) -> None:
         ("patchbow", {}, "an entry point must be one of: main, train_mlp"),
         ("train_mlp", {"epohcs": 3}, "train_mlp has no parameter 'epohcs'"),
         ("train_mlp", {"epochs": 0}, "epochs must be at least 1"),
+        ("train_mlp", {"epochs": "3"}, "epochs must be a whole number. Received: '3'"),
+        ("train_mlp", {"epochs": 2.5}, "epochs must be a whole number. Received: 2.5"),
+        ("train_mlp", {"seed": True}, "seed must be a whole number. Received: True"),
+        ("train_mlp", {"hidden": 5}, "hidden must be a list or a tuple. Received: 5"),
+        ("train_mlp", {"hidden": ["a"]}, "hidden must be a whole number. Received: 'a'"),
+        ("train_mlp", {"skip_bad": "no"}, "skip_bad must be True or False. Received: 'no'"),
+        ("train_mlp", {"data": 3}, "data must be a text. Received: 3"),
         ("train_mlp", {"preset": "finest"}, "preset must be one of"),
     ],
 )
@@ -93,10 +106,29 @@ def test_wrong_settings_are_refused(name: str, settings: dict[str, object], said
         scenetrack.run(name, **settings)
 
 
-def test_a_bundle_has_no_descriptors(tmp_path: Path) -> None:
+def test_settings_may_be_numpys_numbers_and_paths() -> None:
+    from scenetrack.api.runs import _config
+
+    settings = {"epochs": np.int64(3), "learning_rate": 1, "hidden": [4], "data": Path("photos")}
+    config = _config("train_mlp", settings)
+    assert config.as_params().items() >= {
+        ("epochs", "3"),
+        ("learning_rate", "1.0"),
+        ("hidden", "4"),
+        ("data", "photos"),
+    }
+
+
+def test_a_comparison_needs_a_run() -> None:
+    with pytest.raises(scenetrack.InputError, match="at least one run id"):
+        scenetrack.compare()
+
+
+@pytest.mark.parametrize("name", ["scene.onnx", "scene.ONNX"])
+def test_a_bundle_has_no_descriptors(tmp_path: Path, name: str) -> None:
     from fake_bundle import fake_bundle
 
-    path = tmp_path / "scene.onnx"
+    path = tmp_path / name
     fake_bundle(path)
     model = scenetrack.load(path)
     with pytest.raises(scenetrack.InputError, match="descriptors need the run"):
