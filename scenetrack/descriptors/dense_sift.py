@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ class DenseSift(TransformerMixin, BaseEstimator):
         smoothing: standard deviation in pixels of the blur before gradients; 0: none.
 
     Attributes:
+        grid_: geometry and colour of the descriptors.
         positions_: float32 [n, 2], centres (y, x) of the descriptors in [0, 1].
     """
 
@@ -44,28 +45,42 @@ class DenseSift(TransformerMixin, BaseEstimator):
         """Prepare the graph for images of this size, uint8 [N, S, S, 3].
 
         Raises:
-            ConfigError: a descriptor is larger than the image.
+            ConfigError: a parameter is out of range, or a descriptor is larger than the image.
         """
-        _check(images)
-        grid = SiftGrid(
-            images.shape[1], self.step, tuple(self.bin_sizes), self.colour, self.smoothing
-        )
-        self.positions_ = grid.positions
-        self.model_ = OnnxModel(sift_graph(grid, {}).SerializeToString(), device="cpu")
+        images = _checked(images)
+        settings = {**self.get_params(), "bin_sizes": tuple(self.bin_sizes)}
+        HandcraftedConfig(image_size=images.shape[1], **settings)  # the ranges of the stage
+        self.grid_ = SiftGrid(images.shape[1], **settings)
+        self.positions_ = self.grid_.positions
+        self._open()
         return self
+
+    def _open(self) -> None:
+        self.model_ = OnnxModel(sift_graph(self.grid_, {}).SerializeToString(), device="cpu")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A session of ONNX Runtime cannot be copied or sent to another process.
+        return {k: v for k, v in super().__getstate__().items() if k != "model_"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "grid_" in state:
+            self._open()
 
     def transform(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Compute the descriptors uint8 [N, n, D] of images uint8 [N, S, S, 3]."""
         check_is_fitted(self)
-        _check(images)
+        images = _checked(images)
         values = self.model_.predict(images)["descriptors"]
-        return np.asarray(values).reshape(len(images), len(self.positions_), -1)
+        return np.asarray(values).reshape(len(images), len(self.positions_), self.grid_.width)
 
 
-def _check(images: NDArray[np.uint8]) -> None:
+def _checked(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    images = np.asarray(images)
     square = images.ndim == 4 and images.shape[1] == images.shape[2] and images.shape[3] == 3
     if images.dtype != np.uint8 or not square:
         raise InputError(
             "images must be an array uint8 [N, S, S, 3]. Received: "
             f"{images.dtype} {list(images.shape)}"
         )
+    return images

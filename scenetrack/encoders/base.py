@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
 
 from scenetrack.config.encoder_registry import Encoder
 from scenetrack.encoders.checks import check_images
@@ -81,7 +82,9 @@ class LocalEncoder(TransformerMixin, BaseEstimator, ABC):
 
         Raises:
             InputError: an image has no descriptors, D differs from fit, or values are not finite.
+            NotFittedError: ``fit`` was not called.
         """
+        check_is_fitted(self)
         return pool_images(self, descriptors)
 
     def choose_arithmetic(self, rows: NDArray[np.float32]) -> None:

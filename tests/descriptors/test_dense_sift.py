@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import numpy as np
 import pytest
-from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.utils.estimator_checks import (
-    check_no_attributes_set_in_init,
-    check_parameters_default_constructible,
-)
 
-from scenetrack import BagOfWords, DenseSift, FisherVector, InputError, Vlad
+from scenetrack import DenseSift, InputError
 from scenetrack.descriptors.sift import SiftGrid, sift_graph
+from scenetrack.errors import ConfigError
 from scenetrack.graphs.runtime import OnnxModel
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 3)).astype(np.uint8)
@@ -37,14 +36,29 @@ def test_unfitted_and_other_arrays_are_refused() -> None:
         DenseSift().fit(IMAGES[:, :, :40])
 
 
-# Checks that give two-dimensional floats of any kind do not apply: images have four axes, and the
-# encoders take the descriptors of several images, of three axes.
-@pytest.mark.parametrize("kind", [DenseSift, BagOfWords, Vlad, FisherVector])
-def test_estimators_keep_scikit_learns_habits(kind: type) -> None:
-    check_parameters_default_constructible(kind.__name__, kind())
-    check_no_attributes_set_in_init(kind.__name__, kind())
-    estimator = kind()
-    names = list(estimator.get_params())
-    changed = clone(estimator).set_params(**{names[0]: 7})
-    assert changed.get_params()[names[0]] == 7
-    assert repr(changed) == f"{kind.__name__}({names[0]}=7)"
+def test_a_copy_gives_the_same() -> None:
+    # Copies go through __getstate__ and __setstate__, as for the processes of joblib.
+    sift = DenseSift(step=8, bin_sizes=(4,)).fit(IMAGES)
+    assert np.array_equal(copy.deepcopy(sift).transform(IMAGES), sift.transform(IMAGES))
+    with pytest.raises(NotFittedError):
+        copy.deepcopy(DenseSift()).transform(IMAGES)
+
+
+def test_no_images_and_lists_of_images() -> None:
+    sift = DenseSift(step=8, bin_sizes=[4]).fit(list(IMAGES))
+    assert sift.transform(IMAGES[:0]).shape == (0, len(sift.positions_), 128)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"step": 0}, "step must be at least 1"),
+        ({"colour": "rgb"}, "colour must be one of: grey, opponent"),
+        ({"smoothing": -1.0}, "smoothing must be at least 0"),
+        ({"bin_sizes": ()}, "bin_sizes must give at least one size"),
+        ({"bin_sizes": (16,)}, "must fit into the image"),
+    ],
+)
+def test_parameters_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        DenseSift(**settings).fit(IMAGES)
