@@ -131,7 +131,7 @@ class Model:
     def _outputs(
         self, images: Images
     ) -> tuple[list[int] | list[str], dict[int, str], NDArray[np.float32]]:
-        """Names of the images, problems of those that cannot be read, probabilities of the rest."""
+        """Compute logits and descriptors of images, each float32 [N, D]."""
         if isinstance(images, np.ndarray):
             pixels = _checked(images)
             return list(range(len(pixels))), {}, self._run(pixels)
@@ -149,7 +149,7 @@ class Model:
         return np.asarray(self._classifier.model.predict(pixels)["probabilities"])
 
     def _squares(self, images: Images) -> NDArray[np.uint8]:
-        """Images as uint8 [N, S, S, 3]."""
+        """Resize images to uint8 [N, S, S, 3]."""
         if isinstance(images, np.ndarray):
             from PIL import Image
 

@@ -140,7 +140,7 @@ class FittedClassifier:
         return np.asarray(self.cv_table[(settings == (self.C, self.gamma)).all(axis=1)][0])
 
     def predict_scores(self, features: ArrayLike) -> Floats:
-        """The score of every class, above 0 where its machine says yes.
+        """Score every class, above 0 where its machine says yes.
 
         Args:
             features: [N, D], as at fit.
@@ -187,7 +187,7 @@ class FittedClassifier:
         return ScoreTensors(rows, support, similar, weights, scores)
 
     def evidence_in_graph(self, builder: GraphBuilder, tensors: ScoreTensors, words: str) -> str:
-        """How much each patch of an image spoke for each class.
+        """Add to a graph how much each patch of an image spoke for each class.
 
         That is what the class's score loses when the patch is left out of the histogram: its word
         counts one less, and the other words' shares stay as they are. In every kernel such a
@@ -220,16 +220,16 @@ class FittedClassifier:
             return builder.each(inputs, explain, [np.float64, np.float64, np.int64])[0]
 
     def predict(self, features: ArrayLike) -> NDArray[np.int64]:
-        """The label with the highest score of each row of ``features`` [N, D]: int64 [N]."""
+        """Return the label with the highest score of each row of ``features`` [N, D]: int64 [N]."""
         return np.asarray(self.classes[np.argmax(self.predict_scores(features), axis=1)])
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """All that scores and says how it was found, without objects, for ``numpy.savez``."""
+        """Return all that scores, and how it was found, as plain arrays for ``numpy.savez``."""
         return {name: np.asarray(getattr(self, name)) for name in _SAVED}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """The classifier whose ``to_arrays`` gave ``arrays``; its scores are the same.
+        """Build the classifier whose ``to_arrays`` gave ``arrays``; its scores are the same.
 
         Raises:
             InputError: an array is missing, does not fit the others or says what cannot be.
@@ -265,7 +265,7 @@ class FittedClassifier:
 
 
 def _one_less(builder: GraphBuilder, row: str, words: str, *, square_root: bool) -> str:
-    """Values of a prepared histogram, float64 [d], if each of its words counted one less.
+    """Return a prepared histogram's values, float64 [d], were each word counted once less.
 
     ``words`` int64 [n] tell how many there are. Histograms are never standardised, so that the
     counts can be told from the values.
@@ -280,7 +280,7 @@ def _one_less(builder: GraphBuilder, row: str, words: str, *, square_root: bool)
 
 
 def _places(builder: GraphBuilder, present: str, size: int) -> str:
-    """Which of ``present`` int64 [d] each of ``size`` words is: int64 [size], 0 for the others."""
+    """Find each of ``size`` words in ``present`` int64 [d]: int64 [size], 0 for absent ones."""
     numbers = [builder.constant("number", np.array(value, np.int64)) for value in (0, 1)]
     count = builder.node("Size", present)
     order = builder.node("Range", numbers[0], count, numbers[1])
@@ -289,7 +289,7 @@ def _places(builder: GraphBuilder, present: str, size: int) -> str:
 
 
 def checked_for(kernel: str, preparation: str, features: ArrayLike) -> NDArray[np.floating[Any]]:
-    """``features`` as [N, D]: float32 as they are, all else as float64.
+    """Check ``features`` as [N, D]: float32 as they are, all else as float64.
 
     Raises:
         InputError: another shape, values not finite, or negative ones where a square root is to

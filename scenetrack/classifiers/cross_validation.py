@@ -96,7 +96,7 @@ def fit_by_cross_validation(
 
 
 def refit(classifier: FittedClassifier, features: ArrayLike, labels: ArrayLike) -> FittedClassifier:
-    """A classifier with the kernel and settings of ``classifier``, fitted on other images.
+    """Fit a classifier with the kernel and settings of ``classifier`` on other images.
 
     Args:
         classifier: its kernel, C, gamma and preparation are kept, and whether the kernel is
@@ -125,7 +125,7 @@ def out_of_fold_scores(
     *,
     seed: int,
 ) -> NDArray[np.float64]:
-    """Scores of every image by a classifier of the same settings that was not fitted on it.
+    """Score every image by a classifier of the same settings that was not fitted on it.
 
     Args:
         classifier: its kernel, C and gamma are kept.
@@ -153,7 +153,7 @@ def _cv_scope(fold_features: FoldFeatures | None, held_out: NDArray[np.int64] | 
 
 
 def _needed_preparation(kernel: str, preparation: str) -> str:
-    """``preparation``, or none where the kernel compares histograms as they are."""
+    """Return ``preparation``, or none where the kernel compares histograms as they are."""
     if kernel not in KERNELS:
         raise InputError(f"kernel must be one of: {', '.join(KERNELS)}. Received: {kernel!r}")
     if preparation not in PREPARATIONS:
@@ -164,7 +164,7 @@ def _needed_preparation(kernel: str, preparation: str) -> str:
 
 
 def _checked_labels(labels: ArrayLike, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The classes in ascending order, and each label's place among them."""
+    """Return the classes in ascending order, and each label's place among them."""
     given = np.asarray(labels)
     if given.shape != (count,):
         raise InputError(f"{count} features need {count} labels. Received: shape {given.shape}")

@@ -42,13 +42,13 @@ class Rows:
 
     @classmethod
     def standardised(cls, values: NDArray[np.floating[Any]], preparation: str) -> Self:
-        """``values`` with the mean and scale that ``preparation`` learns from them."""
+        """Wrap ``values`` with the mean and scale that ``preparation`` learns from them."""
         if preparation != "standardise":
             return cls(values, preparation)
         return cls(values, preparation, *_mean_and_scale(values))
 
     def like(self, values: NDArray[np.floating[Any]]) -> Rows:
-        """Other values [N, D] under the same preparation."""
+        """Wrap other values [N, D] under the same preparation."""
         return Rows(values, self.preparation, self.mean, self.scale)
 
     def __len__(self) -> int:
@@ -60,7 +60,7 @@ class Rows:
         return int(self.values.shape[1])
 
     def ready(self, rows: slice, columns: slice = slice(None)) -> Floats:
-        """The rows and columns named, prepared: float64 [n, d]."""
+        """Prepare the rows and columns named: float64 [n, d]."""
         part = np.asarray(self.values[rows, columns], dtype=np.float64, order="C")
         if self.preparation == "square_root":
             return np.sqrt(part)
@@ -69,13 +69,13 @@ class Rows:
         return np.asarray((part - self.mean[columns]) / self.scale[columns])
 
     def row_parts(self) -> Iterator[tuple[slice, Floats]]:
-        """All rows in order, prepared, as many at a time as are small in memory."""
+        """Yield all rows in order, prepared, as many at a time as are small in memory."""
         for part in parts(len(self), _PART_BYTES // (8 * self.width)):
             yield part, self.ready(part)
 
 
 def column_parts(left: Rows, right: Rows) -> Iterator[tuple[Floats, Floats]]:
-    """The same columns of both, prepared, a few at a time; equal ones where both are one."""
+    """Yield the same columns of both, prepared, a few at a time; equal ones where both are one."""
     count = len(left) if left is right else len(left) + len(right)
     everything = slice(None)
     for columns in parts(left.width, _PART_BYTES // (8 * count)):
@@ -84,13 +84,13 @@ def column_parts(left: Rows, right: Rows) -> Iterator[tuple[Floats, Floats]]:
 
 
 def parts(total: int, largest: int) -> Iterator[slice]:
-    """Slices of at most ``largest``, but of one at least, that cover ``range(total)``."""
+    """Yield slices of at most ``largest``, but of one at least, that cover ``range(total)``."""
     step = max(1, largest)
     return (slice(start, min(start + step, total)) for start in range(0, total, step))
 
 
 def checked_features(features: ArrayLike) -> NDArray[np.floating[Any]]:
-    """``features`` as [N, D]: float32 as they are, all else as float64.
+    """Check ``features`` as [N, D]: float32 as they are, all else as float64.
 
     Raises:
         InputError: another shape, or values not finite.
@@ -106,7 +106,7 @@ def checked_features(features: ArrayLike) -> NDArray[np.floating[Any]]:
 
 
 def _mean_and_scale(values: NDArray[np.floating[Any]]) -> tuple[Floats, Floats]:
-    """Float64 [D] each, under which rows have mean 0 and a mean squared length of 1."""
+    """Return float64 [D] each, under which rows have mean 0 and a mean squared length of 1."""
     plain = Rows(values)
     mean, deviation = np.empty(plain.width), np.empty(plain.width)
     for columns in parts(plain.width, _PART_BYTES // (8 * len(values))):

@@ -96,7 +96,7 @@ class Fitting:
 
 
 def _compact(rows: Rows, dual: Floats, kernel: str) -> tuple[Float32Array, Floats]:
-    """The support vectors [S, D] that any machine uses and their dual [n_classes, S]."""
+    """Keep the support vectors [S, D] that any machine uses and their dual [n_classes, S]."""
     # In float32 steps, to be stored in half the room; most features are so already.
     if kernel == "linear":
         weights = [dual @ columns for columns, _ in column_parts(rows, rows)]

@@ -64,8 +64,9 @@ class Settings:
     held_out: Sequence[NDArray[np.int64]]
 
     def scores(self, c: float, gamma: float) -> NDArray[np.float32] | None:
-        """Scores float32 [N, n_classes] of all images at one setting, each by machines of the fold
-        that held it out; None where they were not kept.
+        """Return scores float32 [N, n_classes] of all images at one setting, None if not kept.
+
+        Each image is scored by the machines of the fold that held it out.
         """
         place = int(np.flatnonzero((self.table[:, :2] == (c, gamma)).all(axis=1))[0])
         parts = [fold[place].scores for fold in self.folds]
@@ -89,7 +90,7 @@ class Search:
     fold_features: FoldFeatures | None
 
     def settings(self, splits: Sequence[Fold]) -> Settings:
-        """Every setting, judged by the images that each of ``splits`` holds out."""
+        """Judge every setting by the images that each of ``splits`` holds out."""
         gammas = _gamma_grid(self.fitting.between, self.fitting.kernel)
         workers = self._workers(len(splits))
         # Folds side by side leave no processor to the threads of a product, which then wait for
@@ -113,7 +114,7 @@ class Search:
     def _judged(
         self, train: NDArray[np.int64], held: NDArray[np.int64], gammas: Sequence[float]
     ) -> list[Judged]:
-        """What one fold's held-out images say of every gamma and, within it, every C."""
+        """Judge every gamma and, within it, every C by one fold's held-out images."""
         fitting = self.fitting
         kept = np.flatnonzero(np.isin(fitting.references, train))
         chosen = fitting.references[kept]
@@ -159,7 +160,7 @@ class Search:
         targets: NDArray[np.int64],
         gamma: float,
     ) -> Iterator[NDArray[np.floating[Any]]]:
-        """Scores [H, n_classes] of the held-out images for every C.
+        """Score the held-out images for every C: [H, n_classes] each.
 
         Args:
             known, unknown: training and held-out images, compared with the references.
@@ -183,7 +184,7 @@ class Search:
 
 
 def best_setting(table: Floats) -> tuple[float, float]:
-    """C and gamma of the best mean accuracy, equal ones by smaller C, then smaller gamma."""
+    """Return C and gamma of the best mean accuracy, equal ones by smaller C, then smaller gamma."""
     # Means of the same accuracies may differ in their last bits.
     best = table[table[:, 2] >= table[:, 2].max() - 1e-12]
     c, gamma = min((float(row[0]), float(row[1])) for row in best)
@@ -191,7 +192,7 @@ def best_setting(table: Floats) -> tuple[float, float]:
 
 
 def _gamma_grid(between: Floats, kernel: str) -> tuple[float, ...]:
-    """The gammas to try.
+    """Return the gammas to try.
 
     Args:
         between: ``kernels.compare`` of the references with themselves, float64 [R, R].

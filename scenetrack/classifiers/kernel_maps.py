@@ -27,7 +27,7 @@ _MAPPED_ROWS = 2048
 
 
 def draw_landmarks(targets: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Which images are landmarks, int64 [LANDMARKS] ascending; all where there are no more.
+    """Choose the landmarks, int64 [LANDMARKS] ascending; all images where there are no more.
 
     Every class gives its share, and one image at least.
 
@@ -44,12 +44,12 @@ def draw_landmarks(targets: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
 
 
 def as_landmarks(rows: Rows) -> Rows:
-    """Prepared rows in float32, as a classifier keeps them, so that it is fitted to the same."""
+    """Round prepared rows to float32, so that a classifier is fitted to what it keeps."""
     return Rows(rows.ready(slice(None)).astype(np.float32))
 
 
 def whitening(matrix: Floats) -> Floats:
-    """K(L, L)^-1/2 as float64 [m, m]: columns along the principal axes of the landmarks.
+    """Compute K(L, L)^-1/2 as float64 [m, m]: columns along the principal axes of the landmarks.
 
     Args:
         matrix: K(L, L), float64 [m, m].
@@ -60,7 +60,7 @@ def whitening(matrix: Floats) -> Floats:
 
 
 def mapped(compared: Floats, kernel: str, gamma: float, whiten: Floats) -> Float32Array:
-    """Features in which the kernel is an inner product: float32 [N, m].
+    """Map rows to features in which the kernel is an inner product: float32 [N, m].
 
     Args:
         compared: ``kernels.compare`` of the images and the landmarks, float64 [N, m].

@@ -27,7 +27,7 @@ _TINY = float(np.finfo(np.float32).tiny)
 
 
 def kernel_machines(matrix: Floats, targets: NDArray[np.int64], c: float) -> tuple[Floats, Floats]:
-    """Each class against the others, with the hinge loss.
+    """Train each class against the others, with the hinge loss.
 
     Args:
         matrix: the kernel, float64 [N, N].
@@ -51,7 +51,7 @@ def kernel_machines(matrix: Floats, targets: NDArray[np.int64], c: float) -> tup
 def mapped_machines(
     rows: Float32Array, targets: NDArray[np.int64], c: float, start: Float32Array | None = None
 ) -> Float32Array:
-    """Each class against the others, with the squared hinge loss.
+    """Train each class against the others, with the squared hinge loss.
 
     Newton steps, each solved by conjugate gradients (Keerthi and DeCoste, "A modified finite Newton
     method for fast solution of large scale linear SVMs", 2005). The products with ``rows`` are
@@ -92,17 +92,17 @@ def mapped_machines(
 
 
 def _forward(rows: Float32Array, weights: Float32Array) -> Float32Array:
-    """Scores [N, n_classes]."""
+    """Compute scores [N, n_classes]."""
     return np.asarray(rows @ weights[:-1] + weights[-1])
 
 
 def _back(rows: Float32Array, values: Float32Array) -> Float32Array:
-    """The transpose of ``_forward``: [N, n_classes] to [m + 1, n_classes]."""
+    """Apply the transpose of ``_forward``: [N, n_classes] to [m + 1, n_classes]."""
     return np.concatenate([rows.T @ values, values.sum(axis=0, keepdims=True)])
 
 
 def _penalty(weights: Float32Array) -> Float32Array:
-    """The gradient of |w|^2 / 2, in which the intercept has no part."""
+    """Return the gradient of |w|^2 / 2, in which the intercept has no part."""
     return np.concatenate([weights[:-1], np.zeros_like(weights[-1:])])
 
 
@@ -113,7 +113,7 @@ def _newton_step(
     diagonal: Float32Array,
     c: float,
 ) -> tuple[Float32Array, Float32Array]:
-    """The step [m + 1, n_classes], and how it changes the scores, [N, n_classes].
+    """Return the step [m + 1, n_classes], and how it changes the scores, [N, n_classes].
 
     Args:
         rows: [N, m].
@@ -150,7 +150,7 @@ def _step_length(
     signs: Float32Array,
     c: float,
 ) -> Float32Array:
-    """For each class the first of 1, 1/2, 1/4 ... at which its objective is not greater."""
+    """Return for each class the first of 1, 1/2, 1/4 ... at which its objective is not greater."""
 
     def objective(share: Float32Array) -> Float32Array:
         short = np.maximum(1 - signs * (scores + share * change), 0)

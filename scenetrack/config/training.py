@@ -33,7 +33,7 @@ class EvaluatedConfig(DataConfig):
         return self.repeats
 
     def given_temperature(self, method: str) -> float | None:
-        """What the scores of ``method`` are divided by; None: it is learnt, or 1."""
+        """Return what the scores of ``method`` are divided by; None: it is learnt, or 1."""
         return None
 
     def validate(self) -> None:

@@ -47,7 +47,7 @@ class BundleReport:
 
 
 def build_bundle(pipeline: ScenePipeline, metadata: Mapping[str, str]) -> onnx.ModelProto:
-    """One graph that does what ``pipeline`` does, resizing included.
+    """Return one graph that does what ``pipeline`` does, resizing included.
 
     Its input is ``images`` uint8 [N, H, W, 3], any N, H and W of at least 1; its outputs are
     ``probabilities`` float32 [N, C], ``label`` int64 [N], an index into the classes, and
@@ -86,7 +86,7 @@ def build_bundle(pipeline: ScenePipeline, metadata: Mapping[str, str]) -> onnx.M
 
 
 def with_evidence(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of a bundle with a further output ``evidence`` float32 [N, grid_h, grid_w, C].
+    """Return a copy of a bundle with a further output ``evidence`` float32 [N, grid_h, grid_w, C].
 
     It says how much each patch spoke for each class.
 
@@ -143,7 +143,7 @@ def verify_bundle(
 
 
 def _scores(builder: GraphBuilder, pipeline: ScenePipeline, outputs: Mapping[str, str]) -> str:
-    """The class scores, float64 [N, C]; adds the evidence where patches have any."""
+    """Return the class scores, float64 [N, C]; add the evidence where patches have any."""
     if pipeline.classifier is None:
         return _network_scores(builder, pipeline, outputs["logits"])
     descriptors = outputs["descriptors"]
@@ -206,7 +206,7 @@ def _hide_evidence(
 
 
 def _output_bytes(pipeline: ScenePipeline) -> int:
-    """What an image's outputs of the network take, which are inner tensors of the bundle."""
+    """Return the bytes that an image's outputs of the network take, inner tensors of the bundle."""
     size = pipeline.image_size
     outputs = pipeline.session.run(images=np.zeros((1, size, size, 3), np.uint8))
     return sum(values.nbytes for values in outputs.values())
@@ -240,7 +240,7 @@ def _declare_outputs(builder: GraphBuilder, pipeline: ScenePipeline, scores: str
 
 
 def _at_opset(network: onnx.ModelProto) -> onnx.ModelProto:
-    """The network in the bundle's opset: Keras' own exporter knows older ones only."""
+    """Convert the network to the bundle's opset: Keras' own exporter knows older ones only."""
     versions = {item.domain: item.version for item in network.opset_import}
     if versions.get("") == OPSET:
         return network

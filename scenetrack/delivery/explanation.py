@@ -16,7 +16,7 @@ _STEPS_A_SIDE = 8
 
 
 def covering_grid(image_size: int) -> PatchGrid:
-    """Where the grey squares of ``occlusion`` lie on an image of that side, in pixels."""
+    """Return the places of ``occlusion``'s grey squares on an image of that side, in pixels."""
     return PatchGrid(
         image_size, max(1, image_size // _SQUARES_A_SIDE), max(1, image_size // _STEPS_A_SIDE)
     )
@@ -25,7 +25,7 @@ def covering_grid(image_size: int) -> PatchGrid:
 def occlusion(
     scores: Callable[[np.ndarray], np.ndarray], image: np.ndarray, label: int, batch: int
 ) -> np.ndarray:
-    """How much a class's score falls when a grey square covers each place of an image.
+    """Return how far a class's score falls when a grey square covers each place of an image.
 
     A score is taken relative to the mean over the classes, for a shift of all of them decides
     nothing. After Zeiler and Fergus, Visualizing and understanding convolutional networks, 2014,
@@ -59,7 +59,7 @@ def _lead(scores: np.ndarray, label: int) -> np.ndarray:
 
 
 def spread(values: np.ndarray, grid: PatchGrid) -> np.ndarray:
-    """The values of patches as a map of pixels: the mean over the patches that hold a pixel.
+    """Spread the values of patches over pixels: each gets the mean over the patches that hold it.
 
     A patch counts the more the nearer the pixel is to its middle, so that the map shows no edges
     where patches overlap.

@@ -101,7 +101,7 @@ def saliency(
 def _patch_saliency(
     classifier: Classifier, image: np.ndarray, outputs: Mapping[str, np.ndarray], place: int
 ) -> tuple[np.ndarray, PatchGrid]:
-    """Saliency float [side, side] of patches for the predicted class, and where they lie."""
+    """Return patches' saliency for the predicted class, float [side, side], and their places."""
     label, grid = int(outputs["label"][place]), classifier.grid
     if grid is None:
         values = occlusion(classifier.scores, image, label, classifier.batch_size)
@@ -129,7 +129,7 @@ class PictureNames:
         self._next: dict[str, int] = {}
 
     def name(self, path: str) -> str:
-        """The name for the next image, whose file is ``path``."""
+        """Return the name for the next image, whose file is ``path``."""
         stem = Path(path).stem
         while len(os.fsencode(stem)) > _LONGEST:
             stem = stem[:-1]
@@ -145,7 +145,7 @@ class PictureNames:
 
 
 def _shown(image: np.ndarray) -> np.ndarray:
-    """The image at most 640 px wide and high: uint8 [H, W, 3]."""
+    """Shrink the image to at most 640 px wide and high: uint8 [H, W, 3]."""
     small = Image.fromarray(image)
     small.thumbnail((_LARGEST_SHOWN, _LARGEST_SHOWN))
     return np.asarray(small)

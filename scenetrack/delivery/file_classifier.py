@@ -74,7 +74,7 @@ class Classifier:
             ) from error
 
     def scores(self, images: np.ndarray) -> np.ndarray:
-        """Scores float32 [N, C] of images uint8 [N, S, S, 3]."""
+        """Return scores float32 [N, C] of images uint8 [N, S, S, 3]."""
         return self.model.run(images=images)["scores"]
 
     def batches(self, paths: Iterable[str]) -> Generator[Batch, None, None]:

@@ -55,7 +55,7 @@ class SceneClassifier:
         self.classes: tuple[str, ...] = tuple(classes)
 
     def classify(self, images: Iterable[object]) -> list[Prediction]:
-        """The verdict on each image, in order.
+        """Yield the verdict on each image, in order.
 
         Args:
             images: each the bytes of a JPEG, PNG, WebP or BMP file of at most 80 megapixels, or
@@ -80,7 +80,7 @@ class SceneClassifier:
 
 
 def _square(image: object, size: int, number: int) -> np.ndarray:
-    """The image as uint8 [size, size, 3]."""
+    """Resize the image to uint8 [size, size, 3]."""
     content = _content(image, number)
     # Broken bytes make Pillow's decoders raise almost anything, not OSError alone.
     try:

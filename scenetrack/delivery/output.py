@@ -39,7 +39,7 @@ class Output(Protocol):
 
 
 def format_of(format: str, output: str) -> str:
-    """csv, jsonl or parquet: ``format`` where it is given, else by the suffix of ``output``.
+    """Return csv, jsonl or parquet: ``format`` where it is given, else by the suffix of ``output``.
 
     Raises:
         ConfigError: the output would be binary on a terminal, or replace a model or an image.
@@ -56,7 +56,7 @@ def format_of(format: str, output: str) -> str:
 
 
 def output_file(output: str) -> Path:
-    """The file that ``output`` names, behind any link to it, in a folder that can be written.
+    """Return the file that ``output`` names, links resolved, in a folder that can be written.
 
     Raises:
         InputError: it cannot be a file there.
@@ -119,7 +119,7 @@ class Stream:
 def journalled(
     output: str, format: str, top: int, settings: Mapping[str, object], paths: Iterable[str]
 ) -> Iterator[Journal]:
-    """A journal beside ``output``, out of which that file is written when the block succeeds.
+    """Open a journal beside ``output``; the file is written from it when the block succeeds.
 
     What is at ``output`` stays until then; what is in the journal is used again by the next call
     of the same settings and paths.
@@ -153,7 +153,7 @@ def journalled(
 
 
 def as_text(rows: Iterable[Row], format: str, top: int, *, header: bool) -> Iterator[bytes]:
-    """The rows as lines of csv or jsonl."""
+    """Format the rows as lines of csv or jsonl."""
     return as_jsonl(rows) if format == "jsonl" else as_csv(rows, top, header=header)
 
 
@@ -173,7 +173,7 @@ def _write(rows: Iterator[Row], target: Path, format: str, top: int) -> None:
 
 
 def _write_parquet(rows: Iterator[Row], path: Path, top: int) -> None:
-    """The columns of the CSV; texts are UTF-8, other bytes of a name being shown as ``\\udcXX``."""
+    """Write the columns of the CSV; texts are UTF-8, a name's other bytes shown as ``\\udcXX``."""
     arrow, parquet = import_pyarrow()
     names = columns(top)
     kinds = [arrow.float32() if name.startswith("prob") else arrow.string() for name in names]
@@ -194,7 +194,7 @@ def _utf8(value: str | float | None) -> str | float | None:
 
 
 def import_pyarrow() -> tuple[Any, Any]:
-    """PyArrow and its part for Parquet.
+    """Import PyArrow and its part for Parquet.
 
     Raises:
         ScenetrackError: it is not installed.

@@ -74,7 +74,7 @@ class Journal:
         self.failures += sum(bool(row.error) for row in rows)
 
     def rows(self) -> Iterator[Row]:
-        """Every row from the first."""
+        """Yield every row from the first."""
         with self.path.open("rb") as file:
             file.readline()
             yield from map(from_json, file)
@@ -116,7 +116,7 @@ class Journal:
 
 
 def _beginning(header: bytes, settings: object) -> int | None:
-    """When a journal of these settings began; None where the header is of another one."""
+    """Return when a journal of these settings began; None where the header is of another one."""
     try:
         values = json.loads(header)
         same = header.endswith(b"\n") and values["settings"] == settings
@@ -126,7 +126,7 @@ def _beginning(header: bytes, settings: object) -> int | None:
 
 
 def _whole(line: bytes) -> Row | None:
-    """The row of a line, None where the process was killed while it was written."""
+    """Return the row of a line, None where the process was killed while it was written."""
     try:
         return from_json(line) if line.endswith(b"\n") else None
     except ValueError:
@@ -134,7 +134,7 @@ def _whole(line: bytes) -> Row | None:
 
 
 def _unchanged(row: Row, since: int) -> bool:
-    """Whether the row's file is what it was ``since`` nanoseconds of the epoch."""
+    """Return whether the row's file is what it was ``since`` nanoseconds of the epoch."""
     try:
         return os.stat(row.path).st_ctime_ns <= since
     except OSError:

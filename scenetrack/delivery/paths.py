@@ -56,7 +56,7 @@ class PathList:
         return _read(self._spool)
 
     def digest(self) -> str:
-        """Hex digest of the paths and their order."""
+        """Return the hex digest of the paths and their order."""
         digest = hashlib.sha256()
         for path in self:
             digest.update(os.fsencode(path) + b"\0")
@@ -80,7 +80,7 @@ class PathList:
 
 
 def find_images(words: Sequence[str], stdin: TextIO) -> PathList:
-    """The image files that the words of a command line mean.
+    """Return the image files that the words of a command line mean.
 
     Args:
         words: each a file, whatever its suffix; a folder, whose image files are taken with those
@@ -193,7 +193,7 @@ def _pieces(chunk: bytes, file: BinaryIO, end: bytes) -> Iterator[bytes]:
 
 
 def _repeated(hashes: np.ndarray) -> np.ndarray:
-    """Whether each of the hashes occurs more than once: int64 [N] -> bool [N]."""
+    """Tell which of the hashes occur more than once: int64 [N] -> bool [N]."""
     order = np.argsort(hashes, kind="stable")
     same = hashes[order][1:] == hashes[order][:-1]
     repeated = np.zeros(len(hashes), bool)

@@ -97,7 +97,7 @@ class ScenePipeline:
         return explains and self._axes("descriptors") == _GRID_AXES
 
     def _axes(self, name: str) -> int:
-        """Axes of the network's output ``name``; 0 where it has none of that name."""
+        """Return the number of axes of the network's output ``name``; 0 without such an output."""
         ranks = {
             item.name: len(item.type.tensor_type.shape.dim) for item in self.network.graph.output
         }
@@ -106,7 +106,7 @@ class ScenePipeline:
     def scores(
         self, images: NDArray[np.uint8], batch_size: int = BATCH_SIZE
     ) -> NDArray[np.float64]:
-        """The score of every class, a few images at a time.
+        """Compute the score of every class, a few images at a time.
 
         Args:
             images: uint8 [N, S, S, 3]; may be a memory map.
@@ -122,7 +122,7 @@ class ScenePipeline:
         return np.concatenate([np.empty((0, len(self.classes))), *parts])
 
     def probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Scores float64 [N, C] as probabilities float64 [N, C]; the order stays."""
+        """Turn scores float64 [N, C] into probabilities float64 [N, C]; the order stays."""
         return softmax(scores, self.temperature)
 
     def _scores(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:

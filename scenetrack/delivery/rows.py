@@ -36,7 +36,7 @@ def make_rows(
     classes: Sequence[str],
     top: int,
 ) -> list[Row]:
-    """The rows of a batch.
+    """Make the rows of a batch.
 
     Args:
         paths: of all its images.
@@ -66,21 +66,21 @@ def _best(
 
 
 def columns(top: int) -> list[str]:
-    """The columns of a table of rows that tell ``top`` classes."""
+    """Return the columns of a table of rows that tell ``top`` classes."""
     ranks = range(2, top + 1)
     later = [name for rank in ranks for name in (f"label_{rank}", f"probability_{rank}")]
     return ["path", "label", "probability", *later, "error"]
 
 
 def cells(row: Row, top: int) -> list[str | float | None]:
-    """The row's values in the order of ``columns``, None where there is none."""
+    """Return the row's values in the order of ``columns``, None where there is none."""
     values: list[str | float | None] = [value for pair in row.top for value in pair]
     values += [None] * (2 * top - len(values))
     return [row.path, *values, row.error or None]
 
 
 def as_csv(rows: Iterable[Row], top: int, *, header: bool) -> Iterator[bytes]:
-    """Lines of CSV: comma, double quotes where needed, newline; UTF-8, names' other bytes as is.
+    """Write rows as CSV with commas, quotes where needed and newlines, in UTF-8.
 
     A path that a spreadsheet would take for a formula gets ``./`` before it.
     """
@@ -100,7 +100,7 @@ def _csv_cell(value: str | float | None) -> str:
 
 
 def as_jsonl(rows: Iterable[Row]) -> Iterator[bytes]:
-    """Lines of JSON in UTF-8; a byte of a name that is no UTF-8 is written ``\\udcXX``."""
+    """Write rows as JSON lines in UTF-8; bytes that are no UTF-8 are written ``\\udcXX``."""
     for row in rows:
         line = json.dumps(_as_dict(row), ensure_ascii=False) + "\n"
         # What backslashreplace writes for a lone surrogate is its escape in JSON as well.
@@ -119,7 +119,7 @@ def _as_dict(row: Row) -> dict[str, Any]:
 
 
 def from_json(line: bytes) -> Row:
-    """The row that a line of ``as_jsonl`` holds.
+    """Read the row that a line of ``as_jsonl`` holds.
 
     Raises:
         ValueError: the line is none or is not whole.

@@ -150,7 +150,7 @@ class DescriptorPca(TransformerMixin, BaseEstimator):
         return np.asarray(mean, np.float32)
 
     def _grid(self) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-        """Steps per unit of a descriptor; components [D, d] and projected mean [d] in steps."""
+        """Return steps per unit; components [D, d] and projected mean [d] in steps."""
         scale = steps_per_unit(self.length_, _PCA_BITS)
         weights = to_grid(self.components_, 2.0**_COMPONENT_BITS).T
         return scale, np.ascontiguousarray(weights), to_grid(self.mean_, scale) @ weights

@@ -32,7 +32,7 @@ class Pair:
 
 
 def compared_pairs(evaluations: Evaluations) -> list[Pair]:
-    """Every pair of methods, the better one first, in the order of the comparison table.
+    """Return every pair of methods, the better one first, in the order of the comparison table.
 
     Raises:
         ScenetrackError: the evaluations are not of the same images.
@@ -48,13 +48,13 @@ def compared_pairs(evaluations: Evaluations) -> list[Pair]:
 
 
 def method_table(evaluations: Evaluations) -> Table:
-    """The methods best first, each with its figures alone."""
+    """Tabulate the methods best first, each with its figures alone."""
     rows = [_figures(name, evaluation) for name, evaluation in _best_first(evaluations)]
     return Table("methods.json", _FIGURES, rows)
 
 
 def comparison_table(evaluations: Evaluations, against: str = "") -> Table:
-    """The methods best first, each with its interval and McNemar's p, plain and by Holm.
+    """Tabulate the methods best first, with interval and McNemar's p, plain and by Holm.
 
     Args:
         evaluations: by name of the method, all of the same images.
@@ -77,7 +77,7 @@ def comparison_table(evaluations: Evaluations, against: str = "") -> Table:
 
 
 def pairs_table(evaluations: Evaluations) -> Table:
-    """McNemar's test of every pair, with Holm's correction for all of them.
+    """Apply McNemar's test to every pair, with Holm's correction for all of them.
 
     Raises:
         ScenetrackError: the evaluations are not of the same images.
@@ -91,7 +91,7 @@ def pairs_table(evaluations: Evaluations) -> Table:
 
 
 def comparison_text(evaluations: Evaluations, against: str = "") -> str:
-    """The comparison table as aligned lines for the terminal, best first, with Holm's p."""
+    """Format the comparison table as aligned lines for the terminal, best first, with Holm's p."""
     against = against or next(iter(evaluations))
     rows = [
         [*_cells(row[:6]), p_text(row[-1])] for row in comparison_table(evaluations, against).rows
@@ -106,7 +106,7 @@ def comparison_text(evaluations: Evaluations, against: str = "") -> str:
 
 
 def pairs_text(evaluations: Evaluations) -> str:
-    """The methods numbered, best first, and Holm's p of each pair in a triangle below."""
+    """Number the methods, best first, and show Holm's p of each pair in a triangle below."""
     ordered = _best_first(evaluations)
     figures = [
         _cells(_figures(f"{k}  {name}", evaluation))
@@ -128,7 +128,7 @@ def pairs_text(evaluations: Evaluations) -> str:
 def comparison_records(
     evaluations: Evaluations, against: str = "", title: str = ""
 ) -> list[Record]:
-    """The comparison as tables for the tracker, all pairs among them, and as a figure, the last."""
+    """Return the comparison as tables for the tracker, all pairs among them, then a figure."""
     bars = [
         (name, evaluation.accuracy, evaluation.low, evaluation.high)
         for name, evaluation in _best_first(evaluations)
@@ -138,7 +138,7 @@ def comparison_records(
 
 
 def aligned(cells: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
-    """Rows of texts as lines: the first row over a rule, the columns ``left`` to the left."""
+    """Align rows of texts as lines: the first row over a rule, the columns ``left`` to the left."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     ways = [str.ljust if place in left else str.rjust for place in range(len(widths))]
     lines = [
@@ -151,7 +151,7 @@ def aligned(cells: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> lis
 
 
 def p_text(p: object) -> str:
-    """A p value with four digits; nothing for None."""
+    """Format a p value with four digits; nothing for None."""
     if not isinstance(p, float):
         return ""
     return "< 0.0001" if p < 0.0001 else f"{p:.4f}"

@@ -70,7 +70,7 @@ class Evaluation:
         return self.reliability.ece if self.reliability else None
 
     def metrics(self, prefix: str = "test") -> dict[str, float]:
-        """The figures under the names that every run uses, such as ``test/accuracy_low``."""
+        """Return the figures under the names that every run uses, such as ``test/accuracy_low``."""
         return {
             f"{prefix}/accuracy": self.accuracy,
             f"{prefix}/accuracy_low": self.low,
@@ -80,7 +80,7 @@ class Evaluation:
         }
 
     def recalls(self, prefix: str = "test") -> dict[str, float]:
-        """``test/recall/CLASS`` of each class with images; nothing for more than 50 classes.
+        """Return ``test/recall/CLASS`` of each class with images; nothing for more than 50 classes.
 
         A character that no metric's name may have becomes an underscore, and of two classes that
         so get one name the later one has a number too.
@@ -98,7 +98,7 @@ class Evaluation:
     def records(
         self, files: Sequence[Path | str], *, title: str = "", prefix: str = "test"
     ) -> list[Record]:
-        """Everything worth keeping: metrics, figures, per-class table, predictions.
+        """Return everything worth keeping: metrics, figures, per-class table, predictions.
 
         Args:
             files: N names of the images, in the order of the labels.
@@ -119,7 +119,7 @@ class Evaluation:
         ]
 
     def mistakes(self, most: int) -> np.ndarray:
-        """Indices of the wrong predictions, those of the highest probability first.
+        """Return the indices of the wrong predictions, those of the highest probability first.
 
         Args:
             most: how many at most.
@@ -134,7 +134,7 @@ class Evaluation:
         return wrong[np.argsort(-confidence, kind="stable")[:most]]
 
     def summary(self, name: str) -> str:
-        """Two lines for people: how many are right, and the commonest mistake."""
+        """Return two lines for people: how many are right, and the commonest mistake."""
         right = int(np.trace(self.confusion))
         ece = f", ECE {self.ece:.3f}" if self.ece is not None else ""
         lines = [

@@ -41,7 +41,7 @@ class Predictions:
 
 
 def prediction_table(predictions: Predictions, scores: np.ndarray | None) -> Table:
-    """A row for each image: file, label, predicted class, its score, and all probabilities.
+    """Tabulate each image: file, label, predicted class, its score, and all probabilities.
 
     Args:
         said: the predictions.
@@ -73,7 +73,7 @@ def prediction_table(predictions: Predictions, scores: np.ndarray | None) -> Tab
 
 
 def read_predictions(path: Path, class_names: Sequence[str] = ()) -> Predictions:
-    """The predictions that ``prediction_table`` wrote.
+    """Read the predictions that ``prediction_table`` wrote.
 
     Args:
         path: the CSV file. One without probabilities, as scenetrack wrote it before 0.3, will do.
@@ -127,7 +127,7 @@ def _parsed(
 def _probabilities(
     rows: Sequence[Sequence[str]], columns: Sequence[Sequence[str]], predicted_labels: np.ndarray
 ) -> np.ndarray | None:
-    """Float64 [N, C] of the columns of texts, the predicted class's own first; None without any.
+    """Parse the columns as float64 [N, C], the predicted class's own first; None without any.
 
     Raises:
         ValueError: they are no probabilities, or do not speak for the classes ``said``.
@@ -156,7 +156,7 @@ def _probabilities(
 
 
 def _numbers(rows: Sequence[Sequence[str]], column: Sequence[str]) -> np.ndarray:
-    """A column of texts as float64 [N]."""
+    """Parse a column of texts as float64 [N]."""
     values = np.empty(len(column))
     for place, text in enumerate(column):
         try:
@@ -178,7 +178,7 @@ def _contradiction(rows: Sequence[Sequence[str]], place: int, what: str) -> Valu
 
 
 def _named(header: Sequence[str]) -> Iterator[str]:
-    """The classes that have a column of probabilities."""
+    """Return the classes that have a column of probabilities."""
     for place, column in enumerate(header[len(_COLUMNS) :]):
         if not (column.startswith(_OF_CLASS) if place else column == _PROBABILITY):
             raise ValueError(f"it has the column {column!r}")

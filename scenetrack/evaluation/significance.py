@@ -28,7 +28,7 @@ class McNemarResult:
 
 
 def wilson_interval(correct: int, total: int, level: float = 0.95) -> tuple[float, float]:
-    """The score interval of a share, which stays inside [0, 1] and is good for small samples.
+    """Return the score interval of a share, which stays in [0, 1] and is good for small samples.
 
     Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference,
     Journal of the American Statistical Association 22 (1927), 209-212.
@@ -50,7 +50,7 @@ def wilson_interval(correct: int, total: int, level: float = 0.95) -> tuple[floa
 
 
 def mcnemar(labels: np.ndarray, predicted_a: np.ndarray, predicted_b: np.ndarray) -> McNemarResult:
-    """The exact test whether two methods are equally often right on the same images.
+    """Test exactly whether two methods are equally often right on the same images.
 
     Args:
         labels, predicted_a, predicted_b: int [N].
@@ -67,7 +67,7 @@ def mcnemar(labels: np.ndarray, predicted_a: np.ndarray, predicted_b: np.ndarray
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p values of one family of tests, adjusted for their number.
+    """Adjust the p values of one family of tests for their number.
 
     Calling a difference real where its adjusted p is at most 0.05 is wrong about any of them with
     a probability of at most 0.05, however the tests depend on each other. The smallest p is

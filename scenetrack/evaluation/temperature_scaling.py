@@ -16,20 +16,20 @@ _HALVINGS = 60
 
 
 def softmax(scores: NDArray[np.float64], temperature: float = 1.0) -> NDArray[np.float64]:
-    """Scores [N, C] as probabilities float64 [N, C], in [0, 1], each row summing to 1."""
+    """Turn scores [N, C] into probabilities float64 [N, C], in [0, 1], each row summing to 1."""
     scaled = np.asarray(scores, np.float64) / temperature
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def log_loss(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Mean of -log of the probability of each image's own class, in nats."""
+    """Return the mean of -log of the probability of each image's own class, in nats."""
     own = probabilities[np.arange(len(labels)), labels]
     return float(-np.mean(np.log(np.maximum(own, np.finfo(np.float64).tiny))))
 
 
 def fit_temperature(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """The temperature under which the labels are the most likely, in [COLDEST, HOTTEST].
+    """Return the temperature under which the labels are the most likely, in [COLDEST, HOTTEST].
 
     As if one image more had been seen, of no known class: so that scores without an error do not
     claim certainty (Platt, "Probabilistic outputs for support vector machines", 1999, asks for

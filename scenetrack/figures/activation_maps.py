@@ -25,7 +25,7 @@ def draw_activation_maps(
     *,
     name: str = "figures/activations.png",
 ) -> Figure:
-    """One layer's output for one image, beside the image.
+    """Draw one layer's output for one image, beside the image.
 
     Args:
         values: float [D], drawn as units in their order, distribution and strongest units;
@@ -126,7 +126,7 @@ def _map_panels(canvas: Canvas, panel: SubplotSpec, values: np.ndarray) -> None:
 
 
 def _colours(values: np.ndarray) -> dict[str, Any]:
-    """One scale for all panels: diverging around 0 where there are negative values."""
+    """Return one scale for all panels: diverging around 0 where there are negative values."""
     reach = float(np.abs(values).max()) or 1.0
     if values.min() < 0:
         return {"cmap": "RdBu_r", "vmin": -reach, "vmax": reach}

@@ -21,7 +21,7 @@ def draw_reliability_diagram(
     *,
     name: str = "figures/reliability.png",
 ) -> Figure:
-    """Accuracy of the predictions by their confidence, and below how many there are of each.
+    """Draw the accuracy of predictions by confidence, and below how many there are of each.
 
     Args:
         counts: int [B], images in each of B bins of equal width from 0 to 1.

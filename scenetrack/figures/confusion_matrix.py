@@ -25,7 +25,7 @@ def draw_confusion_matrix(
     *,
     name: str = "figures/confusion_matrix.png",
 ) -> Figure:
-    """Counts of images by true class (rows) and predicted class (columns).
+    """Draw the counts of images by true class (rows) and predicted class (columns).
 
     Args:
         confusion: int [C, C]; a cell's colour is its share of the row. Above 40 classes its count

@@ -20,7 +20,7 @@ def draw_learning_curves(
     *,
     name: str = "figures/learning_curves.png",
 ) -> Figure:
-    """Accuracy and loss over the epochs, training and validation, side by side.
+    """Draw accuracy and loss over the epochs, training and validation, side by side.
 
     Args:
         history: one value per epoch under ``train/accuracy``, ``train/loss`` and, with

@@ -20,7 +20,7 @@ def draw_method_comparison(
     *,
     name: str = "figures/comparison.png",
 ) -> Figure:
-    """Methods as bars with their 95% intervals, best first.
+    """Draw methods as bars with their 95% intervals, best first.
 
     Args:
         rows: name, accuracy, low and high of each method, in [0, 1], in any order.

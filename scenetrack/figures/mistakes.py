@@ -24,7 +24,7 @@ def draw_mistakes(
     *,
     name: str = "figures/mistakes.png",
 ) -> Figure:
-    """Images in rows of four, each under its class and, in red, under what it was taken for.
+    """Draw images in rows of four, each under its class and, in red, the class predicted for it.
 
     Args:
         images: uint8 [N, H, W, 3], N > 0.

@@ -23,7 +23,7 @@ def draw_montage(
     title: str = "",
     name: str = "figures/montage.png",
 ) -> Figure:
-    """Images in rows of ``columns``, each under its title.
+    """Draw images in rows of ``columns``, each under its title.
 
     Args:
         images: uint8 [N, H, W, 3].

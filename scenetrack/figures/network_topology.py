@@ -47,7 +47,7 @@ def draw_topology(
     title: str = "",
     name: str = "figures/topology.png",
 ) -> Figure:
-    """The network as boxes from top to bottom, long ones in several columns.
+    """Draw the network as boxes from top to bottom, long ones in several columns.
 
     A layer that takes anything but the output of the one before says what it takes.
 

@@ -19,7 +19,7 @@ WORD_COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE)
 def patch_grid(
     image: np.ndarray, grid: PatchGrid, *, name: str = "figures/patch_grid.png"
 ) -> Figure:
-    """An image with its patches outlined, and beside it the patches taken apart.
+    """Draw an image with its patches outlined, and beside it the patches taken apart.
 
     The patch with the most contrast and its right neighbour are marked on both sides.
 
@@ -60,7 +60,7 @@ def visual_words(
     *,
     name: str = "figures/visual_words.png",
 ) -> Figure:
-    """An image, where its commonest visual words lie, and its histogram of all words.
+    """Draw an image, where its commonest visual words lie, and its histogram of all words.
 
     Args:
         image: uint8 [S, S, 3], S being the grid's image size.
@@ -97,7 +97,7 @@ def visual_words(
 def _draw_places(
     axes: Axes, image: np.ndarray, words: np.ndarray, grid: PatchGrid, coloured: dict[int, str]
 ) -> None:
-    """A square of one stride in the middle of each patch of the coloured words."""
+    """Draw a square of one stride in the middle of each patch of the coloured words."""
     axes.imshow(image.mean(axis=2), cmap="gray", vmin=-255, vmax=255)
     inset = (grid.patch_size - grid.stride) / 2
     for word, corner in zip(words, grid.positions, strict=True):
@@ -125,7 +125,7 @@ def _draw_histogram(axes: Axes, counts: np.ndarray, coloured: dict[int, str]) ->
 
 
 def _most_contrast(image: np.ndarray, grid: PatchGrid) -> int:
-    """The patch with the largest standard deviation of those that have a right neighbour."""
+    """Find the patch of the largest standard deviation among those with a right neighbour."""
     deviations = grid.extract(image[None])[0].std(axis=(1, 2, 3)).reshape(grid.side, grid.side)
     if grid.side > 1:
         deviations[:, -1] = -1
@@ -137,7 +137,7 @@ def _gap(grid: PatchGrid) -> int:
 
 
 def _taken_apart(image: np.ndarray, grid: PatchGrid) -> np.ndarray:
-    """The patches in their rows with white gaps: uint8 [M, M, 3]."""
+    """Lay the patches in their rows with white gaps: uint8 [M, M, 3]."""
     gap, size = _gap(grid), grid.patch_size
     patches = grid.extract(image[None])[0].reshape(grid.side, grid.side, size, size, 3)
     padded = np.pad(

@@ -24,7 +24,7 @@ _COLOURS = ListedColormap(colormaps["RdBu_r"](np.linspace(0.08, 0.92, 256)))
 def evidence_map(
     image: np.ndarray, evidence: np.ndarray, label: str, probability: float, unit: str, *, name: str
 ) -> Figure:
-    """An image beside itself in grey under the evidence: red speaks for the class, blue against.
+    """Draw an image, and it in grey under the evidence: red speaks for the class, blue against.
 
     The scale is this image's own: it ends at the 99.5th percentile of the absolute values.
 
@@ -74,7 +74,7 @@ def _name(axes: Axes, label: str, share: str, width: float) -> None:
 
 
 def _axes(canvas: Canvas, left: float, width: float) -> Axes:
-    """A panel as high as the images, ``left`` inches from the first one's edge."""
+    """Place a panel as high as the images, ``left`` inches from the first one's edge."""
     across, up = canvas.get_size_inches()
     return canvas.add_axes(((left + _MARGIN) / across, _MARGIN / up, width / across, _HEIGHT / up))
 
@@ -85,19 +85,19 @@ def _show(axes: Axes, image: np.ndarray) -> None:
 
 
 def _limit(evidence: np.ndarray) -> float:
-    """Where the colours end: positive also for evidence that is zero or unknown everywhere."""
+    """Return the end of the colour scale: positive also for evidence that is zero or unknown."""
     known = np.abs(evidence[np.isfinite(evidence)])
     return float(np.percentile(known, _PERCENTILE)) or 1.0 if known.size else 1.0
 
 
 def _faded(image: np.ndarray) -> np.ndarray:
-    """The image in light grey, so that colours over it can be told: float [H, W, 3] in 0 to 1."""
+    """Fade the image to light grey, float [H, W, 3] in 0 to 1, so that colours stand out."""
     grey = image.mean(axis=2, keepdims=True) / 255
     return np.repeat(0.35 + 0.65 * grey, 3, axis=2)
 
 
 def _coloured(evidence: np.ndarray, scale: Normalize) -> np.ndarray:
-    """Colours [S, S, 4] that are the more opaque the stronger the evidence."""
+    """Return colours [S, S, 4] that are the more opaque the stronger the evidence."""
     known = np.nan_to_num(evidence)
     painted: np.ndarray = np.array(_COLOURS(scale(known)))
     painted[..., 3] = _STRONGEST * np.clip(np.abs(known) / scale.vmax, 0, 1) ** 0.7

@@ -18,7 +18,7 @@ _NARROWEST = 0.04  # of the axis of accuracies, lest tiny differences look large
 def draw_seed_spread(
     accuracies: Mapping[str, Sequence[float]], title: str = "", *, name: str = "figures/seeds.png"
 ) -> Figure:
-    """Methods as rows of dots, one for each seed, with mean and standard deviation; best first.
+    """Draw methods, best first, as rows of dots, one for each seed, with mean and deviation.
 
     Args:
         accuracies: by method, test accuracies of two seeds or more, in [0, 1].

@@ -23,12 +23,12 @@ _LONGEST_FITTED = 60  # letters
 
 
 def shortened(text: str, length: int) -> str:
-    """``text``, cut to ``length`` characters."""
+    """Cut ``text`` to ``length`` characters."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def wrapped(text: str, width: int, most: int = 2) -> str:
-    """``text`` in lines of ``width`` characters, ``most`` of them; cut in the middle if it is more.
+    """Wrap ``text`` in ``most`` lines of ``width`` characters; longer texts lose their middle.
 
     Both ends tell names apart: a run's name stands first, its method's and its id last.
     """
@@ -53,7 +53,7 @@ def fit(text: Text, width: float) -> None:
 
 @contextmanager
 def _missing_glyphs_allowed() -> Iterator[None]:
-    """Class names may be in any script; what the font lacks is drawn as a box, without a word."""
+    """Draw what the font lacks as a box, without a word: class names may be in any script."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph \d+ ", category=UserWarning)
         yield
@@ -65,14 +65,14 @@ def heading(axes: Axes, text: str) -> Text:
 
 
 def plain(axes: Axes) -> None:
-    """A frame of two sides and a light grid."""
+    """Draw a frame of two sides and a light grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#E5E5E5", lw=0.7)
     axes.set_axisbelow(True)
 
 
 def to_png(canvas: Canvas, name: str, *, cut: bool = False) -> Figure:
-    """The drawn canvas as the record ``name``, with ``cut`` without its blank margins."""
+    """Save the drawn canvas as the record ``name``, with ``cut`` without its blank margins."""
     for text in canvas.findobj(Text):
         # A class or a layer may have a $ in its name, which matplotlib would read as mathematics.
         text.set_parse_math(False)

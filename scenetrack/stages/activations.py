@@ -59,7 +59,7 @@ def activations(config: ActivationsConfig, tracker: Tracker | None = None) -> St
 
 
 def _layer_output(network: keras.Model, layer: str, pixels: np.ndarray) -> np.ndarray:
-    """float32 [D] or [H, W, D] for uint8 [S, S, 3]."""
+    """Compute float32 [D] or [H, W, D] for uint8 [S, S, 3]."""
     import keras
 
     part = keras.Model(network.inputs, network.get_layer(layer).output)

@@ -213,7 +213,7 @@ def _build(found: FinishedMethod, pipeline: ScenePipeline) -> onnx.ModelProto:
 
 
 def _random_images(size: int) -> np.ndarray:
-    """Noise and smooth colours by turns: uint8 [32, size, size, 3]."""
+    """Draw noise and smooth colours by turns: uint8 [32, size, size, 3]."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (_RANDOM_IMAGES, size, size, 3)).astype(np.uint8)
     images[::2] = rng.integers(0, 256, (_RANDOM_IMAGES // 2, 1, 1, 3))

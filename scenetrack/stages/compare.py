@@ -103,7 +103,7 @@ def _unfinished(run: RunInfo) -> ModelError:
 
 
 def _finished_below(run: RunInfo) -> Iterator[RunInfo]:
-    """The finished runs below one that is not, and not those below them."""
+    """Return the finished runs below one that is not, and not those below them."""
     for part in children(run.id):
         if part.status == "FINISHED":
             yield part
@@ -112,7 +112,7 @@ def _finished_below(run: RunInfo) -> Iterator[RunInfo]:
 
 
 def _below(run: RunInfo, path: tuple[str, ...] = ()) -> Iterator[tuple[RunInfo, str]]:
-    """The runs of methods below a run, or itself, and their names from there on."""
+    """Return the runs of methods below a run, or itself, and their names from there on."""
     parts = children(run.id)
     for part in parts:
         if part.status == "FINISHED":
@@ -129,7 +129,7 @@ def _below(run: RunInfo, path: tuple[str, ...] = ()) -> Iterator[tuple[RunInfo, 
 
 
 def _named_apart(methods: Sequence[_Method]) -> dict[str, RunInfo]:
-    """The methods' runs by name; where two have one, the run that was named is added."""
+    """Return the methods' runs by name; where two have one, the run that was named is added."""
     names = [method.name for method in methods]
     runs: dict[str, RunInfo] = {}
     for method in methods:

@@ -73,14 +73,14 @@ def export(config: ExportConfig) -> None:
 
 
 def _run(run: str) -> RunInfo | None:
-    """What is known of the run; None for a file or a model of the registry."""
+    """Return what is known of the run; None for a file or a model of the registry."""
     from scenetrack.tracking import resolve_run
 
     return None if run.endswith(".keras") or ":/" in run else resolve_run(run)
 
 
 def _classes(run: RunInfo | None, dataset: SceneDataset | None, count: int) -> tuple[str, ...]:
-    """The run's own names of the classes, else those of the data if there are as many."""
+    """Return the run's own names of the classes, else those of the data if there are as many."""
     if run and run.classes:
         return run.classes
     names = dataset.class_names if dataset else ()
@@ -100,7 +100,7 @@ def _dense(config: ExportConfig, network: keras.Model, params: Mapping[str, str]
 
 
 def _image_size(network: keras.Model, params: Mapping[str, str], dense: Dense | None) -> int:
-    """Side in pixels of the images that the network, or its dense form, is meant for."""
+    """Return the side in pixels of the images that the network, or its dense form, is meant for."""
     side = int(network.input_shape[1])
     if network.name == PATCH_NETWORK or dense:
         return max(side, int(params.get("image_size", 2 * side)))
@@ -110,7 +110,7 @@ def _image_size(network: keras.Model, params: Mapping[str, str], dense: Dense | 
 def _real_images(
     dataset: SceneDataset | None, network: keras.Model, size: int, dense: Dense | None
 ) -> np.ndarray | None:
-    """Some training images of every class; for a patch network that is not dense, patches."""
+    """Return some training images of every class; patches for a patch network not made dense."""
     if dataset is None:
         logger.info("no data set is at hand: verifying on random images only")
         return None
@@ -146,7 +146,7 @@ def _accuracy_change(
     params: Mapping[str, str],
     size: int,
 ) -> str:
-    """What the precision does to the whole network's accuracy on the test images."""
+    """Measure what the precision does to the whole network's accuracy on the test images."""
     if dataset is None or not len(dataset.test):
         return (
             "test accuracy: not measured, for no data set of its classes is at hand; name one "
@@ -185,7 +185,7 @@ def _accuracy_change(
 
 
 def _labels(model: OnnxModel, images: np.ndarray, aggregation: str) -> np.ndarray:
-    """The most probable class of each image: int64 [N]."""
+    """Return the most probable class of each image: int64 [N]."""
     labels = []
     for start in range(0, len(images), _TESTED_AT_ONCE):
         logits = model.run(images=images[start : start + _TESTED_AT_ONCE])["logits"]

@@ -57,7 +57,7 @@ def layer_svm(config: LayerSvmConfig, tracker: Tracker) -> StageResult:
 def _outputs_of_splits(
     onnx: OnnxModel, images: SceneImages, tracker: Tracker
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Logits and descriptors of the training and the test images; none of tests left alone."""
+    """Compute logits and descriptors of the training images, and of the test images if used."""
     started = time.perf_counter()
     train, count = _outputs(onnx, images.train), len(images.train)
     test: dict[str, np.ndarray] = {}
@@ -70,7 +70,7 @@ def _outputs_of_splits(
 
 
 def _outputs(onnx: OnnxModel, pixels: np.ndarray) -> dict[str, np.ndarray]:
-    """Logits and descriptors of images, each float32 [N, D]."""
+    """Compute logits and descriptors of images, each float32 [N, D]."""
     return {name: values.reshape(len(pixels), -1) for name, values in onnx.predict(pixels).items()}
 
 

@@ -64,7 +64,7 @@ def patch_bow(config: PatchBowConfig, tracker: Tracker) -> StageResult:
 
 
 def _training_patches(images: SceneImages, config: PatchBowConfig) -> TrainingData:
-    """Random or grid patches of the fitted images at each scale, with whitening learnt first."""
+    """Draw random or grid patches of the fitted images at each scale; whitening is learnt first."""
     paths = images.dataset.train.paths
     pixels = [
         images.train if size == config.image_size else load_images(paths, size)
@@ -93,7 +93,7 @@ def _training_patches(images: SceneImages, config: PatchBowConfig) -> TrainingDa
 def _validation_patches(
     images: SceneImages, pixels: Sequence[np.ndarray], config: PatchBowConfig
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """The same random patches of the held-out images for every epoch, with their labels."""
+    """Draw the same random patches of the held-out images for every epoch, with their labels."""
     if not len(images.held_out):
         return None
     held_out = PatchBatches(
@@ -123,7 +123,7 @@ def _learn_whitening(
 
 
 def _tried_patches(network: keras.Model, images: SceneImages, config: PatchBowConfig) -> np.ndarray:
-    """Patches uint8 [N, P, P, 3] to try the untrained network on."""
+    """Draw patches uint8 [N, P, P, 3] to try the untrained network on."""
     samples = max(_TRIED_PATCHES, 2 * config.whitening)
     patches = _sample(images, [images.train], samples, config)
     if not config.model:
@@ -135,5 +135,5 @@ def _tried_patches(network: keras.Model, images: SceneImages, config: PatchBowCo
 def _sample(
     images: SceneImages, pixels: Sequence[np.ndarray], count: int, config: PatchBowConfig
 ) -> np.ndarray:
-    """Random patches uint8 [count, P, P, 3] of the fitted images."""
+    """Draw random patches uint8 [count, P, P, 3] of the fitted images."""
     return sample_patches(pixels, config.patch_size, count, seed=config.seed, owners=images.fitted)

@@ -153,7 +153,7 @@ def open_images(config: DataConfig, tracker: Tracker, size: int, validation: flo
 
 
 def _samples(dataset: SceneDataset) -> Figure:
-    """A row for each class, or for two where there are many; of very many only some."""
+    """Draw a row for each class, or for two where there are many; of very many only some."""
     labels, classes = dataset.train.labels, len(dataset.class_names)
     shown = np.linspace(0, classes - 1, min(classes, _MOST_SHOWN)).round().astype(int)
     per_class, columns = (4, 4) if classes <= _MOST_IN_ROWS else (3, 6)

@@ -160,7 +160,7 @@ class EncodingMethods:
         return encoder.learn_idf(batches)
 
     def _in_fold(self, owners: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Features of all training images by an encoder learnt from ``owners`` alone."""
+        """Encode all training images by an encoder learnt from ``owners`` alone."""
         fold = owners.tobytes()
         # Every kernel has the same folds, and learning takes longer than encoding.
         if fold not in self._of_folds:

@@ -96,7 +96,7 @@ def _is_linear(layer: Any) -> bool:
 
 
 def _with_logarithm(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Softmax of the new output ``logits`` gives the old one, its probabilities."""
+    """Add an output ``logits`` whose softmax gives the old one, its probabilities."""
     builder = GraphBuilder(model.graph.name)
     shapes = [
         [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]

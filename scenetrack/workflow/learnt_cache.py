@@ -61,7 +61,7 @@ class KeptNetwork:
 
 
 def network_key(name: str, images: SceneImages, config: TrainingConfig) -> dict[str, str]:
-    """All that the training of a network depends on.
+    """Digest all that the training of a network depends on.
 
     Args:
         name: of the network's kind.
@@ -119,7 +119,7 @@ def keep_network(key: Mapping[str, str], path: Path, result: TrainResult, run: s
 def encoder_key(
     descriptors: str, config: EncodingConfig, sample: int, owners: NDArray[np.int64] | None
 ) -> dict[str, str]:
-    """All that an encoder depends on.
+    """Digest all that an encoder depends on.
 
     Args:
         descriptors: digest of those of all training images.

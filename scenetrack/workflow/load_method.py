@@ -291,7 +291,7 @@ def _no_method(run: RunInfo) -> ModelError:
 def _network_alone(
     found: FinishedMethod, dataset: SceneDataset | None, device: str
 ) -> ScenePipeline:
-    """A Keras network of whole images, exported now."""
+    """Export a Keras network of whole images now."""
     from scenetrack.networks.keras_import import import_keras
 
     import_keras()

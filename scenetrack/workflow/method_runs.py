@@ -132,7 +132,7 @@ class MethodRuns:
         *,
         on_held_out: bool = False,
     ) -> FittedClassifier:
-        """An SVM on the training vectors, its settings chosen by cross-validation inside train.
+        """Fit an SVM on the training vectors, its settings chosen by cross-validation inside train.
 
         Args:
             kernel: one of ``config.KERNELS``.
@@ -156,7 +156,7 @@ class MethodRuns:
     def add_svm(
         self, name: str, classifier: FittedClassifier, features: Features, seconds: float
     ) -> None:
-        """A fitted SVM, whose settings were chosen inside train, as the method ``name``.
+        """Add a fitted SVM, whose settings were chosen inside train, as the method ``name``.
 
         Its ``val/accuracy`` is that of the same settings fitted without the held-out images, from
         whose scores the temperature is learnt. Where there are none, it is the given one, or learnt
@@ -197,7 +197,7 @@ class MethodRuns:
             self._finish_method(child, name, tested, figures)
 
     def _fold_scores(self, classifier: FittedClassifier, features: Features) -> np.ndarray:
-        """Scores float64 [N, C] of the training images by machines that were not fitted on them."""
+        """Score the training images by machines that were not fitted on them: float64 [N, C]."""
         if classifier.fold_scores is not None:
             return classifier.fold_scores.astype(np.float64)
         labels = self.images.dataset.train.labels
@@ -267,6 +267,6 @@ class MethodRuns:
 
 
 def _settings_table(classifier: FittedClassifier) -> Table:
-    """Every setting that cross-validation tried."""
+    """Tabulate every setting that cross-validation tried."""
     rows = [tuple(float(value) for value in row) for row in classifier.cv_table]
     return Table("cross_validation.json", ("C", "gamma", "accuracy", "std"), rows)

@@ -100,7 +100,7 @@ def _records(spreads: Mapping[str, Mapping[str, Spread]]) -> list[Metric]:
 
 
 def _table(results: Results) -> Table:
-    """Every seed's figures, a row for each method."""
+    """Tabulate every seed's figures, a row for each method."""
     rows = [
         (seed, result.run_id, method, *(figures.get(name) for name in FIGURES))
         for seed, result in results.items()

@@ -102,7 +102,7 @@ def summary(study: optuna.Study, config: TuneConfig, best: FrozenTrial) -> str:
 
 
 def _best_first(study: optuna.Study) -> list[FrozenTrial]:
-    """Complete trials, of several objectives those that no other beats in all: by accuracy."""
+    """Sort complete trials by accuracy; of several objectives those that no other beats in all."""
     if len(study.directions) > 1:
         found = study.best_trials
     else:

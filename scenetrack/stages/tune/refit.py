@@ -68,7 +68,7 @@ def refit_config(
 
 
 def _temperatures(figures: Mapping[str, float]) -> str:
-    """Those of a trial's methods, as its target takes them."""
+    """Return the temperatures of a trial's methods, as its target takes them."""
     found = {
         name.removeprefix("temperature").removeprefix("/") or MLP: value
         for name, value in figures.items()
@@ -115,7 +115,7 @@ def refit(
 def _fit_best(
     context: StudyContext, best: FrozenTrial, tracker: tracking.MlflowTracker
 ) -> dict[str, Any]:
-    """What the study keeps of the refit: run, method, test figures, and names in the registry."""
+    """Return what the study keeps of the refit: run, method, test figures, registry names."""
     config = context.config
     target = refit_config(
         config, context.space, best, tracking.resolve_run(best.user_attrs[RUN]).metrics
@@ -147,7 +147,7 @@ def _run_name(best: FrozenTrial) -> str:
 
 
 def _in_work(study_run: str, best: FrozenTrial) -> list[tracking.RunInfo]:
-    """The runs that refit the trial and have not ended, by id."""
+    """Return the runs that refit the trial and have not ended, by id."""
     found = [run for run in tracking.children(study_run) if run.name == _run_name(best)]
     return sorted((run for run in found if run.status == "RUNNING"), key=lambda run: run.id)
 

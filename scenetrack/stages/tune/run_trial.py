@@ -94,7 +94,7 @@ def _run_trial(
 def _values(
     config: TuneConfig, target: EvaluatedConfig, result: StageResult, tracker: TrialTracker
 ) -> dict[str, float]:
-    """The objectives of ``config`` by name."""
+    """Return the objectives of ``config`` by name."""
     accuracy = result.metrics.get("val/accuracy", result.metrics.get("cv/accuracy"))
     if accuracy is None:
         raise InputError("a trial needs images to be judged by: set validation above 0")
@@ -114,7 +114,7 @@ def _values(
 
 @contextmanager
 def _quiet(quiet: bool) -> Iterator[None]:
-    """Without what the package says of work that goes well, unless all of it is asked for."""
+    """Silence what the package says of work that goes well, unless all of it is asked for."""
     package = logging.getLogger("scenetrack")
     level = package.level
     if quiet and level == logging.INFO:

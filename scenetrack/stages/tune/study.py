@@ -176,7 +176,7 @@ def open_study(config: TuneConfig, space: SearchSpace) -> optuna.Study:
 
 
 def _planned_epochs(space: SearchSpace) -> int:
-    """Epochs of a trial; 0 where no network is trained."""
+    """Return the epochs of a trial; 0 where no network is trained."""
     return int(getattr(build_config(space.target, space.fixed, from_mlflow=False), "epochs", 0))
 
 
@@ -186,7 +186,7 @@ def study_name(config: TuneConfig) -> str:
 
 
 def _study_run(study: optuna.Study, config: TuneConfig) -> str:
-    """The MLflow run of the study: one, however many processes ask at once."""
+    """Return the MLflow run of the study: one, however many processes ask at once."""
     with _alone(config), defer_signals():
         known = _known_run(study)
         if known:
@@ -206,7 +206,7 @@ def _study_run(study: optuna.Study, config: TuneConfig) -> str:
 
 
 def _alone(config: TuneConfig) -> BaseFileLock:
-    """Held by one process of this machine at a time while a study begins."""
+    """Hold a lock that one process of this machine has at a time while a study begins."""
     key = "".join(
         c if c.isalnum() else "_" for c in f"{redacted(config.storage)} {study_name(config)}"
     )
@@ -223,7 +223,7 @@ def _known_run(study: optuna.Study) -> str:
 
 
 def _work(context: StudyContext) -> bool:
-    """Whether the study has its trials; else other machines have the last ones in work."""
+    """Run the trials; return False where other machines still have the last ones in work."""
     config = context.config
     if config.workers == 1:
         return _worker(context).work()
@@ -239,7 +239,7 @@ def _work(context: StudyContext) -> bool:
 def work_in_process(
     config: TuneConfig, run_id: str, stage_function: StageFunction, level: int
 ) -> None:
-    """What a worker process runs; its failures are told by its exit code."""
+    """Run the work of a worker process; its failures are told by its exit code."""
     try:
         become_worker(level)
         space = space_of(config)
@@ -258,7 +258,7 @@ def work_in_process(
 
 
 def _redacted(config: TuneConfig) -> TuneConfig:
-    """The settings as a run may show them."""
+    """Return the settings as a run may show them."""
     return dataclasses.replace(config, storage=redacted(config.storage))
 
 
