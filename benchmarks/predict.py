@@ -40,7 +40,7 @@ def prepare(folder: Path, run_id: str, method: str, quick: bool) -> tuple[str, i
         The name of the method, and the number of files.
     """
     from scenetrack.data.catalog import load_dataset
-    from scenetrack.stages.bundle import bundle_of
+    from scenetrack.workflow.bundling import bundle_of
     from scenetrack.workflow.load_method import find_method, open_pipeline
 
     found = find_method(run_id, method)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import logging
 from pathlib import Path
@@ -12,17 +11,17 @@ import numpy as np
 import onnx
 from PIL import Image
 
-from scenetrack import __version__
 from scenetrack.config import BundleConfig
 from scenetrack.data.catalog import SceneDataset
 from scenetrack.data.images import load_images
-from scenetrack.delivery.bundle import BundleReport, build_bundle, verify_bundle
+from scenetrack.delivery.bundle import BundleReport, verify_bundle
 from scenetrack.delivery.pipeline import ScenePipeline
 from scenetrack.errors import DataError, ExportError, InputError, ModelError
 from scenetrack.evaluation import PREDICTIONS, read_predictions
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.system.files import cache_dir, file_sha256, printable, replacing
-from scenetrack.tracking import find_onnx, log_bundle, registered_onnx, resolve_model, run_file
+from scenetrack.system.files import printable, replacing
+from scenetrack.tracking import log_bundle, run_file
+from scenetrack.workflow.bundling import build_method, random_images
 from scenetrack.workflow.dataset import check_device, dataset_of_run, onnx_target
 from scenetrack.workflow.evaluation import file_names
 from scenetrack.workflow.latency import milliseconds
@@ -30,7 +29,6 @@ from scenetrack.workflow.load_method import FinishedMethod, find_method, open_pi
 
 logger = logging.getLogger(__name__)
 
-_RANDOM_IMAGES = 32
 # Other processors and GPUs compute descriptors with other last digits, and one that lies between
 # two words then goes to the other. Noise of 1e-5 in every value of a descriptor, which is more,
 # moved the scores of 160 images by at most 0.01, where they vary by 0.7.
@@ -56,8 +54,8 @@ def bundle(config: BundleConfig) -> None:
     if dataset:
         images = load_images(dataset.test.paths, pipeline.image_size)
     else:
-        images = _random_images(pipeline.image_size)
-    model = _build(found, pipeline)
+        images = random_images(pipeline.image_size)
+    model = build_method(found, pipeline)
     report = verify_bundle(model, pipeline, images)
     comparison = _check_said(found, pipeline, dataset, report.scores) if dataset and is_own else ""
     with replacing(path) as temporary:
@@ -68,50 +66,6 @@ def bundle(config: BundleConfig) -> None:
         print(_accuracy(found, path, images, dataset, is_own=is_own))
     print(_latency(path, pipeline, images[:1]))
     print(_logged(found, path, model, images[0]))
-
-
-def bundle_of(model: str) -> Path:
-    """Return the bundle of ``model``: the one logged to its run, else one made now and kept.
-
-    Args:
-        model: a run id, a ``.keras`` file, or an address in MLflow (``runs:/`` or ``models:/``).
-
-    Raises:
-        InputError: it does not exist, or cannot be bundled.
-        ExportError: the graph differs from the method in Python.
-    """
-    logged = _addressed(model)
-    if logged:
-        return logged
-    found = find_method(model)
-    logged = find_onnx(found.run.id, "bundle") if found.run else None
-    if logged:
-        logger.info("reusing the bundle of run %s (%s)", found.run and found.run.id, found.name)
-        return logged
-    target = cache_dir("bundles") / f"{_key(found)}.onnx"
-    if target.is_file():
-        logger.info("reusing %s", target)
-        return target
-    pipeline = open_pipeline(found, None, "cpu")
-    graph = _build(found, pipeline)
-    verify_bundle(graph, pipeline, _random_images(pipeline.image_size))
-    with replacing(target) as temporary:
-        onnx.save(graph, temporary)
-    logger.info("bundled %s as %s", found.name, target)
-    return target
-
-
-def _addressed(model: str) -> Path | None:
-    """Return the bundle at an address in MLflow; None for another kind of model."""
-    if model.startswith("models:/"):
-        return registered_onnx(model)
-    run_id, _, name = model.removeprefix("runs:/").partition("/")
-    if not model.startswith("runs:/") or name != "bundle":
-        return None
-    logged = find_onnx(run_id, name)
-    if logged is None:
-        raise ModelError(f"run {run_id} has no bundle: make it with scenetrack bundle {run_id}")
-    return logged
 
 
 def _check_dataset(
@@ -205,23 +159,6 @@ def differing_labels(scores: np.ndarray, logged: np.ndarray, run: str) -> int:
     return differing
 
 
-def _build(found: FinishedMethod, pipeline: ScenePipeline) -> onnx.ModelProto:
-    source = found.run.id if found.run else Path(found.model).name
-    return build_bundle(
-        pipeline, {"method": found.name, "source_run": source, "scenetrack": __version__}
-    )
-
-
-def _random_images(size: int) -> np.ndarray:
-    """Draw noise and smooth colours by turns: uint8 [32, size, size, 3]."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (_RANDOM_IMAGES, size, size, 3)).astype(np.uint8)
-    images[::2] = rng.integers(0, 256, (_RANDOM_IMAGES // 2, 1, 1, 3))
-    ramp = np.linspace(0, 1, size)[:, None]
-    images[::4] = (images[::4] * ramp[:, None]).astype(np.uint8)
-    return images
-
-
 def _description(found: FinishedMethod, pipeline: ScenePipeline, path: Path) -> str:
     where = f"of run {found.run.id}" if found.run else f"of {found.model}"
     return (
@@ -282,9 +219,3 @@ def _logged(found: FinishedMethod, path: Path, model: onnx.ModelProto, image: np
         f"logged to run {found.run.id}; to serve it: "
         f"mlflow models serve -m {address} --env-manager local --port 5001"
     )
-
-
-def _key(found: FinishedMethod) -> str:
-    """Changes with the run or the file, and with the version."""
-    source = found.run.id if found.run else file_sha256(resolve_model(found.model, ""))
-    return hashlib.sha256(f"{source} {__version__}".encode()).hexdigest()[:32]

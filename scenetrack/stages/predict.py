@@ -79,7 +79,7 @@ def bundle_file(model: str) -> Path:
     if path.suffix.lower() == ".onnx":
         return path
     # MLflow and Keras take seconds to import, and a bundle needs neither.
-    from scenetrack.stages.bundle import bundle_of
+    from scenetrack.workflow.bundling import bundle_of
 
     return bundle_of(model)
 

@@ -101,9 +101,9 @@ def test_table(benchmarks: dict[str, ModuleType]) -> None:
 
 
 def test_machine_names_no_folder(benchmarks: dict[str, ModuleType]) -> None:
-    told = benchmarks["_machine"].machine()
-    assert "cores" in told
-    assert str(Path.home()) not in told
+    listed = benchmarks["_machine"].machine()
+    assert "cores" in listed
+    assert str(Path.home()) not in listed
     assert benchmarks["_machine"].peak_rss() > 10
 
 
@@ -112,6 +112,6 @@ def test_whole_against_its_parts(benchmarks: dict[str, ModuleType]) -> None:
     seconds = {part: {"seconds": 1.0} for part in module.PARTS}
     seconds[module.DECODING] = {"seconds": 2.0}
     seconds[module.WHOLE] = {"seconds": 2.4}
-    told = module.summary(seconds)
-    assert "1.20 times as long as the slower" in told
-    assert "0.80 times as long as decoding and the bundle" in told
+    listed = module.summary(seconds)
+    assert "1.20 times as long as the slower" in listed
+    assert "0.80 times as long as decoding and the bundle" in listed

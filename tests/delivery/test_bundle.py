@@ -103,16 +103,16 @@ def test_one_image_scores_as_in_any_batch(images: np.ndarray) -> None:
 def test_what_the_file_says_of_itself() -> None:
     pipeline = patch_pipeline("linear")
     bundle = build_bundle(pipeline, {"method": "bag of words", "source_run": "abc"})
-    said = metadata(bundle)
+    reported = metadata(bundle)
     assert classes_of(bundle) == list(CLASSES)
-    assert said["kind"] == "bundle"
-    assert (said["image_size"], said["temperature"]) == (str(SIZE), "0.7")
-    assert (said["method"], said["source_run"], said["evidence"]) == (
+    assert reported["kind"] == "bundle"
+    assert (reported["image_size"], reported["temperature"]) == (str(SIZE), "0.7")
+    assert (reported["method"], reported["source_run"], reported["evidence"]) == (
         "bag of words",
         "abc",
         "evidence",
     )
-    assert (said["patch_size"], said["stride"], said["layer"]) == ("8", "4", "hidden")
+    assert (reported["patch_size"], reported["stride"], reported["layer"]) == ("8", "4", "hidden")
     assert metadata(build_bundle(image_pipeline(), {}))["evidence"] == ""
     assert [(item.domain, item.version) for item in bundle.opset_import] == [("", OPSET)]
     assert bundle.ir_version == IR_VERSION

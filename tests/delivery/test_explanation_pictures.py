@@ -100,14 +100,14 @@ class TestNames:
     def test_doubles_get_numbers(self) -> None:
         names = PictureNames()
         paths = ("a/x.jpg", "b/x.png", "a/X.jpg", "x_2.jpg", "c/x.jpg", "y.tar.jpg")
-        told = [names.name(path) for path in paths]
-        assert told == ["x.png", "x_2.png", "X_3.png", "x_2_2.png", "x_4.png", "y.tar.png"]
+        listed = [names.name(path) for path in paths]
+        assert listed == ["x.png", "x_2.png", "X_3.png", "x_2_2.png", "x_4.png", "y.tar.png"]
 
     @given(st.lists(st.text(st.sampled_from("aA_23é"), min_size=1, max_size=5)))
     def test_all_differ_without_case(self, stems: list[str]) -> None:
         names = PictureNames()
-        told = [names.name(f"folder/{stem}.jpg").casefold() for stem in stems]
-        assert len(set(told)) == len(told)
+        listed = [names.name(f"folder/{stem}.jpg").casefold() for stem in stems]
+        assert len(set(listed)) == len(listed)
 
     @pytest.mark.parametrize("stem", ["é" * 120, "x" * 251, os.fsdecode(b"\xff" * 251)])
     def test_long_ones_fit_a_file_system(self, tmp_path: Path, stem: str) -> None:

@@ -57,10 +57,10 @@ def test_jsonl_by_hand() -> None:
 @given(st.lists(rows, max_size=5))
 def test_csv_read_again(written: list[Row]) -> None:
     content = b"".join(as_csv(written, 3, header=True)).decode("utf-8", "surrogateescape")
-    header, *came = csv.reader(io.StringIO(content, newline=""))
+    header, *actual = csv.reader(io.StringIO(content, newline=""))
     assert header == columns(3)
-    assert len(came) == len(written)
-    for row, cells in zip(written, came, strict=True):
+    assert len(actual) == len(written)
+    for row, cells in zip(written, actual, strict=True):
         assert cells[0].removeprefix("./") == row.path.removeprefix("./")
         pairs = list(zip(cells[1:-1:2], cells[2:-1:2], strict=True))[: len(row.top)]
         assert [(label, float(p)) for label, p in pairs] == list(row.top)
@@ -107,5 +107,5 @@ def test_rows_of_a_batch() -> None:
 @given(st.floats(0, 1, width=32))
 def test_probabilities_keep_what_a_float32_knows(value: float) -> None:
     outputs = {"label": np.array([0]), "probabilities": np.array([[value]], np.float32)}
-    ((_, told),) = make_rows(["a"], {}, outputs, ["x"], 1)[0].top
-    assert told == pytest.approx(value, rel=1e-6, abs=1e-30)
+    ((_, shown),) = make_rows(["a"], {}, outputs, ["x"], 1)[0].top
+    assert shown == pytest.approx(value, rel=1e-6, abs=1e-30)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from scenetrack.evaluation import reliability
 
-said = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=50)
+reported = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=50)
 
 
 def test_calibration_error_by_hand() -> None:
@@ -35,7 +35,7 @@ def test_certain_and_right_or_wrong() -> None:
     assert reliability(sure, sure < 0).ece == 1
 
 
-@given(said, st.integers(1, 20))
+@given(reported, st.integers(1, 20))
 def test_calibration_error_is_that_of_the_definition(
     images: list[tuple[float, bool]], bins: int
 ) -> None:

@@ -34,8 +34,8 @@ def test_what_is_read_is_what_was_written(
     shares = rng.dirichlet(np.ones(3), images)
     files = [f"a b/{k},1.jpg" for k in range(images)]
     before = evaluate(labels, np.log(shares), NAMES, shares)
-    said = Predictions(tuple(files), NAMES, labels, before.predictions, before.probabilities)
-    table = prediction_table(said, before.scores)
+    reported = Predictions(tuple(files), NAMES, labels, before.predictions, before.probabilities)
+    table = prediction_table(reported, before.scores)
     found = read_predictions(write(tmp_path_factory.mktemp("said") / PREDICTIONS, table))
     assert found.files == tuple(files)
     assert found.class_names == NAMES
@@ -92,7 +92,7 @@ FIRST = "sea/a.jpg,sea,sea,1.5,0.75,0.75,0.25\n"
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "reported"),
     [
         ("b.jpg,sea,land,1,0.75,0.75,0.25", "has a predicted class that another one is more prob"),
         ("b.jpg,sea,sea,1,0.25,0.75,0.25", "has two probabilities of the predicted class"),
@@ -107,10 +107,12 @@ FIRST = "sea/a.jpg,sea,sea,1.5,0.75,0.75,0.25\n"
         ("b.jpg,sea,sea,1,0.75,0.75", "has other columns"),
     ],
 )
-def test_a_row_that_contradicts_itself_is_named(tmp_path: Path, row: str, said: str) -> None:
+def test_a_row_that_contradicts_itself_is_named(tmp_path: Path, row: str, reported: str) -> None:
     path = tmp_path / PREDICTIONS
     path.write_text(f"{HEADER}{FIRST}{row}\nc.jpg,sea,land,1,0.5,0.5,0.5\n", encoding="utf-8")
-    with pytest.raises(ModelError, match=rf"predictions\.csv is none \(row 2 \(b\.jpg\) {said}"):
+    with pytest.raises(
+        ModelError, match=rf"predictions\.csv is none \(row 2 \(b\.jpg\) {reported}"
+    ):
         read_predictions(path)
 
 

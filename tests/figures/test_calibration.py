@@ -84,8 +84,8 @@ def test_captions_lie_between_the_images(drawn: list[Canvas]) -> None:
     images = np.zeros((6, 8, 8, 3), np.uint8)
     figures.draw_mistakes(images, [("true", "said", 0.9)] * 6, "SVM")
     first, fifth = (drawn[0].axes[k].get_window_extent() for k in (0, 4))
-    being, said = (text.get_window_extent() for text in drawn[0].texts[8:10])
-    assert first.y0 > being.y1 > being.y0 > said.y1 > said.y0 > fifth.y1
+    being, reported = (text.get_window_extent() for text in drawn[0].texts[8:10])
+    assert first.y0 > being.y1 > being.y0 > reported.y1 > reported.y0 > fifth.y1
 
 
 def test_seeds_are_dots_around_their_mean(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,8 @@ from workplace import CLASSES, Workplace
 from scenetrack import cli, tracking
 from scenetrack.errors import ModelError
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.stages.bundle import bundle_of
 from scenetrack.system.arrays import read_arrays
+from scenetrack.workflow.bundling import bundle_of
 from scenetrack.workflow.load_method import find_method, open_pipeline
 
 
@@ -187,10 +187,10 @@ class TestRefusals:
                 for path in sorted(source.iterdir())[:2]:
                     (fewer / part / name / path.name).write_bytes(path.read_bytes())
         bundled(project_run.info.run_id, "--data", "fewer")
-        said = capsys.readouterr()
-        assert "the data set fewer is not the one of run" in said.err
-        assert "verified on 6 test images of fewer" in said.out
-        assert "in the run" not in said.out
+        reported = capsys.readouterr()
+        assert "the data set fewer is not the one of run" in reported.err
+        assert "verified on 6 test images of fewer" in reported.out
+        assert "in the run" not in reported.out
 
     def svm_of(self, here: Workplace, run: entities.Run) -> tuple[str, Path]:
         """The run of an SVM, and the file with its arrays."""
@@ -209,17 +209,17 @@ class TestRefusals:
             # As good as the true one, but that its machines speak for other classes.
             turned = {name: np.roll(arrays[name], 1, axis=0) for name in ("dual", "intercept")}
             np.savez(path, allow_pickle=False, **{**arrays, **turned})
-            said = self.refusal(capsys, 1, run_id)
-            assert "its parts give others for 15 of 15 test images" in said
-            assert "classifier.npz are not those of the test" in said
+            reported = self.refusal(capsys, 1, run_id)
+            assert "its parts give others for 15 of 15 test images" in reported
+            assert "classifier.npz are not those of the test" in reported
             narrower = {"support": arrays["support"][:, :-1]}
             np.savez(path, allow_pickle=False, **{**arrays, **narrower})
-            said = self.refusal(capsys, 2, run_id)
-            assert f"parts that fit each other are required, but those of run {run_id}" in said
+            reported = self.refusal(capsys, 2, run_id)
+            assert f"parts that fit each other are required, but those of run {run_id}" in reported
             np.savez(path, allow_pickle=False, **{**arrays, "dual": arrays["dual"] * np.nan})
-            said = self.refusal(capsys, 2, run_id)
-            assert f"run {run_id} (" in said
-            assert "classifier.npz cannot be used: a saved classifier needs" in said
+            reported = self.refusal(capsys, 2, run_id)
+            assert f"run {run_id} (" in reported
+            assert "classifier.npz cannot be used: a saved classifier needs" in reported
         finally:
             path.write_bytes(kept)
         bundled(run_id)
@@ -238,9 +238,9 @@ class TestRefusals:
             assert "predictions.csv is none" in self.refusal(capsys, 2, run_id)
             table.unlink()
             bundled(run_id)
-            said = capsys.readouterr()
-            assert "the labels are not compared with those" in said.err
-            assert "the run logged" not in said.out
+            reported = capsys.readouterr()
+            assert "the labels are not compared with those" in reported.err
+            assert "the run logged" not in reported.out
         finally:
             table.write_bytes(kept)
 

@@ -32,9 +32,9 @@ def predictions(wrong: int) -> np.ndarray:
 
 
 def log_test(tracker: Tracker, wrong: int, files: tuple[str, ...] = FILES) -> None:
-    said = predictions(wrong)
-    shares = np.where(np.eye(2)[said] > 0, 0.75, 0.25)
-    tracker.log(*evaluate(LABELS, said, NAMES, shares).records(files))
+    reported = predictions(wrong)
+    shares = np.where(np.eye(2)[reported] > 0, 0.75, 0.25)
+    tracker.log(*evaluate(LABELS, reported, NAMES, shares).records(files))
 
 
 def opened(config: StageConfig, name: str):  # type: ignore[no-untyped-def]
@@ -173,8 +173,8 @@ def test_seeds_that_were_killed_on_the_way(client: MlflowClient) -> None:
     finished[2] = f"{method.run_id} (svm)"
     client.update_run(child.run_id, "RUNNING")
     client.update_run(parent.run_id, "RUNNING")
-    said = f"is RUNNING: wait for it, or name what is finished of it: {', '.join(finished)}"
-    with pytest.raises(ModelError, match=re.escape(said)):
+    reported = f"is RUNNING: wait for it, or name what is finished of it: {', '.join(finished)}"
+    with pytest.raises(ModelError, match=re.escape(reported)):
         compare(CompareConfig(runs=(parent.run_id,)))
     compare(CompareConfig(runs=tuple(one.split()[0] for one in finished)))
 
@@ -189,8 +189,8 @@ def test_a_finished_run_of_which_no_part_is(client: MlflowClient) -> None:
 def test_predictions_of_an_earlier_version(capsys: pytest.CaptureFixture[str]) -> None:
     with opened(TrainMlpConfig(experiment="compare"), "old") as old:
         rows = [
-            (file, NAMES[label], NAMES[said], 1.5)
-            for file, label, said in zip(FILES, LABELS, predictions(2), strict=True)
+            (file, NAMES[label], NAMES[reported], 1.5)
+            for file, label, reported in zip(FILES, LABELS, predictions(2), strict=True)
         ]
         columns = ("file", "label", "predicted", "score")
         old.log(

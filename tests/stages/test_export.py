@@ -30,9 +30,9 @@ def refusal(capsys: pytest.CaptureFixture[str], code: int, *words: str) -> str:
     assert cli.main(["export", *words]) == code
     captured = capsys.readouterr()
     assert captured.out == ""
-    *told, error = captured.err.splitlines()
+    *shown, error = captured.err.splitlines()
     assert error.startswith("error: ")
-    assert not any(line.startswith(("error", "Traceback")) for line in told)
+    assert not any(line.startswith(("error", "Traceback")) for line in shown)
     return error
 
 
@@ -65,9 +65,9 @@ def test_a_dense_layer_of_a_patch_run(
     assert metadata["classes"] == '["bars", "checks", "columns"]'
     patches = PatchGrid(32, 8, 4).extract(images)
     expected = keras_values(project_run, "hidden_1", patches.reshape(-1, 8, 8, 3))
-    came = model.run(images=images)["descriptors"]
-    assert came.shape == (5, 7, 7, 24)
-    assert relative_error(expected, came.reshape(-1, 24)) < 1e-5
+    actual = model.run(images=images)["descriptors"]
+    assert actual.shape == (5, 7, 7, 24)
+    assert relative_error(expected, actual.reshape(-1, 24)) < 1e-5
     graph = onnx.load("layer.onnx")
     assert (graph.ir_version, graph.opset_import[0].version) == (10, 21)
 
@@ -87,9 +87,9 @@ def test_precisions_report_what_they_cost(
     export(capsys, *words, "-o", "fp32.onnx")
     exact, reduced = (OnnxModel(Path(f"{name}.onnx")) for name in ("fp32", precision))
     assert Path(f"{precision}.onnx").stat().st_size != Path("fp32.onnx").stat().st_size
-    came = [model.run(images=images)["descriptors"] for model in (exact, reduced)]
-    assert row_cosines(*came).mean() > 0.99
-    assert not np.array_equal(*came)
+    actual = [model.run(images=images)["descriptors"] for model in (exact, reduced)]
+    assert row_cosines(*actual).mean() > 0.99
+    assert not np.array_equal(*actual)
 
 
 def test_whole_image_networks_and_files(

@@ -118,20 +118,20 @@ def test_descriptors_are_found_again_whatever_is_made_of_them(
 ) -> None:
     monkeypatch.setenv("SCENETRACK_CACHE", str(tmp_path / "cache"))
     first = handcrafted(here, "sift twice", encoder="vlad")
-    said = [
+    reported = [
         f"describing {split}: descriptors of {n} images found in the cache"
         for split, n in (("train", 27), ("test", 15))
     ]
-    assert not set(said) & set(caplog.messages)
+    assert not set(reported) & set(caplog.messages)
     assert first.data.metrics["time/descriptors_images_per_s"] > 0
     caplog.clear()
     other = handcrafted(here, "sift twice", encoder="vlad", codebook_size="5", pyramid="1x1,2x2")
-    assert set(said) <= set(caplog.messages)
+    assert set(reported) <= set(caplog.messages)
     assert "time/descriptors_images_per_s" not in other.data.metrics
     monkeypatch.setenv("SCENETRACK_CACHE_SIZE", "0")
     caplog.clear()
     anew = handcrafted(here, "sift twice", encoder="vlad", codebook_size="5", pyramid="1x1,2x2")
-    assert not set(said) & set(caplog.messages)
+    assert not set(reported) & set(caplog.messages)
     assert predictions(here, anew) == predictions(here, other)
     assert predictions(here, other) != predictions(here, first)
     assert figures(anew) == figures(other)
@@ -179,7 +179,7 @@ def test_two_seeds_are_children_of_one_run(
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "reported"),
     [
         ({"pca": "129"}, "PCA keeps at most the 128 values of dense sift. Received: pca=129"),
         ({"pca": "385", "colour": "opponent"}, "384 values of dense sift opponent."),
@@ -195,7 +195,7 @@ def test_refused_in_one_line(
     twins: object,
     capsys: pytest.CaptureFixture[str],
     settings: dict[str, str],
-    said: str,
+    reported: str,
 ) -> None:
     words = ["--data", str(here.data), "--experiment", "sift refused"]
     assert cli.main(["handcrafted", *words, *flags(TINY_SIFT | settings)]) == 2
@@ -203,7 +203,7 @@ def test_refused_in_one_line(
     assert captured.out == ""
     (line,) = captured.err.splitlines()
     assert line.startswith("error: ")
-    assert said in line
+    assert reported in line
 
 
 def test_as_mlflow_runs_it(workplace: Workplace, twins: object) -> None:

@@ -109,8 +109,8 @@ class TestExecuted:
 
     def test_nothing_is_said_besides(self, executed: tuple[Any, Path]) -> None:
         outputs = [output for cell in code_cells(executed[0]) for output in cell.outputs]
-        said = [output for output in outputs if output.get("name") == "stderr"]
-        assert said == []
+        reported = [output for output in outputs if output.get("name") == "stderr"]
+        assert reported == []
 
     def test_the_stage_comes_to_the_same_table(self, executed: tuple[Any, Path]) -> None:
         tables = [accuracies(printed(cell)) for cell in code_cells(executed[0])]
@@ -125,9 +125,9 @@ class TestExecuted:
         assert rows[1:] == [(name, "True", "FINISHED") for name in METHODS]
 
     def test_ends_with_one_file(self, executed: tuple[Any, Path]) -> None:
-        told = printed(code_cells(executed[0])[-1])
-        assert "scene.onnx: bag of words" in told
-        assert "every label equal" in told
+        shown = printed(code_cells(executed[0])[-1])
+        assert "scene.onnx: bag of words" in shown
+        assert "every label equal" in shown
 
     def test_leaves_nothing_in_the_working_folder(self, executed: tuple[Any, Path]) -> None:
         assert list(executed[1].iterdir()) == []

@@ -69,8 +69,8 @@ def test_rows_on_standard_output(capfdbinary: pytest.CaptureFixture[bytes]) -> N
         expected = probabilities(COLOURS[name])
         first, second = np.argsort(-expected)[:2]
         assert (row["label"], row["label_2"]) == (LABELS[name], CLASSES[second])
-        told = [float(row["probability"]), float(row["probability_2"])]
-        np.testing.assert_allclose(told, expected[[first, second]], rtol=1e-5)
+        shown = [float(row["probability"]), float(row["probability_2"])]
+        np.testing.assert_allclose(shown, expected[[first, second]], rtol=1e-5)
     assert b"Traceback" not in err
 
 
@@ -192,14 +192,14 @@ def test_other_rows_are_begun_anew(
     if change == "images":
         paint(Path("photos/a.png"), (255, 255, 0))
     assert cli.main(words) == 0
-    said = capfd.readouterr().err
-    assert "starting anew" in said
-    assert "reusing" not in said
+    reported = capfd.readouterr().err
+    assert "starting anew" in reported
+    assert "reusing" not in reported
     assert len(table(Path("rows.csv").read_text())) == 3 + (change == "images")
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "reported"),
     [
         ([], "a model is required"),
         (["fake.onnx"], "images are required"),
@@ -213,14 +213,14 @@ def test_other_rows_are_begun_anew(
     ],
 )
 def test_refused_before_any_work(
-    capfd: pytest.CaptureFixture[str], words: list[str], said: str
+    capfd: pytest.CaptureFixture[str], words: list[str], reported: str
 ) -> None:
     fake_bundle(Path("other.onnx"), kind="descriptors")
     assert cli.main(["predict", *words]) == 2
     captured = capfd.readouterr()
     assert captured.out == ""
     (line,) = captured.err.splitlines()
-    assert said in line
+    assert reported in line
     assert Path("fake.onnx").stat().st_size > 500
 
 

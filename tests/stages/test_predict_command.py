@@ -52,14 +52,14 @@ def whole(workplace: Workplace, place: Path) -> Path:
 
 def assert_same(output: Path, whole: Path) -> None:
     """Equal rows but for the last digit of a probability, which depends on who shares a batch."""
-    came, expected = (
+    actual, expected = (
         [from_json(line) for line in file.read_bytes().splitlines()] for file in (output, whole)
     )
-    assert [(row.path, row.error) for row in came] == [(row.path, row.error) for row in expected]
-    for one, other in zip(came, expected, strict=True):
+    assert [(row.path, row.error) for row in actual] == [(row.path, row.error) for row in expected]
+    for one, other in zip(actual, expected, strict=True):
         assert [name for name, _ in one.top] == [name for name, _ in other.top]
-        told = [probability for _, probability in one.top]
-        assert told == pytest.approx([probability for _, probability in other.top], rel=1e-6)
+        shown = [probability for _, probability in one.top]
+        assert shown == pytest.approx([probability for _, probability in other.top], rel=1e-6)
 
 
 def test_order_and_labels(whole: Path, place: Path) -> None:
@@ -126,8 +126,8 @@ def test_parquet_and_csv_tell_the_same(workplace: Workplace, place: Path) -> Non
         assert list(row) == list(values)
         for name, value in values.items():
             number = isinstance(value, float)
-            told = float(row[name]) if number else row[name]
-            assert told == (pytest.approx(value, rel=1e-6) if number else value or "")
+            shown = float(row[name]) if number else row[name]
+            assert shown == (pytest.approx(value, rel=1e-6) if number else value or "")
 
 
 def test_list_piped_in_and_head_closing_the_pipe(workplace: Workplace, place: Path) -> None:

@@ -15,7 +15,7 @@ from scenetrack import tracking
 from scenetrack.config import MainConfig, PatchBowConfig, StageConfig, TrainMlpConfig
 from scenetrack.errors import ConfigError, ModelError
 from scenetrack.records import Artifact, DatasetInput, Metric, Model, Tag, TensorSpec
-from scenetrack.stages.bundle import bundle_of
+from scenetrack.workflow.bundling import bundle_of
 from scenetrack.workflow.load_method import FinishedMethod, find_method, open_pipeline
 
 pytestmark = pytest.mark.usefixtures("client")
@@ -188,8 +188,8 @@ class TestParts:
         path = tmp_path / "encoder.npz"
         np.savez(path, allow_pickle=False, words=np.zeros((2, 2)))
         tracking.connect().log_artifact(found.stage_run.id, str(path))
-        said = rf"run {found.run.id} .*encoder\.npz cannot be used: a saved encoder needs"
-        with pytest.raises(ModelError, match=said):
+        reported = rf"run {found.run.id} .*encoder\.npz cannot be used: a saved encoder needs"
+        with pytest.raises(ModelError, match=reported):
             open_pipeline(found, None, "cpu")
 
 

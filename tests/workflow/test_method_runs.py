@@ -148,8 +148,8 @@ def test_fewer_folds_are_said_once_with_the_class(
     for kernel in ("linear", "rbf"):
         classifier = comparison.cross_validate(kernel, features)
         comparison.add_svm(kernel, classifier, features, 0.0)
-    said = [message for message in caplog.messages if "folds instead" in message]
-    assert said == [f"15 folds instead of 20: class {CLASSES[0]} has no more training images"]
+    reported = [message for message in caplog.messages if "folds instead" in message]
+    assert reported == [f"15 folds instead of 20: class {CLASSES[0]} has no more training images"]
 
 
 def test_no_fold_is_spoken_of_where_held_out_images_decide(
@@ -169,10 +169,10 @@ def test_a_run_says_what_was_fitted_inside_the_folds(
     folded = comparison.cross_validate("linear", features, lambda train: features.train)
     comparison.add_svm("folded", folded, features, 0.0)
     comparison.add_svm("plain", comparison.cross_validate("linear", features), features, 0.0)
-    told = {
+    shown = {
         name: {one.name: one.value for one in child.records if isinstance(one, Param)}
         for name, child in tracker.children.items()
     }
-    assert told["folded"]["cv_scope"] == "descriptor encoder inside the folds"
-    assert told["plain"]["cv_scope"] == "classifier only"
-    assert {one["kernel_map"] for one in told.values()} == {"none"}
+    assert shown["folded"]["cv_scope"] == "descriptor encoder inside the folds"
+    assert shown["plain"]["cv_scope"] == "classifier only"
+    assert {one["kernel_map"] for one in shown.values()} == {"none"}

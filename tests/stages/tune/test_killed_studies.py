@@ -74,10 +74,10 @@ def test_one_of_three_that_began_at_once(hunt: Hunt) -> None:
     victim.kill()
     others = [one for one in three if one is not victim]
     send(others, signal.SIGCONT)
-    said = [finished(one) for one in others]
+    reported = [finished(one) for one in others]
     assert victim.wait() == -signal.SIGKILL
     hunt.check(7, [caught[0]], "FAILED")
-    for out, err in said:
+    for out, err in reported:
         assert "7 complete" in out
         assert "Warning" not in err
 

@@ -66,9 +66,9 @@ def test_what_is_said_is_short(study: tuple[str, str]) -> None:
     assert "retracing" not in err
     # Once for the trials, and once for the refit, which looks at the test images.
     assert err.count("photos: 3 classes, 27 training and 0 test images") == 1
-    told = [line for line in err.splitlines() if " of 3: trial " in line]
-    assert len(told) == 3
-    assert max(map(len, told)) < 140
+    listed = [line for line in err.splitlines() if " of 3: trial " in line]
+    assert len(listed) == 3
+    assert max(map(len, listed)) < 140
     assert "inside train, the trials that no other beats in everything:" in out
     assert "parameters  ms an image  settings" in out
     (flags,) = (line for line in out.splitlines() if "--hidden" in line)
@@ -83,8 +83,10 @@ def test_the_champion_predicts(workplace: Workplace, study: tuple[str, str]) -> 
     out, _ = study
     assert "registered as models:/stripes@champion, version 1" in out
     image = str(next((workplace.data / "test" / "bars").iterdir()))
-    said, _ = finished(workplace.start("scenetrack", "predict", "models:/stripes@champion", image))
-    assert said.splitlines()[1].split(",")[1] in CLASSES
+    reported, _ = finished(
+        workplace.start("scenetrack", "predict", "models:/stripes@champion", image)
+    )
+    assert reported.splitlines()[1].split(",")[1] in CLASSES
 
 
 def test_a_concluded_study_is_not_refitted_again(
