@@ -26,7 +26,8 @@ def prepare(folder: Path, run_id: str, quick: bool) -> list[str]:
     import onnx
 
     from scenetrack.data.catalog import load_dataset
-    from scenetrack.data.images import decode_image, load_images
+    from scenetrack.data.decoding import decode_image
+    from scenetrack.data.images import load_images
     from scenetrack.delivery.bundle import build_bundle
     from scenetrack.tracking import children
     from scenetrack.workflow.load_method import find_method, open_pipeline

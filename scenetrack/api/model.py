@@ -153,7 +153,7 @@ class Model:
         if isinstance(images, np.ndarray):
             from PIL import Image
 
-            from scenetrack.data.images import resized
+            from scenetrack.data.decoding import resized
 
             pixels = _checked(images if images.ndim == 4 else images[None])
             return np.stack([resized(Image.fromarray(image), self.image_size) for image in pixels])

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from scenetrack.data.decoding import unreadable
 from scenetrack.data.demo.scenes import demo_folder
 from scenetrack.data.download import MIT8_URL, download_split
 from scenetrack.data.folders import TEST, TRAIN, UNSPLIT, FolderListing, list_folder
-from scenetrack.data.images import ImageFacts, examine_images, unreadable
+from scenetrack.data.image_facts import ImageFacts, examine_images
 from scenetrack.data.manifest import compare, read_manifest
 from scenetrack.errors import ConfigError, DataError
 from scenetrack.system.files import cache_dir, printable, user_path
@@ -28,10 +29,19 @@ _TEST_FRACTION = 0.3
 
 @dataclass(frozen=True)
 class Split:
-    """Image files and their labels int64 [N], which are indices into the class names."""
+    """Image files, their labels and their contents.
+
+    Attributes:
+        paths: the files.
+        labels: int64 [N], indices into the class names.
+        names: CLASS/FILE of each, which is the same wherever the data set lies.
+        digests: SHA-256 of each file's bytes in hex.
+    """
 
     paths: tuple[Path, ...]
     labels: np.ndarray
+    names: tuple[str, ...]
+    digests: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -39,7 +49,11 @@ class Split:
     def subset(self, indices: Sequence[int] | np.ndarray) -> Split:
         """Return the images at ``indices``, in that order."""
         chosen = np.asarray(indices, dtype=np.int64)
-        return Split(tuple(self.paths[index] for index in chosen), self.labels[chosen])
+        paths, names, digests = (
+            tuple(values[index] for index in chosen)
+            for values in (self.paths, self.names, self.digests)
+        )
+        return Split(paths, self.labels[chosen], names, digests)
 
 
 @dataclass(frozen=True)
@@ -63,7 +77,7 @@ class SceneDataset:
 
     def without_test(self) -> SceneDataset:
         """Return the same data set, with the same digest, without its test images."""
-        return dataclasses.replace(self, test=Split((), np.zeros(0, np.int64)))
+        return dataclasses.replace(self, test=Split((), np.zeros(0, np.int64), (), ()))
 
 
 def load_dataset(data: str, *, seed: int, skip_bad: bool = False) -> SceneDataset:
@@ -96,10 +110,12 @@ def load_dataset(data: str, *, seed: int, skip_bad: bool = False) -> SceneDatase
         _raise_first(listing.problems())
     if name == MIT8:
         _warn_of_different_files(root, facts)
+    if passed_over := listing.passed_over():
+        logger.info("passed over in %s: %s", root, passed_over)
     if untested := listing.untested():
         logger.warning("classes without test images (training only): %s", ", ".join(untested))
-    train, test = _splits(listing, seed)
-    lines = [*_digest_lines(TRAIN, train, facts), *_digest_lines(TEST, test, facts)]
+    train, test = _splits(listing, facts, seed)
+    lines = [*_digest_lines(TRAIN, train), *_digest_lines(TEST, test)]
     content = "\n".join(sorted(lines)).encode(errors="surrogateescape")
     digest = hashlib.sha256(content).hexdigest()[:16]
     return SceneDataset(name, root, listing.class_names, train, test, digest, bad)
@@ -217,12 +233,16 @@ def _warn_of_different_files(root: Path, facts: Mapping[Path, ImageFacts]) -> No
         )
 
 
-def _splits(listing: FolderListing, seed: int) -> tuple[Split, Split]:
+def _splits(
+    listing: FolderListing, facts: Mapping[Path, ImageFacts], seed: int
+) -> tuple[Split, Split]:
     order = {name: index for index, name in enumerate(listing.class_names)}
     entries = list(listing.entries())
     images = Split(
-        tuple(path for _, _, path in entries),
-        np.array([order[name] for _, name, _ in entries], dtype=np.int64),
+        paths=tuple(path for _, _, path in entries),
+        labels=np.array([order[name] for _, name, _ in entries], dtype=np.int64),
+        names=tuple(listing.name(part, path) for part, _, path in entries),
+        digests=tuple(facts[path].digest for _, _, path in entries),
     )
     if UNSPLIT in listing.parts:
         kept, held = stratified_split(images.labels, _TEST_FRACTION, seed)
@@ -232,7 +252,8 @@ def _splits(listing: FolderListing, seed: int) -> tuple[Split, Split]:
     return images.subset(kept), images.subset(held)
 
 
-def _digest_lines(part: str, split: Split, facts: Mapping[Path, ImageFacts]) -> list[str]:
+def _digest_lines(part: str, split: Split) -> list[str]:
     return [
-        f"{part}\t{path.parent.name}\t{path.name}\t{facts[path].digest}" for path in split.paths
+        "\t".join((part, *name.split("/", 1), digest))
+        for name, digest in zip(split.names, split.digests, strict=True)
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from scenetrack.data.folders import FolderListing, list_folder
-from scenetrack.data.images import ImageFacts, examine_images
+from scenetrack.data.image_facts import ImageFacts, examine_images
 from scenetrack.data.manifest import ManifestComparison, compare, read_manifest
 
 _SHOWN = 20
@@ -126,11 +126,7 @@ def _remarks(listing: FolderListing) -> Iterator[str]:
     if untested and any(True for _ in listing.entries()):
         yield f"classes without test images: {', '.join(untested)}"
     if listing.ignored:
-        kinds = sorted(listing.ignored.items(), key=lambda item: (-item[1], item[0]))
-        shown = [f"{count} {kind}" for kind, count in kinds[:_SHOWN]]
-        more = [f"{len(kinds) - _SHOWN} more kinds"] if len(kinds) > _SHOWN else []
-        total = sum(listing.ignored.values())
-        yield f"ignored entries: {total} ({', '.join(shown + more)})"
+        yield f"passed over: {listing.passed_over()}"
 
 
 def _problems(listing: FolderListing, bad: Sequence[Path]) -> list[str]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from scenetrack.data.images import IMAGE_SUFFIXES
+from scenetrack.data.decoding import FORMAT_NAMES, IMAGE_SUFFIXES
+from scenetrack.data.walk import image_files, is_image_file, kind_of, normalised
 from scenetrack.errors import DataError
 from scenetrack.system.files import printable
 
 TRAIN, TEST = "train", "test"
 # The only split of a folder that has class folders at its top level and is not split yet.
 UNSPLIT = "all"
+_SHOWN_KINDS = 20
 
 
 @dataclass(frozen=True)
@@ -21,16 +24,19 @@ class FolderListing:
     """Image files below ``root``, by split and class.
 
     Attributes:
-        parts: split -> class name -> files sorted by name. The splits are ``train`` and ``test``,
-            or ``all`` if the class folders are at the top level.
-        ignored: number of ignored entries by kind.
+        parts: split -> class name -> files sorted by name, those of nested folders included. The
+            splits are ``train`` and ``test``, or ``all`` if the class folders are at the top level.
+            Names are in Unicode's form NFC.
+        ignored: number of entries passed over by kind.
         miswritten: folders that would be splits if their names had no capitals.
+        spelt_twice: pairs of paths whose names are the same text in two spellings.
     """
 
     root: Path
     parts: Mapping[str, Mapping[str, tuple[Path, ...]]]
     ignored: Mapping[str, int] = field(default_factory=dict)
     miswritten: tuple[str, ...] = ()
+    spelt_twice: tuple[tuple[Path, Path], ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -43,6 +49,18 @@ class FolderListing:
             for name in sorted(classes):
                 for path in classes[name]:
                     yield part, name, path
+
+    def name(self, part: str, path: Path) -> str:
+        """Return CLASS/FILE of an image in Unicode's form NFC, wherever ``root`` lies."""
+        top = self.root if part == UNSPLIT else self.root / part
+        return normalised(path.relative_to(top).as_posix())
+
+    def passed_over(self) -> str:
+        """Return what is not used, as words for people; empty if all is used."""
+        kinds = sorted(self.ignored.items(), key=lambda item: (-item[1], item[0]))
+        shown = [f"{count} {kind}" for kind, count in kinds[:_SHOWN_KINDS] if count]
+        more = [f"{len(kinds) - _SHOWN_KINDS} more kinds"] if len(kinds) > _SHOWN_KINDS else []
+        return ", ".join(shown + more)
 
     def without(self, paths: Collection[Path]) -> FolderListing:
         """Return the listing without ``paths``; classes remain, even if they become empty."""
@@ -63,7 +81,14 @@ class FolderListing:
 
     def problems(self) -> list[str]:
         """Return one line for each reason why this folder cannot be used."""
-        return [*self._undecodable(), *self._missing()]
+        return [*self._undecodable(), *self._spelt_twice(), *self._missing()]
+
+    def _spelt_twice(self) -> Iterator[str]:
+        for first, second in self.spelt_twice:
+            yield (
+                f"names that differ are required, but {printable(first)} and {second.name!r} are "
+                "the same text in two Unicode spellings: rename or join them"
+            )
 
     def _undecodable(self) -> Iterator[str]:
         """Yield a line for each name that cannot be written into a run, a table or a figure."""
@@ -87,21 +112,36 @@ class FolderListing:
                     f"{self.root / part} itself, which is then split at random with the seed"
                 ]
         found = sum(1 for _ in self.entries())
-        if not found and capitals:
+        nested = self._only_nested()
+        if capitals and (nested or not found):
             return [
                 f"no images in {self.root}: {capitals} must be written {TRAIN}/ and {TEST}/, "
                 "without capitals: rename them"
             ]
+        if nested:
+            return [
+                f"class folders with images are required, but in {self.root} images lie in folders "
+                f"of folders only, the first is {printable(nested)}: name the folder whose folders "
+                "are the classes"
+            ]
         if not found:
             return [
                 f"no images in {self.root}: expected train/CLASS/* and test/CLASS/*, or CLASS/*, "
-                f"with files ending in {', '.join(sorted(IMAGE_SUFFIXES))}"
+                f"with {FORMAT_NAMES} files"
             ]
         return [
             *self._too_few(),
             *(line for part in self.parts for line in self._empty_classes(part)),
             *self._unknown_classes(),
         ]
+
+    def _only_nested(self) -> str:
+        """Return the first image where none lies in a class folder itself, else nothing.
+
+        Which folders are the classes is then anyone's guess: those of ``root`` may be data sets.
+        """
+        names = [self.name(UNSPLIT, path) for part, _, path in self.entries() if part == UNSPLIT]
+        return names[0] if names and all(name.count("/") > 1 for name in names) else ""
 
     def _too_few(self) -> Iterator[str]:
         classes = len(self.class_names)
@@ -169,39 +209,64 @@ def _listing(root: Path) -> FolderListing:
         if entry.is_dir()
     )
     split = [part for part in (TRAIN, TEST) if (root / part).is_dir()]
+    same: list[tuple[Path, Path]] = []
     if not split:
-        parts = {UNSPLIT: _list_classes(root, ignored)}
-        return FolderListing(root, parts, ignored, miswritten)
-    beside = [entry for entry in root.iterdir() if entry.name not in split]
-    ignored.update(_kind(entry, f"beside {TRAIN}/ and {TEST}/") for entry in beside)
-    parts = {part: _list_classes(root / part, ignored) for part in split}
-    return FolderListing(root, parts, ignored, miswritten)
+        parts = {UNSPLIT: _list_classes(root, ignored, same)}
+        return FolderListing(root, parts, ignored, miswritten, tuple(same))
+    for entry in root.iterdir():
+        if entry.name not in split:
+            _pass_over(entry, f"beside {TRAIN}/ and {TEST}/", ignored)
+    parts = {part: _list_classes(root / part, ignored, same) for part in split}
+    return FolderListing(root, parts, ignored, miswritten, tuple(same))
 
 
-def _list_classes(folder: Path, ignored: Counter[str]) -> dict[str, tuple[Path, ...]]:
-    """Return the images by class below ``folder``; count all other entries in ``ignored``."""
-    classes = {}
-    for entry in sorted(folder.iterdir()):
-        if entry.is_dir() and not entry.name.startswith("."):
-            files = sorted(entry.iterdir())
-            classes[entry.name] = tuple(path for path in files if _is_image(path))
-            rest = set(files).difference(classes[entry.name])
-            ignored.update(_kind(path, "inside class folders") for path in rest)
-        else:
-            ignored[_kind(entry, "beside class folders")] += 1
+def _list_classes(
+    folder: Path, ignored: Counter[str], same: list[tuple[Path, Path]]
+) -> dict[str, tuple[Path, ...]]:
+    """Return the images by class below ``folder``.
+
+    Args:
+        folder: of class folders.
+        ignored: counts all other entries; added to.
+        same: pairs of paths whose names are the same text in two spellings; added to.
+    """
+    classes: dict[str, tuple[Path, ...]] = {}
+    folders: dict[str, Path] = {}
+    for entry in sorted(folder.iterdir(), key=lambda entry: normalised(entry.name)):
+        if not entry.is_dir() or entry.name.startswith("."):
+            _pass_over(entry, "beside class folders", ignored)
+            continue
+        name = normalised(entry.name)
+        if name in folders:
+            same.append((folders[name], entry))
+        folders[name] = entry
+        classes[name] = tuple(image_files(entry, ignored))
+        same.extend(_spelt_twice(classes[name]))
     return classes
 
 
-def _kind(path: Path, place: str) -> str:
-    """Return the name under which an ignored entry is counted."""
-    if path.name.startswith("."):
-        return "hidden"
-    if path.is_dir():
-        return f"folders {place}"
-    suffix = path.suffix.lower()
-    if suffix in IMAGE_SUFFIXES:
-        return f"{suffix} {place}"
-    return suffix or "files without suffix"
+def _spelt_twice(paths: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+    """Yield the pairs of files whose names are the same text in two spellings."""
+    seen: dict[str, Path] = {}
+    for path in paths:
+        other = seen.setdefault(normalised(str(path)), path)
+        if other is not path:
+            yield other, path
+
+
+def _pass_over(entry: Path, place: str, ignored: Counter[str]) -> None:
+    """Count an entry that is not used; of folders their images too, for people miss those."""
+    kind = kind_of(entry)
+    if kind == "folders":
+        # By their names alone, and what cannot be listed is not: these folders may hold anything.
+        below = (name for _, _, names in os.walk(entry) for name in names)
+        images = sum(os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES for name in below)
+        ignored[f"folders {place}"] += 1
+        ignored[f"images in folders {place}"] += images
+    elif kind != "hidden" and is_image_file(entry):
+        ignored[f"{kind} {place}"] += 1
+    else:
+        ignored[kind] += 1
 
 
 def _is_utf8(name: str) -> bool:
@@ -210,9 +275,3 @@ def _is_utf8(name: str) -> bool:
     except UnicodeEncodeError:  # Python keeps other bytes of a name as lone surrogates
         return False
     return True
-
-
-def _is_image(path: Path) -> bool:
-    # A dangling link is listed, so that it is reported and not silently ignored.
-    wanted = path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    return wanted and (path.is_file() or (path.is_symlink() and not path.exists()))

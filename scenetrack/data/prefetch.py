@@ -13,7 +13,7 @@ from itertools import islice
 
 import numpy as np
 
-from scenetrack.data.images import decoding_problem, open_image, resized, upright_rgb
+from scenetrack.data.decoding import decoding_problem, open_image, resized, upright_rgb
 
 # Bytes per pixel while an image is decoded: as stored, as RGB, and during rotation.
 _BYTES_PER_PIXEL = 10

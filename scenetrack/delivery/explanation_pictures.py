@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from scenetrack.data.images import decode_image
+from scenetrack.data.decoding import decode_image
 from scenetrack.data.patches import PatchGrid
 from scenetrack.delivery.explanation import covering_grid, occlusion, spread
 from scenetrack.delivery.file_classifier import Batch, Classifier

@@ -11,13 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from scenetrack.data.images import decoding_problem, open_image, resized, upright_rgb
+from scenetrack.data.decoding import (
+    FORMAT_NAMES,
+    decoding_problem,
+    open_image,
+    resized,
+    upright_rgb,
+)
 from scenetrack.delivery.bundle_contents import bundle_contents
 from scenetrack.errors import DataError
 from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.system.files import printable
-
-_FORMATS = "JPEG, PNG, WebP or BMP"
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class SceneClassifier:
         """Yield the verdict on each image, in order.
 
         Args:
-            images: each the bytes of a JPEG, PNG, WebP or BMP file of at most 80 megapixels, or
+            images: each the bytes of an image file of at most 80 megapixels, or
                 their base64 text, with or without ``data:image/...;base64,`` before it.
 
         Raises:
@@ -103,6 +107,6 @@ def _content(image: object, number: int) -> bytes:
 
 def _unusable(number: int, reason: str) -> DataError:
     return DataError(
-        f"image {number} of the request cannot be used ({reason}): send the bytes of a {_FORMATS} "
-        "file, in base64"
+        f"image {number} of the request cannot be used ({reason}): send the bytes of a "
+        f"{FORMAT_NAMES} file, in base64"
     )

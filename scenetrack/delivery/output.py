@@ -12,7 +12,7 @@ from typing import IO, Any, Protocol
 
 from filelock import Timeout
 
-from scenetrack.data.images import IMAGE_SUFFIXES
+from scenetrack.data.decoding import IMAGE_SUFFIXES
 from scenetrack.delivery.output_journal import Journal
 from scenetrack.delivery.rows import Row, as_csv, as_jsonl, cells, columns
 from scenetrack.errors import ConfigError, InputError, ScenetrackError

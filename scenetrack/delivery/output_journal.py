@@ -11,16 +11,19 @@ from typing import Self
 
 from scenetrack.delivery.rows import Row, as_jsonl, from_json
 from scenetrack.errors import InputError, ScenetrackError
+from scenetrack.system.file_state import FileState
 from scenetrack.system.files import printable
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 1
+_VERSION = 2
 _LONGEST_HEADER = 2**20
 
 
 class Journal:
-    """Rows in ``path``: a line that says what they are of, then each row as a line of JSON.
+    """Rows in ``path``: a line that says what they are of, then a line for each row.
+
+    The line has the state of the image's file, without a space, and the row, both in JSON.
 
     Whole rows are handed to the operating system batch by batch, so that the end of this process,
     however sudden, loses no batch that was added.
@@ -65,7 +68,8 @@ class Journal:
             ScenetrackError: the disk is full or fails.
         """
         try:
-            self._write(b"".join(as_jsonl(rows)))
+            lines = zip(map(_state, rows), as_jsonl(rows), strict=True)
+            self._write(b"".join(state + b" " + line for state, line in lines))
         except OSError as error:
             raise ScenetrackError(
                 f"{printable(self.path)} cannot be written ({error.strerror}): free some room and "
@@ -77,7 +81,7 @@ class Journal:
         """Yield every row from the first."""
         with self.path.open("rb") as file:
             file.readline()
-            yield from map(from_json, file)
+            yield from (from_json(line.partition(b" ")[2]) for line in file)
 
     def _write(self, data: bytes) -> None:
         left = memoryview(data)
@@ -106,8 +110,9 @@ class Journal:
         """Count the rows that still hold, and return how many bytes they take."""
         length = 0
         for line, path in zip(lines, paths, strict=False):
-            row = _whole(line)
-            if row is None or row.path != path or not _unchanged(row, began):
+            state, _, content = line.partition(b" ")
+            row = _whole(content)
+            if row is None or row.path != path or not _unchanged(row, state, began):
                 break
             self.kept += 1
             self.failures += bool(row.error)
@@ -133,9 +138,29 @@ def _whole(line: bytes) -> Row | None:
         return None
 
 
-def _unchanged(row: Row, since: int) -> bool:
-    """Return whether the row's file is what it was ``since`` nanoseconds of the epoch."""
+def _state(row: Row) -> bytes:
+    """Return the state of a row's file, or null where there is none."""
     try:
-        return os.stat(row.path).st_ctime_ns <= since
-    except OSError:
-        return bool(row.error)
+        numbers = FileState.of(row.path).numbers()
+    except (OSError, ValueError):
+        return b"null"
+    return json.dumps(numbers, separators=(",", ":")).encode()
+
+
+def _unchanged(row: Row, state: bytes, since: int) -> bool:
+    """Return whether the row's file is the one of ``state``, and older than ``since``.
+
+    Args:
+        row: of the journal.
+        state: as ``_state`` gave it.
+        since: when the journal began, in ns since 1970: what changed later may have changed while
+            it was read.
+    """
+    now = _state(row)
+    if now == b"null":
+        return bool(row.error) and state == now
+    try:
+        found = FileState.of(row.path)
+        return found.is_that_of(json.loads(state)) and found.changed <= since
+    except (OSError, TypeError, ValueError):
+        return False

@@ -8,13 +8,14 @@ import os
 import stat
 import tempfile
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, BinaryIO, Self, TextIO
 
 import numpy as np
 
-from scenetrack.data.images import IMAGE_SUFFIXES
+from scenetrack.data.walk import image_files, is_image_file
 from scenetrack.errors import InputError
 from scenetrack.system.files import printable
 
@@ -85,7 +86,7 @@ def find_images(words: Sequence[str], stdin: TextIO) -> PathList:
     Args:
         words: each a file, whatever its suffix; a folder, whose image files are taken with those
             of its subfolders, sorted, hidden ones left out; a pattern with ``*``, ``?``, ``[]``
-            or ``**``, taken like its sorted matches, of which files need the suffix of an image;
+            or ``**``, taken like its sorted matches, of which only image files are taken;
             or ``-`` for paths of files on standard input.
         stdin: lines, or texts that each end with a zero byte (``find -print0``). These paths are
             not looked at here, for there may be millions.
@@ -129,7 +130,7 @@ def _of_word(word: str) -> Iterator[str]:
         yield str(Path(word))
     elif glob.has_magic(word):
         for match in sorted(glob.iglob(word, recursive=True)):
-            if _is_image(match):
+            if is_image_file(match) and not os.path.basename(match).startswith("."):
                 yield str(Path(match))
             elif _kind(match) == "folder":
                 yield from _below(match)
@@ -144,21 +145,13 @@ def _kind(path: str) -> str:
 
 
 def _below(folder: str) -> Iterator[str]:
-    def refuse(error: OSError) -> None:
+    try:
+        yield from map(str, image_files(folder, Counter()))
+    except OSError as error:
         raise InputError(
             f"a folder of images is required, but {printable(error.filename)} cannot be listed "
             f"({error.strerror}): change its permissions or give other words"
         ) from error
-
-    for place, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(filter(_is_image, names)):
-            yield str(Path(place, name))
-
-
-def _is_image(path: str) -> bool:
-    name = os.path.basename(path)
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def _listed(stdin: BinaryIO) -> Iterator[str]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from scenetrack.cache import ArraySpec, Cache
-from scenetrack.data.images import PIXELS_VERSION
+from scenetrack.data.decoding import PIXELS_VERSION
 from scenetrack.graphs.runtime import OnnxModel
 
 logger = logging.getLogger(__name__)
@@ -125,8 +125,9 @@ class DescriptorExtractor:
         return {
             "model": self.digest,
             "image_size": str(images.shape[1]),
-            "pixels": str(PIXELS_VERSION),
+            "pixels": PIXELS_VERSION,
             "provider": self.network.provider,
+            "runtime": self.network.runtime,
             **source,
         }
 

@@ -71,6 +71,7 @@ class OnnxModel:
         metadata: metadata properties of the model. ``workspace_bytes`` is the memory of the
             intermediate tensors of one image.
         provider: execution provider that the session uses.
+        runtime: name and version of ONNX Runtime, of which other versions give other digits.
         memory: bytes that a batch may take.
 
     Raises:
@@ -102,6 +103,7 @@ class OnnxModel:
                 f"a valid ONNX model is required, but {what} cannot be read: {one_line(error)}"
             ) from error
         self._cuda_version = str(getattr(ort, "cuda_version", ""))
+        self.runtime = f"ONNX Runtime {getattr(ort, '__version__', 'unknown')}"
         self._check_device(device, require_gpu)
         self.memory = memory or (CPU_MEMORY if self.provider == CPU else GPU_MEMORY)
 

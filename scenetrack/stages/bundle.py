@@ -52,7 +52,7 @@ def bundle(config: BundleConfig) -> None:
     pipeline = open_pipeline(found, dataset, config.device)
     is_own = _check_dataset(found, pipeline, dataset)
     if dataset:
-        images = load_images(dataset.test.paths, pipeline.image_size)
+        images = load_images(dataset.test.paths, pipeline.image_size, dataset.test.digests)
     else:
         images = random_images(pipeline.image_size)
     model = build_method(found, pipeline)

@@ -161,7 +161,7 @@ def _accuracy_change(
         return "test accuracy: not measured, for the run tells no stride; name one with --stride"
     stride = config.stride or int(params.get("stride", 0))
     dense = Dense(stride, config.form, config.device) if patches else None
-    images = load_images(dataset.test.paths, size)
+    images = load_images(dataset.test.paths, size, dataset.test.digests)
     shares = {}
     for precision in ("fp32", config.precision):
         with tempfile.TemporaryDirectory() as folder:

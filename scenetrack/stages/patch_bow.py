@@ -65,15 +65,15 @@ def patch_bow(config: PatchBowConfig, tracker: Tracker) -> StageResult:
 
 def _training_patches(images: SceneImages, config: PatchBowConfig) -> TrainingData:
     """Draw random or grid patches of the fitted images at each scale; whitening is learnt first."""
-    paths = images.dataset.train.paths
+    train = images.dataset.train
     pixels = [
-        images.train if size == config.image_size else load_images(paths, size)
+        images.train if size == config.image_size else load_images(train.paths, size, train.digests)
         for size in config.scaled_sizes
     ]
     batches = PatchBatches(
         images=pixels,
         owners=images.fitted,
-        labels=images.dataset.train.labels,
+        labels=train.labels,
         patch_size=config.patch_size,
         per_image=config.patches_per_image,
         stride=config.stride if config.sampling == "grid" else 0,

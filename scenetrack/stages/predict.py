@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from scenetrack.config import PredictConfig
-from scenetrack.data.images import quiet_decoding
+from scenetrack.data.decoding import quiet_decoding
 from scenetrack.delivery.file_classifier import Classifier
 from scenetrack.delivery.output import (
     Output,

@@ -145,11 +145,12 @@ def open_images(config: DataConfig, tracker: Tracker, size: int, validation: flo
         validation: stratified part of the training images that is held out.
     """
     dataset = open_dataset(config, tracker)
-    train = load_images(dataset.train.paths, size)
-    test = load_images(dataset.test.paths, size) if len(dataset.test) else None
+    train, test = dataset.train, dataset.test
+    train_pixels = load_images(train.paths, size, train.digests)
+    test_pixels = load_images(test.paths, size, test.digests) if len(test) else None
     fitted, held_out = stratified_split(dataset.train.labels, validation, config.seed)
     tracker.log(_samples(dataset))
-    return SceneImages(dataset, train, test, fitted, held_out)
+    return SceneImages(dataset, train_pixels, test_pixels, fitted, held_out)
 
 
 def _samples(dataset: SceneDataset) -> Figure:
@@ -158,7 +159,8 @@ def _samples(dataset: SceneDataset) -> Figure:
     shown = np.linspace(0, classes - 1, min(classes, _MOST_SHOWN)).round().astype(int)
     per_class, columns = (4, 4) if classes <= _MOST_IN_ROWS else (3, 6)
     chosen = np.concatenate([np.flatnonzero(labels == k)[:per_class] for k in shown])
-    images = load_images([dataset.train.paths[i] for i in chosen], 128)
+    shown_split = dataset.train.subset(chosen)
+    images = load_images(shown_split.paths, 128, shown_split.digests)
     titles = [dataset.class_names[labels[i]] for i in chosen]
     title = f"{len(shown)} of {classes} classes" if len(shown) < classes else ""
     return draw_montage(images, titles, columns, title=title, name="figures/samples.png")

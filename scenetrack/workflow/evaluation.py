@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from scenetrack.data.catalog import SceneDataset
-from scenetrack.data.images import decode_image, resized
+from scenetrack.data.decoding import decode_image, resized
 from scenetrack.errors import DataError
 from scenetrack.evaluation import Evaluation, evaluate
 from scenetrack.evaluation.temperature_scaling import fit_temperature, log_loss, softmax
@@ -58,7 +58,7 @@ def evaluation_records(evaluation: Evaluation, dataset: SceneDataset, name: str)
 
 def file_names(dataset: SceneDataset) -> list[str]:
     """Return CLASS/FILE of each test image, which is the same wherever the data set lies."""
-    return [f"{path.parent.name}/{path.name}" for path in dataset.test.paths]
+    return list(dataset.test.names)
 
 
 def _gallery(evaluation: Evaluation, dataset: SceneDataset, name: str) -> list[Figure]:

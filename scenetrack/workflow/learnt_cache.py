@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import os
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,9 @@ from numpy.typing import NDArray
 from scenetrack import __version__
 from scenetrack.cache.archives import open_archive, store_archive
 from scenetrack.config import EncodingConfig, StageConfig, TrainingConfig
-from scenetrack.data.images import PIXELS_VERSION
+from scenetrack.data.decoding import PIXELS_VERSION
 from scenetrack.encoders import ImageEncoder
+from scenetrack.system.machine import available_cpus
 from scenetrack.workflow.dataset import SceneImages
 
 if TYPE_CHECKING:
@@ -42,6 +44,12 @@ _NOT_OF_NETWORKS = _OF_ENCODING | {
     "aggregation", "data", "device", "experiment", "folds", "form", "kernels", "layer", "model",
     "preset", "repeats", "require_gpu", "resume", "skip_bad", "temperatures", "test",
 }  # fmt: skip
+# Variables by which TensorFlow and what it calls compute other digits.
+_NUMERIC_VARIABLES = (
+    "NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS", "TF_CUDNN_DETERMINISTIC", "TF_DETERMINISTIC_OPS",
+    "TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_XLA_FLAGS",
+    "XLA_FLAGS",
+)  # fmt: skip
 _NOT_OF_ENCODERS = {"folds", "kernels", "refit_encoder"}
 
 
@@ -68,19 +76,15 @@ def network_key(name: str, images: SceneImages, config: TrainingConfig) -> dict[
         images: that it learns from and is validated on.
         config: of the stage.
     """
-    import tensorflow as tf
-
     settings = _settings(
         config, _NOT_OF_NETWORKS | (_names(type(config)) - config.read_by_training)
     )
-    place = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
     return {
         "network": name,
         **{setting: settings[setting] for setting in ("hidden", "epochs", "seed")},
         "images": _digest(images.dataset.digest, images.fitted, images.held_out),
-        "settings": _digest(json.dumps(settings, sort_keys=True), str(PIXELS_VERSION)),
-        "by": f"{_versions()}, keras {importlib.metadata.version('keras')}, "
-        f"tensorflow {tf.__version__} on the {place}",
+        "settings": _digest(json.dumps(settings, sort_keys=True), PIXELS_VERSION),
+        "by": f"{_versions()}, {_keras_environment()}",
     }
 
 
@@ -159,7 +163,30 @@ def _settings(config: StageConfig, left_out: Set[str]) -> dict[str, str]:
 
 
 def _versions() -> str:
-    return f"scenetrack {__version__}, numpy {np.__version__}"
+    # Threads add up in another order, which changes last digits.
+    return f"scenetrack {__version__}, numpy {np.__version__}, {available_cpus()} threads"
+
+
+def _keras_environment() -> str:
+    """Describe what changes a training besides its settings: versions, device, Keras' own settings.
+
+    The latter come from ``~/.keras/keras.json`` and from variables that libraries read.
+    """
+    import keras
+    import tensorflow as tf
+
+    place = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+    settings = {
+        "floatx": keras.config.floatx(),
+        "epsilon": keras.config.epsilon(),
+        "image_data_format": keras.config.image_data_format(),
+        "dtype_policy": keras.config.dtype_policy().name,
+        **{name: os.environ[name] for name in _NUMERIC_VARIABLES if name in os.environ},
+    }
+    return (
+        f"keras {keras.__version__}, tensorflow {tf.__version__} on the {place}, "
+        f"environment {_digest(json.dumps(settings, sort_keys=True))[:8]}"
+    )
 
 
 def _digest(*parts: str | NDArray[np.int64]) -> str:

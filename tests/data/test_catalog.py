@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from splits import split_of
 
 from scenetrack.data import catalog
-from scenetrack.data.catalog import Split, load_dataset, stratified_split
+from scenetrack.data.catalog import load_dataset, stratified_split
 from scenetrack.data.images import load_images
 from scenetrack.data.manifest import ManifestEntry, compare, read_manifest
 from scenetrack.errors import ConfigError, DataError, InputError
@@ -70,6 +71,71 @@ def test_hidden_and_other_files_are_ignored(split_folder: Path) -> None:
     assert load_dataset(str(split_folder), seed=0).digest == before.digest
 
 
+def test_a_run_says_what_is_passed_over(
+    split_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        load_dataset(str(split_folder), seed=0)
+    assert "passed over" not in caplog.text
+    add_images(split_folder / "val" / "sea", *(f"{i}.png" for i in range(5)))
+    (split_folder / "train" / "sea" / "notes.txt").write_text("notes")
+    with caplog.at_level(logging.INFO):
+        load_dataset(str(split_folder), seed=0)
+    assert (
+        f"passed over in {split_folder}: 5 images in folders beside train/ and test/, 1 .txt, "
+        "1 folders beside train/ and test/"
+    ) in caplog.messages
+
+
+def test_nested_folders_belong_to_their_class(split_folder: Path) -> None:
+    before = load_dataset(str(split_folder), seed=0)
+    sea = split_folder / "train" / "sea"
+    add_images(sea / "2024" / "march", "a.jpg", "b.png", seed=5)
+    dataset = load_dataset(str(split_folder), seed=0)
+    assert dataset.train.names == (
+        "Hill/a.jpg", "Hill/b.png", "Hill/c.JPG", "sea/a.jpg", "sea/b.png", "sea/c.JPG",
+        "sea/2024/march/a.jpg", "sea/2024/march/b.png",
+    )  # fmt: skip
+    assert dataset.train.labels.tolist() == [0] * 3 + [1] * 5
+    assert dataset.digest != before.digest
+    # The same files flat are other names, and so another data set.
+    for path in (sea / "2024" / "march").iterdir():
+        path.rename(sea / f"march_{path.name}")
+    assert load_dataset(str(split_folder), seed=0).digest not in (dataset.digest, before.digest)
+
+
+def test_images_in_folders_of_folders_only_are_refused(tmp_path: Path) -> None:
+    # Are the classes a and b, or abbey and barn? SUN397 is laid out so.
+    for name in ("a/abbey", "b/barn"):
+        add_images(tmp_path / "sun" / name, "1.png", "2.png")
+    with pytest.raises(DataError, match=r"in folders of folders only, the first is a/abbey/1\.png"):
+        load_dataset(str(tmp_path / "sun"), seed=0)
+
+
+def test_one_name_in_two_unicode_spellings_is_one_class(split_folder: Path) -> None:
+    # Macs decompose: e and an accent. Linux tools compose.
+    add_images(split_folder / "train" / "caf\u00e9", "\u00fc.png", "b.png")
+    add_images(split_folder / "test" / "cafe\u0301", "u\u0308.png")
+    dataset = load_dataset(str(split_folder), seed=0)
+    assert dataset.class_names == ("Hill", "caf\u00e9", "sea")
+    assert dataset.test.names[2] == "caf\u00e9/\u00fc.png"
+    assert dataset.test.labels.tolist() == [0, 0, 1, 2, 2]
+    (split_folder / "train" / "caf\u00e9").rename(split_folder / "train" / "cafe\u0301")
+    assert load_dataset(str(split_folder), seed=0).digest == dataset.digest
+
+
+@pytest.mark.parametrize(
+    "names", [("caf\u00e9", "cafe\u0301"), ("sea/\u00fc.png", "sea/u\u0308.png")]
+)
+def test_two_spellings_side_by_side_are_refused(split_folder: Path, names: tuple[str, str]) -> None:
+    for number, name in enumerate(names):
+        place = split_folder / "train" / name
+        folder = place.parent if place.suffix else place
+        add_images(folder, place.name if place.suffix else "a.png", seed=number)
+    with pytest.raises(DataError, match="the same text in two Unicode spellings: rename or join"):
+        load_dataset(str(split_folder), seed=0)
+
+
 def test_plain_folder_is_split_with_the_seed(plain_folder: Path) -> None:
     first, again, reseeded = (load_dataset(str(plain_folder), seed=seed) for seed in (1, 1, 2))
     assert Counter(first.train.labels.tolist()) == {0: 14, 1: 7}
@@ -108,10 +174,11 @@ def test_digest_is_made_of_split_class_name_and_content(split_folder: Path) -> N
 
 
 def test_subset_keeps_order() -> None:
-    split = Split(tuple(Path(name) for name in "abc"), np.array([0, 1, 2]))
+    split = split_of([Path(name) for name in "abc"], np.array([0, 1, 2]))
     part = split.subset([2, 0])
     assert part.paths == (Path("c"), Path("a"))
     assert part.labels.tolist() == [2, 0]
+    assert part.digests == (split.digests[2], split.digests[0])
     assert len(split.subset([])) == 0
 
 

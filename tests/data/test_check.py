@@ -14,7 +14,7 @@ from PIL import Image
 
 from scenetrack.data import check
 from scenetrack.data.check import check_folder, format_report
-from scenetrack.data.images import examine_images
+from scenetrack.data.image_facts import examine_images
 from scenetrack.data.manifest import ManifestEntry
 from scenetrack.errors import DataError
 
@@ -90,18 +90,19 @@ def test_all_problems_are_listed(folder: Path) -> None:
 def test_ignored_entries_are_counted_by_kind(folder: Path) -> None:
     assert check_folder(folder).remarks == ()
     sea = folder / "train" / "sea"
-    save(sea / "deeper" / "a.png", 5)
-    (sea / "a.GIF").write_bytes(b"")
-    (sea / "b.gif").write_bytes(b"")
+    (sea / "notes.TXT").write_text("")
+    (sea / "b.txt").write_text("")
     (sea / "README").write_text("")
     (folder / "train" / ".DS_Store").write_text("")
     save(folder / "test" / "loose.png", 6)
-    (folder / "val").mkdir()
+    save(folder / "val" / "sea" / "a.png", 7)
+    save(folder / "val" / "sea" / "b.png", 8)
     assert check_folder(folder).remarks == (
-        "ignored entries: 7 (2 .gif, 1 .png beside class folders, 1 files without suffix, "
-        "1 folders beside train/ and test/, 1 folders inside class folders, 1 hidden)",
+        "passed over: 2 .txt, 2 images in folders beside train/ and test/, "
+        "1 .png beside class folders, 1 files without suffix, 1 folders beside train/ and test/, "
+        "1 hidden",
     )
-    assert "ignored entries: 7" in format_report(check_folder(folder))
+    assert "passed over: 2 .txt" in format_report(check_folder(folder))
 
 
 def test_classes_without_test_images_are_reported(folder: Path) -> None:

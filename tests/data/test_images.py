@@ -1,11 +1,10 @@
-"""Image decoding, refusal of damaged files, and the caches of facts and pixels."""
+"""Image decoding, refusal of damaged files, and the cache of pixels."""
 
 from __future__ import annotations
 
+import hashlib
 import io
-import json
 import logging
-import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -16,7 +15,8 @@ import pytest
 from PIL import Image
 
 from scenetrack.data import images
-from scenetrack.data.images import decode_image, examine_images, load_images
+from scenetrack.data.decoding import decode_image
+from scenetrack.data.images import load_images
 from scenetrack.errors import DataError
 
 
@@ -52,7 +52,7 @@ def write_png(path: Path, values: np.ndarray, colour_type: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("suffix", [".png", ".bmp", ".PNG"])
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".PNG", ".tif", ".TIFF"])
 def test_lossless_formats_give_the_same_pixels(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"image{suffix}"
     Image.fromarray(scene()).save(path)
@@ -72,6 +72,43 @@ def test_jpeg_is_close(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "image.jpg"
     Image.fromarray(scene()).convert(mode).save(path, quality=95, subsampling=0)
     assert np.abs(decode_image(path).astype(int) - scene()).mean() < 3
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"), [(".avif", "AVIF"), (".jfif", "JPEG"), (".mpo", "MPO")]
+)
+def test_other_photographs_are_close(tmp_path: Path, suffix: str, kind: str) -> None:
+    path = tmp_path / f"image{suffix}"
+    others = (
+        {"save_all": True, "append_images": [Image.new("RGB", (8, 8))]} if kind == "MPO" else {}
+    )
+    Image.fromarray(scene()).save(path, kind, quality=95, **others)
+    assert np.abs(decode_image(path).astype(int) - scene()).mean() < 4
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".tif"])
+def test_the_first_of_several_pictures_is_taken(tmp_path: Path, suffix: str) -> None:
+    pictures = [Image.new("RGB", (20, 10), colour) for colour in ("red", "blue")]
+    path = tmp_path / f"image{suffix}"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:])
+    assert np.unique(decode_image(path).reshape(-1, 3), axis=0).tolist() == [[255, 0, 0]]
+
+
+def test_a_tiff_of_floating_point_numbers_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "image.tif"
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(path)
+    with pytest.raises(DataError, match="floating-point numbers, whose black and white are"):
+        decode_image(path)
+
+
+def test_a_rotated_tiff_is_turned_once(tmp_path: Path) -> None:
+    path = tmp_path / "image.tif"
+    image = Image.fromarray(scene())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(path, exif=exif)
+    expected = np.asarray(image.transpose(Image.Transpose.ROTATE_270))
+    np.testing.assert_array_equal(decode_image(path), expected)
 
 
 def test_grey_becomes_three_equal_channels(tmp_path: Path) -> None:
@@ -158,9 +195,9 @@ def truncated(content: bytes) -> bytes:
     ("content", "reason"),
     [
         (truncated(jpeg_bytes()), "truncated"),
-        (b"", "no JPEG, PNG, WebP or BMP image"),
-        (b"hello", "no JPEG, PNG, WebP or BMP image"),
-        (b"GIF89a" + bytes(50), "no JPEG, PNG, WebP or BMP image"),
+        (b"", "no JPEG, PNG, WebP, BMP, TIFF, GIF or AVIF image"),
+        (b"hello", "no JPEG, PNG, WebP, BMP, TIFF, GIF or AVIF image"),
+        (b"8BPS" + bytes(50), "no JPEG, PNG, WebP, BMP, TIFF, GIF or AVIF image"),
     ],
     ids=["truncated", "empty", "text", "gif"],
 )
@@ -211,67 +248,6 @@ def save_scenes(folder: Path, count: int = 3) -> list[Path]:
     for index, path in enumerate(paths):
         Image.fromarray(scene(24 + index, 40, index)).save(path)
     return paths
-
-
-def test_examine_tells_size_mode_and_problem(tmp_path: Path, own_cache: Path) -> None:
-    (good,) = save_scenes(tmp_path / "a", 1)
-    bad = tmp_path / "a" / "bad.jpg"
-    bad.write_bytes(truncated(jpeg_bytes()))
-    facts = examine_images([bad, good, tmp_path / "a" / "gone.png", good])
-    assert (facts[1].width, facts[1].height, facts[1].mode, facts[1].problem) == (40, 24, "RGB", "")
-    assert len(facts[1].digest) == 64
-    assert facts[3] == facts[1]
-    assert "truncated" in facts[0].problem
-    assert "No such file" in facts[2].problem
-
-
-def test_examine_decodes_a_file_once(
-    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    paths = save_scenes(tmp_path / "a")
-    first = examine_images(paths)
-    decoded: list[Path] = []
-    examine = images._examine
-    monkeypatch.setattr(images, "_examine", lambda path: decoded.append(path) or examine(path))
-    assert examine_images(paths) == first
-    assert decoded == []
-    Image.fromarray(scene(5, 5, 9)).save(paths[1])
-    again = examine_images(paths)
-    assert decoded == [paths[1]]
-    assert again[1].digest != first[1].digest
-    # The same number of bytes at another time is another file as well.
-    os.utime(paths[2], ns=(1, 1))
-    examine_images(paths)
-    assert decoded == [paths[1], paths[2]]
-
-
-@pytest.mark.parametrize("content", ["", "[]", '{"pillow": "0"}', '{"files": {"0.png": 3}}'])
-def test_damaged_facts_are_found_anew(tmp_path: Path, own_cache: Path, content: str) -> None:
-    paths = save_scenes(tmp_path / "a")
-    first = examine_images(paths)
-    (cached,) = (own_cache / "facts").glob("*.json")
-    cached.write_text(content)
-    assert examine_images(paths) == first
-
-
-def test_facts_that_are_a_folder_are_found_anew(tmp_path: Path, own_cache: Path) -> None:
-    paths = save_scenes(tmp_path / "a")
-    first = examine_images(paths)
-    (cached,) = (own_cache / "facts").glob("*.json")
-    folder(cached)
-    assert examine_images(paths) == first
-    assert cached.is_file()
-
-
-def test_facts_of_another_shape_are_found_anew(tmp_path: Path, own_cache: Path) -> None:
-    paths = save_scenes(tmp_path / "a")
-    first = examine_images(paths)
-    (cached,) = (own_cache / "facts").glob("*.json")
-    content = json.loads(cached.read_text())
-    content["files"]["0.png"]["facts"] = {"colour": "blue"}
-    content["files"]["1.png"] = {}
-    cached.write_text(json.dumps(content))
-    assert examine_images(paths) == first
 
 
 def test_loaded_images_are_the_resized_ones(tmp_path: Path, own_cache: Path) -> None:
@@ -359,7 +335,8 @@ def test_pixels_come_in_blocks(
     paths = save_scenes(tmp_path / "a")
     whole = np.array(load_images(paths, 16))
     monkeypatch.setattr(images, "_BLOCK_BYTES", 2 * 16 * 16 * 3)
-    blocks = list(images._pixel_blocks(paths, 16))
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    blocks = list(images._pixel_blocks(paths, digests, 16))
     assert [len(block) for block in blocks] == [2, 1]
     np.testing.assert_array_equal(np.concatenate(blocks), whole)
 

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from scenetrack.data import prefetch as ahead_module
-from scenetrack.data.images import load_images, quiet_decoding
+from scenetrack.data.decoding import quiet_decoding
+from scenetrack.data.images import load_images
 from scenetrack.data.prefetch import read_ahead
 
 MEGABYTE = 2**20
@@ -57,7 +58,7 @@ def test_bad_files_are_reported_in_order(files: list[str], tmp_path: Path) -> No
     assert list(read) == paths
     problems = [read[path] for path in paths if isinstance(read[path], str)]
     assert problems[:3] == [
-        "no JPEG, PNG, WebP or BMP image",
+        "no JPEG, PNG, WebP, BMP, TIFF, GIF or AVIF image",
         "Is a directory",
         "No such file or directory",
     ]

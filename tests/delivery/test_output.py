@@ -12,7 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from pyarrow import parquet
 
 from scenetrack.delivery import output as output_module
@@ -53,10 +55,7 @@ def partial(tmp_path: Path, rows: list[Row]) -> Path:
 class TestJournal:
     def test_cut_anywhere_keeps_the_whole_rows(self, partial: Path, rows: list[Row]) -> None:
         content = partial.read_bytes()
-        header = content.index(b"\n") + 1
-        ends = [header]
-        for line in as_jsonl(rows):
-            ends.append(ends[-1] + len(line))
+        ends = np.cumsum([len(line) for line in content.splitlines(keepends=True)]).tolist()
         for length in range(len(content) + 1):
             partial.write_bytes(content[:length])
             expected = sum(end <= length for end in ends[1:])
@@ -110,6 +109,22 @@ class TestJournal:
             os.utime(rows[1].path, (later, later))
         with Journal(partial, SETTINGS, paths_of(rows)) as journal:
             assert (journal.kept, journal.failures) == (1, 0)
+
+    def test_rows_end_where_another_old_file_has_the_name(self, tmp_path: Path) -> None:
+        # Renaming a folder changes no time of the files in it.
+        for name, colour in (("a", "red"), ("b", "blue")):
+            (tmp_path / name).mkdir()
+            Image.new("RGB", (8, 8), colour).save(tmp_path / name / "1.bmp")
+        row = Row(str(tmp_path / "a" / "1.bmp"), (("x", 0.5), ("y", 0.25)))
+        path = tmp_path / "out.partial"
+        with Journal(path, SETTINGS, [row.path]) as journal:
+            journal.add([row])
+        with Journal(path, SETTINGS, [row.path]) as journal:
+            assert journal.kept == 1
+        (tmp_path / "a").rename(tmp_path / "c")
+        (tmp_path / "b").rename(tmp_path / "a")
+        with Journal(path, SETTINGS, [row.path]) as journal:
+            assert journal.kept == 0
 
     def test_rows_end_at_an_image_that_is_there_now(self, partial: Path, rows: list[Row]) -> None:
         began = json.loads(partial.read_bytes().split(b"\n")[0])["began"]

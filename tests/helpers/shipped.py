@@ -11,7 +11,7 @@ import pytest
 from workplace import CLASSES, PER_CLASS
 
 from scenetrack import cli, tracking
-from scenetrack.data.images import decode_image
+from scenetrack.data.decoding import decode_image
 from scenetrack.graphs.runtime import OnnxModel
 
 

@@ -80,7 +80,7 @@ def test_unreadable_images_have_rows_and_an_exit_code(capfd: pytest.CaptureFixtu
     assert cli.main(["predict", "fake.onnx", *words]) == 2
     rows = table(Path("rows.csv").read_text())
     assert [row["label"] for row in rows] == ["red", "", "green"]
-    assert rows[1]["error"] == "no JPEG, PNG, WebP or BMP image"
+    assert rows[1]["error"] == "no JPEG, PNG, WebP, BMP, TIFF, GIF or AVIF image"
     assert rows[1]["probability"] == ""
     assert rows[0]["error"] == ""
     (line,) = capfd.readouterr().err.splitlines()

@@ -77,12 +77,12 @@ class TestSceneClassifier:
     @pytest.mark.parametrize(
         ("image", "reason"),
         [
-            (b"", "no JPEG, PNG, WebP or BMP image"),
+            (b"", "no JPEG, PNG, WebP, BMP, TIFF, GIF or AVIF image"),
             (RED[:-30], "truncated|broken|no JPEG"),
             ("%%%", "its text is not base64"),
             ("é", "its text is not base64"),
             ("data:image/svg+xml,<svg/>", "its text is not base64"),
-            (text(b"GIF89a"), "no JPEG, PNG, WebP or BMP image"),
+            (text(b"8BPS"), "no JPEG, PNG, WebP, BMP, TIFF, GIF or AVIF image"),
             (None, "it is of type NoneType"),
             (3.5, "it is of type float"),
             ([text(RED)], "it is of type list"),

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from splits import split_of
 
-from scenetrack.data.catalog import SceneDataset, Split
+from scenetrack.data.catalog import SceneDataset
 from scenetrack.errors import ScenetrackError
 from scenetrack.records import Figure, Metric, Table
 from scenetrack.workflow import evaluation as verdicts
@@ -27,8 +28,8 @@ def dataset(tmp_path: Path) -> SceneDataset:
         for index in range(40):
             paths.append(tmp_path / name / f"{index}.png")
             Image.new("RGB", (30, 20), colour).save(paths[-1])
-    test = Split(tuple(paths), np.repeat([0, 1], 40).astype(np.int64))
-    nothing = Split((), np.zeros(0, np.int64))
+    test = split_of(paths, np.repeat([0, 1], 40).astype(np.int64))
+    nothing = split_of([], np.zeros(0, np.int64))
     return SceneDataset("colours", tmp_path, tuple(COLOURS), nothing, test, "0" * 16)
 
 

@@ -13,12 +13,13 @@ import keras
 import numpy as np
 import optuna
 import pytest
+from splits import split_of
 
 from scenetrack.cache import Cache
 from scenetrack.cache.archives import open_archive, store_archive
 from scenetrack.config import HandcraftedConfig, LayerSvmConfig, PatchBowConfig, TrainMlpConfig
 from scenetrack.data.augment import ImageBatches
-from scenetrack.data.catalog import SceneDataset, Split
+from scenetrack.data.catalog import SceneDataset
 from scenetrack.networks.registry import build_network
 from scenetrack.records import Epoch, MemoryTracker, Model, Record, Tag, metrics_among
 from scenetrack.workflow import network_training
@@ -54,7 +55,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 @pytest.fixture
 def images() -> SceneImages:
     labels = np.arange(24, dtype=np.int64) % 2
-    split = Split(tuple(Path(f"{i}.png") for i in range(24)), labels)
+    split = split_of([Path(f"{i}.png") for i in range(24)], labels)
     dataset = SceneDataset("two", Path("two"), ("dark", "light"), split, split, "0" * 16, ())
     pixels = np.random.default_rng(0).integers(0, 128, (24, 8, 8, 3), np.uint8)
     pixels += (100 * labels[:, None, None, None]).astype(np.uint8)
@@ -111,6 +112,27 @@ def test_other_images_tell_networks_apart(
     images: SceneImages, other: Callable[[SceneImages], SceneImages]
 ) -> None:
     assert network_key("mlp", images, TINY) != network_key("mlp", other(images), TINY)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda patch: patch.setattr("keras.config.floatx", lambda: "float64"),
+        lambda patch: patch.setattr("keras.config.epsilon", lambda: 1e-3),
+        lambda patch: patch.setattr("scenetrack.workflow.learnt_cache.available_cpus", lambda: 77),
+        lambda patch: patch.setenv("TF_ENABLE_ONEDNN_OPTS", "7"),
+        lambda patch: patch.setenv("NVIDIA_TF32_OVERRIDE", "0"),
+    ],
+    ids=["floatx", "epsilon", "threads", "oneDNN", "TF32"],
+)
+def test_what_changes_digits_without_being_a_setting_tells_networks_apart(
+    images: SceneImages,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[pytest.MonkeyPatch], None],
+) -> None:
+    plain = network_key("mlp", images, TINY)
+    change(monkeypatch)
+    assert network_key("mlp", images, TINY) != plain
 
 
 @pytest.mark.parametrize("name", sorted(ENCODING | {"seed", "experiment", "image_size", "test"}))

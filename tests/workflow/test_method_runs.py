@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from splits import split_of
 
 from scenetrack.classifiers import out_of_fold_scores, refit
 from scenetrack.config import LayerSvmConfig
@@ -23,7 +24,7 @@ NONE = np.zeros(0, np.int64)
 def split(count: int) -> Split:
     labels = np.arange(count, dtype=np.int64) % 3
     paths = tuple(Path(CLASSES[label], f"{i}.jpg") for i, label in enumerate(labels))
-    return Split(paths, labels)
+    return split_of(paths, labels)
 
 
 @pytest.fixture

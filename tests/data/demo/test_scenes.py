@@ -12,10 +12,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from scenetrack.data.catalog import SceneDataset, load_dataset
+from scenetrack.data.decoding import decode_image
 from scenetrack.data.demo import scenes as demo
 from scenetrack.data.demo.canvas import Canvas, on_quad
 from scenetrack.data.demo.scenes import SCENES, demo_folder, draw_scene
-from scenetrack.data.images import decode_image, load_images
+from scenetrack.data.images import load_images
 from scenetrack.data.manifest import read_manifest
 
 
