@@ -13,6 +13,7 @@ from scenetrack.errors import DataError, ScenetrackError
 from scenetrack.evaluation.calibration import Reliability, reliability
 from scenetrack.evaluation.predictions import Predictions, prediction_table
 from scenetrack.evaluation.significance import wilson_interval
+from scenetrack.evaluation.temperature_scaling import check_finite_scores
 from scenetrack.figures import draw_confusion_matrix, draw_reliability_diagram
 from scenetrack.records import Record, Table, metrics
 
@@ -226,11 +227,7 @@ def _check_scores(labels: np.ndarray, scores: np.ndarray, classes: int) -> None:
             f"scores of {len(labels)} images and {classes} classes are required. Received: an "
             f"array of shape {scores.shape}"
         )
-    if not np.isfinite(scores).all():
-        raise ScenetrackError(
-            "every score must be a finite number, but some are not: the method diverged; try a "
-            "lower learning rate"
-        )
+    check_finite_scores(scores)
 
 
 def _check_probabilities(probabilities: np.ndarray, shape: tuple[int, int]) -> None:

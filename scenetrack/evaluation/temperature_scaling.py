@@ -6,13 +6,26 @@ classes as it is, so that label and probabilities never disagree.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+from scenetrack.errors import ScenetrackError
 
 # Outside them probabilities are all equal, or all 0 and 1, for scores of any use.
 COLDEST, HOTTEST = 1e-3, 1e3
 # Halving the range of the logarithm this often leaves less than float64 resolves.
 _HALVINGS = 60
+
+
+def check_finite_scores(scores: NDArray[np.floating[Any]]) -> None:
+    """Raise ScenetrackError for scores that are infinite or not a number."""
+    if not np.isfinite(scores).all():
+        raise ScenetrackError(
+            "every score must be a finite number, but some are not: the method diverged; try a "
+            "lower learning rate"
+        )
 
 
 def softmax(scores: NDArray[np.float64], temperature: float = 1.0) -> NDArray[np.float64]:
@@ -38,7 +51,11 @@ def fit_temperature(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> f
     Args:
         scores: float [N, C], N > 0, of images that the scores were not learnt from.
         labels: int64 [N], columns of ``scores``.
+
+    Raises:
+        ScenetrackError: a score is infinite or not a number.
     """
+    check_finite_scores(scores)
     values = np.asarray(scores, np.float64)
     own = values[np.arange(len(labels)), labels].sum() + values.mean()
     low, high = np.log(COLDEST), np.log(HOTTEST)

@@ -73,7 +73,8 @@ def fit(
         on_epoch: called with the figures of each epoch, including those of the checkpoint.
 
     Raises:
-        ScenetrackError: the loss is not finite.
+        ScenetrackError: a figure or a weight is not finite after an epoch; of that epoch nothing
+            is kept.
         ModelError: the checkpoint is damaged.
 
     With early stopping the model ends with the weights of the best validation loss, otherwise
@@ -96,9 +97,10 @@ def fit(
             if _patience_spent(history, config.patience):
                 break
             figures = _train_epoch(model, batches.epoch(epoch))
-            _check_finite(figures["train/loss"], epoch, config)
             if validation is not None:
                 figures |= _validate(model, *validation, config.batch_size)
+            # The last update may be the one that ruins the weights: only then is it kept.
+            _check_finite(model, figures, epoch, config)
             for name, value in figures.items():
                 history.setdefault(name, []).append(value)
             if config.patience and _best_epoch(history) == epoch:
@@ -188,16 +190,33 @@ def _mean_figures(
     return {f"{prefix}/{name}": total / seen for name, total in totals.items()}
 
 
-def _check_finite(loss: float, epoch: int, config: TrainingConfig) -> None:
-    if not np.isfinite(loss):
+def _check_finite(
+    model: keras.Model, figures: Mapping[str, float], epoch: int, config: TrainingConfig
+) -> None:
+    """Raise ScenetrackError if a figure of the epoch or a weight is infinite or not a number."""
+    found = [f"{name} {value}" for name, value in figures.items() if not np.isfinite(value)]
+    if not found:
+        found = [f"weights of {name} are not finite" for name in non_finite_layers(model)]
+    if found:
         raise ScenetrackError(
-            f"the training diverged in epoch {epoch + 1} (loss {loss}): choose a learning_rate "
+            f"the training diverged in epoch {epoch + 1} ({found[0]}): choose a learning_rate "
             f"below {config.learning_rate:g}, or batch_norm true"
         )
 
 
+def non_finite_layers(model: keras.Model) -> list[str]:
+    """Return the names of the layers that have a weight which is infinite or not a number."""
+    return [
+        layer.name
+        for layer in model.layers
+        if not all(np.isfinite(weight).all() for weight in layer.get_weights())
+    ]
+
+
 def _best_epoch(history: Mapping[str, list[float]]) -> int:
-    return int(np.argmin(history["val/loss"]))
+    losses = np.array(history["val/loss"])
+    # argmin would take a NaN for the smallest.
+    return int(np.argmin(np.where(np.isfinite(losses), losses, np.inf)))
 
 
 def _patience_spent(history: Mapping[str, list[float]], patience: int) -> bool:
@@ -242,19 +261,25 @@ def load_model(path: Path) -> keras.Model:
     """Read a ``.keras`` file in Keras' safe mode, with the package's own layers registered.
 
     Raises:
-        ModelError: the file cannot be read as a Keras model.
+        ModelError: the file cannot be read as a Keras model, or a weight is not finite.
     """
     import scenetrack.networks.layers  # noqa: F401  (registers the package's layers)
 
     if not zipfile.is_zipfile(path):
         raise ModelError(f"a .keras file saved by Keras 3 is required, but {path} is not one")
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        network = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a damaged file can fail anywhere in Keras, h5py or zipfile
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"a .keras file saved by Keras 3 is required, but {path} cannot be read: {reason}"
         ) from error
+    if ruined := non_finite_layers(network):
+        raise ModelError(
+            f"a network with finite weights is required, but layer {ruined[0]} of {path} has "
+            "others: its training diverged; train it again with a smaller learning_rate"
+        )
+    return network
 
 
 def predict_logits(network: keras.Model, images: np.ndarray) -> np.ndarray:

@@ -29,6 +29,9 @@ def validation_figures(scores: np.ndarray, labels: np.ndarray) -> dict[str, floa
 
     Returns:
         ``val/accuracy``, ``val/log_loss`` at the temperature, and ``temperature``.
+
+    Raises:
+        ScenetrackError: a score is not a number, which the largest of all would be.
     """
     temperature = fit_temperature(scores, labels)
     return {

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from small_pipelines import svm
 
 from scenetrack.classifiers import out_of_fold_scores, refit
+from scenetrack.errors import ScenetrackError
 from scenetrack.evaluation.temperature_scaling import (
     COLDEST,
     HOTTEST,
@@ -111,3 +112,11 @@ def test_out_of_fold_scores_are_those_of_leaving_each_out() -> None:
         part = refit(fitted, np.delete(features, held, 0), np.delete(labels, held))
         parts.append(np.allclose(out[held], part.predict_scores(features[held])))
     assert sum(parts) == 2
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_no_numbers_calibrate_nothing(bad: float) -> None:
+    scores = np.eye(3)
+    scores[1, 2] = bad
+    with pytest.raises(ScenetrackError, match="every score must be a finite number"):
+        fit_temperature(scores, np.arange(3))

@@ -13,6 +13,7 @@ import pytest
 from scenetrack.config import TrainMlpConfig
 from scenetrack.data.augment import ImageBatches
 from scenetrack.errors import ModelError, ScenetrackError
+from scenetrack.networks import training
 from scenetrack.networks.checkpoints import Checkpoint
 from scenetrack.networks.registry import build_network
 from scenetrack.networks.training import TrainResult, fit, learning_rate, load_model, save_model
@@ -92,6 +93,51 @@ def test_a_training_that_diverges_stops_at_once(monkeypatch: pytest.MonkeyPatch)
             on_epoch=lambda epoch, _: seen.append(epoch),
         )
     assert len(seen) < 49
+
+
+def ruin(model: keras.Model, epoch: int, last: int) -> None:
+    """Make one weight NaN, as the very last update of a training that diverges does."""
+    if epoch == last:
+        kernel, bias = model.get_layer("logits").get_weights()
+        model.get_layer("logits").set_weights([np.full_like(kernel, np.nan), bias])
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_weights_that_the_last_update_ruined_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validated: bool
+) -> None:
+    # The loss of the last batch is that before its update, so it is finite.
+    settings = config(epochs=3, patience=0, hidden=(8,))
+    model, checkpoint = build_network(settings, CLASSES), Checkpoint(tmp_path / "abc")
+    train_epoch, calls = training._train_epoch, iter(range(9))
+
+    def trained(model: keras.Model, rows: object) -> dict[str, float]:
+        figures = train_epoch(model, rows)
+        ruin(model, next(calls), last=2)
+        return figures
+
+    monkeypatch.setattr(training, "_train_epoch", trained)
+    checkpoint.begin(settings, "0" * 16)
+    what = r"val/loss nan" if validated else r"weights of logits are not finite"
+    validation = samples(17, 1) if validated else None
+    with pytest.raises(ScenetrackError, match=rf"diverged in epoch 3 \({what}\)"):
+        fit(model, batches(settings), validation, settings, checkpoint=checkpoint)
+    saved = checkpoint.load()
+    assert saved is not None
+    assert len(saved.history["train/loss"]) == 2
+    assert all(np.isfinite(values).all() for values in saved.state)
+
+
+def test_a_loss_that_is_no_number_is_never_the_best() -> None:
+    assert training._best_epoch({"val/loss": [np.nan, 2.0, np.nan, 1.0, np.inf]}) == 3
+
+
+def test_a_ruined_network_is_not_taken(tmp_path: Path) -> None:
+    model = build_network(config(hidden=(8,)), CLASSES)
+    ruin(model, 0, last=0)
+    save_model(model, tmp_path / "ruined.keras")
+    with pytest.raises(ModelError, match=r"finite weights is required, but layer logits of"):
+        load_model(tmp_path / "ruined.keras")
 
 
 @pytest.mark.parametrize("damage", ["missing", "wrong shape"])
