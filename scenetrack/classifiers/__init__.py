@@ -11,6 +11,7 @@ from scenetrack.classifiers.cross_validation import (
     fit_by_cross_validation,
     out_of_fold_scores,
     refit,
+    refit_apart,
 )
 from scenetrack.classifiers.grid_search import C_GRID, GAMMA_FACTORS, FoldFeatures
 
@@ -23,4 +24,5 @@ __all__ = [
     "fit_by_cross_validation",
     "out_of_fold_scores",
     "refit",
+    "refit_apart",
 ]

@@ -19,6 +19,7 @@ from scenetrack.classifiers.kernels import (
     kernel_matrix,
     places_above_zero,
 )
+from scenetrack.classifiers.selection import Selection
 from scenetrack.config import KERNELS
 from scenetrack.errors import InputError
 from scenetrack.graphs.builder import GraphBuilder
@@ -93,6 +94,8 @@ class FittedClassifier:
         fold_scores: float32 [N, n_classes], scores of every training image at the chosen setting
             by machines and transformers fitted without its fold. None where all folds had the same
             transformers, or it was read from a file, which does not keep them.
+        selection: all settings tried, on the images that they were judged by. None where it was
+            read from a file.
     """
 
     kernel: str
@@ -110,6 +113,7 @@ class FittedClassifier:
     explicit_map: bool
     cv_scope: str
     fold_scores: NDArray[np.float32] | None = field(default=None, repr=False)
+    selection: Selection | None = field(default=None, repr=False)
 
     @property
     def best_params(self) -> dict[str, float]:

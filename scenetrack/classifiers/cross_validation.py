@@ -14,6 +14,7 @@ from scenetrack.classifiers.fitting import Fitting
 from scenetrack.classifiers.folds import held_out_fold, stratified_folds, usable_folds
 from scenetrack.classifiers.grid_search import FoldFeatures, Search, best_setting
 from scenetrack.classifiers.kernel_maps import MAPPED_FROM
+from scenetrack.classifiers.selection import Selection
 from scenetrack.config import KERNELS
 from scenetrack.errors import InputError
 
@@ -80,6 +81,10 @@ def fit_by_cross_validation(
         )
     tried = Search(fitting, fold_features).settings(splits)
     best_c, gamma = best_setting(tried.table)
+    selection = tried.selection()
+    if held_out is not None:
+        images = selection.images
+        selection = Selection.of_held_out(selection.right, images, targets[images])
     return FittedClassifier(
         kernel=kernel,
         gamma=gamma,
@@ -92,6 +97,7 @@ def fit_by_cross_validation(
         explicit_map=explicit_map,
         cv_scope=_cv_scope(fold_features, held_out),
         fold_scores=None if held_out is not None else tried.scores(best_c, gamma),
+        selection=selection,
     )
 
 
@@ -114,7 +120,32 @@ def refit(classifier: FittedClassifier, features: ArrayLike, labels: ArrayLike) 
         values, targets, kernel, preparation, classifier.explicit_map, classifier.seed
     )
     learnt = fitting.machines(classifier.C, classifier.gamma)
-    return dataclasses.replace(classifier, **learnt, classes=classes, fold_scores=None)
+    return dataclasses.replace(
+        classifier, **learnt, classes=classes, fold_scores=None, selection=None
+    )
+
+
+def refit_apart(
+    classifier: FittedClassifier,
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    fitted: NDArray[np.int64],
+) -> FittedClassifier:
+    """Fit on the images ``fitted`` alone, with the setting that is best on them alone.
+
+    Args:
+        classifier: fresh from ``fit_by_cross_validation``; its kernel and preparation are kept.
+        features: [N, D], as it was fitted on.
+        labels: int64 [N].
+        fitted: int64 [n], the images that may choose and be learnt from.
+    """
+    selection = classifier.selection
+    if selection is not None and classifier.cv_scope != HELD_OUT_IMAGES:
+        table = classifier.cv_table
+        order = np.lexsort((table[:, 1], table[:, 0]))
+        best = table[order][selection.best(np.isin(selection.images, fitted))]
+        classifier = dataclasses.replace(classifier, C=float(best[0]), gamma=float(best[1]))
+    return refit(classifier, features[fitted], labels[fitted])
 
 
 def out_of_fold_scores(

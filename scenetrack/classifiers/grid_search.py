@@ -17,6 +17,7 @@ from scenetrack.classifiers.fitting import Fitting
 from scenetrack.classifiers.folds import Fold
 from scenetrack.classifiers.kernel_maps import as_landmarks, mapped, whitening
 from scenetrack.classifiers.kernels import compare, kernel_matrix
+from scenetrack.classifiers.selection import Selection
 from scenetrack.classifiers.svm import kernel_machines, mapped_machines
 from scenetrack.config import KERNELS
 from scenetrack.errors import InputError
@@ -39,13 +40,13 @@ _FOLDS_BYTES = 2**30
 
 
 class Judged(NamedTuple):
-    """A setting in one fold: its accuracy on the images held out, in [0, 1], and their scores.
+    """A setting in one fold: whether it is right on each image held out, and their scores.
 
-    Scores are float32 [H, n_classes], and kept only where each fold had features of its own: they
-    cost too much to be made twice.
+    ``right`` is bool [H]. Scores are float32 [H, n_classes], and kept only where each fold had
+    features of its own: they cost too much to be made twice.
     """
 
-    accuracy: float
+    right: NDArray[np.bool_]
     scores: NDArray[np.float32] | None
 
 
@@ -62,6 +63,18 @@ class Settings:
     table: Floats
     folds: Sequence[Sequence[Judged]]
     held_out: Sequence[NDArray[np.int64]]
+
+    def selection(self) -> Selection:
+        """Return all settings, by C and then gamma, on the images that the folds hold out."""
+        order = np.lexsort((self.table[:, 1], self.table[:, 0]))
+        right = np.concatenate(
+            [np.stack([judged.right for judged in fold]) for fold in self.folds], axis=1
+        )
+        return Selection(
+            right[order],
+            np.concatenate(self.held_out),
+            np.repeat(np.arange(len(self.held_out)), [len(held) for held in self.held_out]),
+        )
 
     def scores(self, c: float, gamma: float) -> NDArray[np.float32] | None:
         """Return scores float32 [N, n_classes] of all images at one setting, None if not kept.
@@ -98,7 +111,7 @@ class Search:
         threads = None if self.fold_features is not None else 1
         with threadpool_limits(threads), ThreadPoolExecutor(workers) as pool:
             found = list(pool.map(lambda split: self._judged(split[0], split[1], gammas), splits))
-        accuracies = np.array([[judged.accuracy for judged in fold] for fold in found])
+        accuracies = np.array([[judged.right.mean() for judged in fold] for fold in found])
         settings = [(c, gamma) for gamma in gammas for c in C_GRID]
         spread = np.stack([accuracies.mean(axis=0), accuracies.std(axis=0)], axis=1)
         table = np.concatenate([np.array(settings), spread], axis=1)
@@ -131,7 +144,7 @@ class Search:
         ]
 
     def _judge(self, scores: NDArray[np.floating[Any]], targets: NDArray[np.int64]) -> Judged:
-        right = float(np.mean(np.argmax(scores, axis=1) == targets))
+        right = np.argmax(scores, axis=1) == targets
         return Judged(right, None if self.fold_features is None else scores.astype(np.float32))
 
     def _compared_anew(

@@ -117,10 +117,17 @@ class DataConfig(StageConfig):
         "demo", "Data set: demo, mit8, or a folder of train/CLASS and test/CLASS, or of CLASS."
     )
     skip_bad: bool = param(False, "Skip unreadable images and log a list of them.")
+    drop_duplicates: bool = param(
+        False, "Leave out training images that are also in test, and log a list of them."
+    )
 
     @property
     def data_name(self) -> str:
         return self.data
+
+
+# The settings of a data config, which a study and its trials, or a job and its tasks, share.
+DATA_SETTINGS = ("data", "skip_bad", "drop_duplicates", "seed", "experiment")
 
 
 @dataclass(frozen=True)

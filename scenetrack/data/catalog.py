@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from scenetrack.data.dataset import SceneDataset, Split
 from scenetrack.data.decoding import unreadable
 from scenetrack.data.demo.scenes import demo_folder
 from scenetrack.data.download import MIT8_URL, download_split
+from scenetrack.data.duplicates import without_copies
 from scenetrack.data.folders import TEST, TRAIN, UNSPLIT, FolderListing, list_folder
 from scenetrack.data.image_facts import ImageFacts, examine_images
 from scenetrack.data.manifest import compare, read_manifest
@@ -27,60 +27,9 @@ DEMO, MIT8 = "demo", "mit8"
 _TEST_FRACTION = 0.3
 
 
-@dataclass(frozen=True)
-class Split:
-    """Image files, their labels and their contents.
-
-    Attributes:
-        paths: the files.
-        labels: int64 [N], indices into the class names.
-        names: CLASS/FILE of each, which is the same wherever the data set lies.
-        digests: SHA-256 of each file's bytes in hex.
-    """
-
-    paths: tuple[Path, ...]
-    labels: np.ndarray
-    names: tuple[str, ...]
-    digests: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def subset(self, indices: Sequence[int] | np.ndarray) -> Split:
-        """Return the images at ``indices``, in that order."""
-        chosen = np.asarray(indices, dtype=np.int64)
-        paths, names, digests = (
-            tuple(values[index] for index in chosen)
-            for values in (self.paths, self.names, self.digests)
-        )
-        return Split(paths, self.labels[chosen], names, digests)
-
-
-@dataclass(frozen=True)
-class SceneDataset:
-    """A data set, split into training and test images.
-
-    Attributes:
-        name: ``demo``, ``mit8`` or the folder's name.
-        digest: 16 hex digits that change with the split, class, name or content of any image,
-            but not with the location of the folder.
-        bad_files: files that were left out, each with the reason.
-    """
-
-    name: str
-    root: Path
-    class_names: tuple[str, ...]
-    train: Split
-    test: Split
-    digest: str
-    bad_files: tuple[tuple[Path, str], ...] = ()
-
-    def without_test(self) -> SceneDataset:
-        """Return the same data set, with the same digest, without its test images."""
-        return dataclasses.replace(self, test=Split((), np.zeros(0, np.int64), (), ()))
-
-
-def load_dataset(data: str, *, seed: int, skip_bad: bool = False) -> SceneDataset:
+def load_dataset(
+    data: str, *, seed: int, skip_bad: bool = False, drop_duplicates: bool = False
+) -> SceneDataset:
     """Find the data set, draw or download it if needed, and decode every image to check it.
 
     Args:
@@ -88,6 +37,7 @@ def load_dataset(data: str, *, seed: int, skip_bad: bool = False) -> SceneDatase
             which is split 70 to 30 in each class.
         seed: seed of that split; it affects nothing else.
         skip_bad: leave out images that cannot be decoded instead of raising.
+        drop_duplicates: leave out training images whose very bytes are in test too.
 
     Raises:
         DataError: the name is empty, the folder does not exist or is no usable data set, or an
@@ -115,10 +65,25 @@ def load_dataset(data: str, *, seed: int, skip_bad: bool = False) -> SceneDatase
     if untested := listing.untested():
         logger.warning("classes without test images (training only): %s", ", ".join(untested))
     train, test = _splits(listing, facts, seed)
+    left_out: list[tuple[str, str]] = []
+    if drop_duplicates:
+        train, left_out = without_copies(train, test)
+        _check_classes(train, listing.class_names, root)
     lines = [*_digest_lines(TRAIN, train), *_digest_lines(TEST, test)]
     content = "\n".join(sorted(lines)).encode(errors="surrogateescape")
     digest = hashlib.sha256(content).hexdigest()[:16]
-    return SceneDataset(name, root, listing.class_names, train, test, digest, bad)
+    return SceneDataset(name, root, listing.class_names, train, test, digest, bad, tuple(left_out))
+
+
+def _check_classes(train: Split, class_names: Sequence[str], root: Path) -> None:
+    """Raise DataError where nothing of a class is left to train on."""
+    counts = np.bincount(train.labels, minlength=len(class_names))
+    if not counts.all():
+        raise DataError(
+            f"at least one training image per class is required, but in {root} all of class "
+            f"{class_names[int(counts.argmin())]!r} are in test too: add others, or leave "
+            "drop_duplicates out"
+        )
 
 
 def stratified_split(

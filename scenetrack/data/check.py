@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from scenetrack.data.folders import FolderListing, list_folder
+from scenetrack.data.folders import TEST, FolderListing, list_folder
 from scenetrack.data.image_facts import ImageFacts, examine_images
 from scenetrack.data.manifest import ManifestComparison, compare, read_manifest
 
@@ -51,6 +51,8 @@ class CheckReport:
         counts: split -> class -> number of images, readable or not; the only split is ``all`` if
             the folder is not split yet.
         problems: lines for which loading the folder would fail.
+        overlaps: lines on images in train and test, or in two classes: loading does not fail, but
+            figures are better or worse than they should be.
         remarks: lines that are worth knowing but do not prevent loading.
         mit8: comparison with the official MIT 8-scene split.
     """
@@ -61,6 +63,7 @@ class CheckReport:
     unreadable: tuple[tuple[Path, str], ...]
     duplicates: tuple[DuplicateGroup, ...]
     problems: tuple[str, ...]
+    overlaps: tuple[str, ...]
     remarks: tuple[str, ...]
     mit8: ManifestComparison
 
@@ -80,6 +83,7 @@ def check_folder(path: Path) -> CheckReport:
     paths = [file for _, _, file in entries]
     facts = dict(zip(paths, examine_images(paths), strict=True))
     bad = tuple((file, found.problem) for file, found in facts.items() if found.problem)
+    duplicates = tuple(_duplicates(entries, facts))
     found = ((file.relative_to(path).as_posix(), facts[file].digest) for file in paths)
     return CheckReport(
         root=path,
@@ -89,8 +93,9 @@ def check_folder(path: Path) -> CheckReport:
         },
         sizes=_sizes([fact for fact in facts.values() if not fact.problem]),
         unreadable=bad,
-        duplicates=tuple(_duplicates(entries, facts)),
+        duplicates=duplicates,
         problems=tuple(_problems(listing, [file for file, _ in bad])),
+        overlaps=tuple(_overlaps(duplicates, entries, listing)),
         remarks=tuple(_remarks(listing)),
         mit8=compare(found, read_manifest()),
     )
@@ -112,7 +117,7 @@ def format_report(report: CheckReport) -> str:
                 for group in report.duplicates
             ],
         ),
-        _listed("problems", report.problems),
+        _listed("problems", (*report.problems, *report.overlaps)),
         "\n".join(report.remarks),
         "\n".join(_mit8_lines(report.mit8)),
     ]
@@ -139,6 +144,31 @@ def _problems(listing: FolderListing, bad: Sequence[Path]) -> list[str]:
         # Without its bad files the folder may lack more than it does now.
         lines += [line for line in listing.without(bad).problems() if line not in lines]
     return lines
+
+
+def _overlaps(
+    duplicates: Sequence[DuplicateGroup],
+    entries: Sequence[tuple[str, str, Path]],
+    listing: FolderListing,
+) -> Iterator[str]:
+    """Yield a line for test images in train, for images in two classes, for classes like others."""
+    tested = {path for part, _, path in entries if part == TEST}
+    copies = sum(
+        path in tested for group in duplicates if group.across_splits for path in group.paths
+    )
+    if copies:
+        yield (
+            f"test images that are also in train: {copies} of {len(tested)}; remove them from one "
+            "of the two, or leave the training copies out with --drop-duplicates true"
+        )
+    twofold = sum(group.across_classes for group in duplicates)
+    if twofold:
+        yield f"images that stand in two classes: {twofold}; remove what is wrong"
+    folded: dict[str, str] = {}
+    for name in listing.class_names:
+        other = folded.setdefault(name.casefold(), name)
+        if other != name:
+            yield f"classes {other!r} and {name!r} differ in capitals only: join or rename them"
 
 
 def _sizes(facts: Sequence[ImageFacts]) -> SizeSummary | None:

@@ -12,7 +12,7 @@ import onnx
 from PIL import Image
 
 from scenetrack.config import BundleConfig
-from scenetrack.data.catalog import SceneDataset
+from scenetrack.data.dataset import SceneDataset
 from scenetrack.data.images import load_images
 from scenetrack.delivery.bundle import BundleReport, verify_bundle
 from scenetrack.delivery.pipeline import ScenePipeline

@@ -24,7 +24,7 @@ from scenetrack.workflow.network import layer_table, take
 if TYPE_CHECKING:
     import keras
 
-    from scenetrack.data.catalog import SceneDataset
+    from scenetrack.data.dataset import SceneDataset
     from scenetrack.tracking import RunInfo
 
 logger = logging.getLogger(__name__)

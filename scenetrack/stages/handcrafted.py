@@ -45,6 +45,6 @@ def handcrafted(config: HandcraftedConfig, tracker: Tracker) -> StageResult:
         DescriptorExtractor(onnx, model_digest(graph), grid.positions), images, tracker
     )
 
-    methods = MethodRuns(config, images, tracker, unseen=False)
+    methods = MethodRuns(config, images, tracker, network=False)
     EncodingMethods(config, splits, tracker).add_to(methods, name)
     return methods.finish()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from scenetrack.classifiers import FittedClassifier
+from scenetrack.classifiers.selection import Selection
 from scenetrack.config import KERNELS, LayerSvmConfig
 from scenetrack.errors import ConfigError
 from scenetrack.graphs.runtime import OnnxModel
@@ -31,7 +33,7 @@ def layer_svm(config: LayerSvmConfig, tracker: Tracker) -> StageResult:
         InputError: the data, the model or the layer cannot be used.
     """
     plan = plan_network(config, "image_size")
-    images = open_images(config, tracker, config.image_size, config.validation)
+    images = plan.judging_images(open_images(config, tracker, config.image_size, config.validation))
     network = plan.network_for(images.dataset)
     if any(KERNELS[kernel].of_histograms for kernel in config.kernels):
         smallest = smallest_output(network, plan.layers, images.train[:64])
@@ -45,7 +47,7 @@ def layer_svm(config: LayerSvmConfig, tracker: Tracker) -> StageResult:
     train, test = _outputs_of_splits(onnx, images, tracker)
 
     name = f"mlp {plan.layer_names}"
-    methods = MethodRuns(config, images, tracker, unseen=plan.is_new)
+    methods = MethodRuns(config, images, tracker, network=True)
     methods.add_end_to_end(train["logits"], test.get("logits"), name)
     features = Features(train["descriptors"], test.get("descriptors"), "standardise", name)
     started = time.perf_counter()
@@ -87,7 +89,10 @@ def _best_kernel(
     where = "held-out training images" if methods.validates else "cross-validation inside train"
     for svm in candidates:
         logger.info("%s kernel: %.1f%% right in %s", svm.kernel, 100 * svm.cv_accuracy, where)
-    return max(candidates, key=lambda svm: svm.cv_accuracy)
+    tried = [svm.selection for svm in candidates if svm.selection is not None]
+    best = max(candidates, key=lambda svm: svm.cv_accuracy)
+    # The kernel is chosen by the same images as its settings.
+    return dataclasses.replace(best, selection=Selection.joined(tried))
 
 
 def _check_kernels(kernels: Sequence[str], smallest: float, layers: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scenetrack.config import ENTRY_POINTS, MainConfig
+from scenetrack.config.base import DATA_SETTINGS
 from scenetrack.evaluation import Evaluation, comparison_records, comparison_text
 from scenetrack.records import Param, Tag, Tracker
 from scenetrack.workflow.result import StageResult
@@ -18,7 +19,7 @@ def main(config: MainConfig, tracker: Tracker) -> StageResult:
         InputError: the data cannot be used.
     """
     evaluations: dict[str, Evaluation] = {}
-    shared = {name: getattr(config, name) for name in ("data", "skip_bad", "seed", "experiment")}
+    shared = {name: getattr(config, name) for name in DATA_SETTINGS}
     for stage in MAIN_STAGES:
         settings = ENTRY_POINTS[stage].config(**shared)
         with tracker.child(stage, {"stage": stage}) as child:

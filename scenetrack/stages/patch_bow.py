@@ -39,7 +39,7 @@ def patch_bow(config: PatchBowConfig, tracker: Tracker) -> StageResult:
     """
     plan = plan_network(config, "patch_size")
     check_pca(config.pca, plan.width, f"layer {plan.layer_names}")
-    images = open_images(config, tracker, config.image_size, config.validation)
+    images = plan.judging_images(open_images(config, tracker, config.image_size, config.validation))
     network = plan.network_for(images.dataset)
     if config.square_root:
         check_never_negative(network, plan.layers, _tried_patches(network, images, config))
@@ -55,7 +55,7 @@ def patch_bow(config: PatchBowConfig, tracker: Tracker) -> StageResult:
     )
 
     name = f"patch mlp {plan.layer_names}"
-    methods = MethodRuns(config, images, tracker, unseen=plan.is_new)
+    methods = MethodRuns(config, images, tracker, network=True)
     train_scores = aggregated(splits.train, config.aggregation)
     test_scores = aggregated(splits.test, config.aggregation) if splits.test else None
     methods.add_end_to_end(train_scores, test_scores, name, config.aggregation)

@@ -35,7 +35,8 @@ def train_mlp(config: TrainMlpConfig, tracker: Tracker) -> StageResult:
         *metrics({name: value for name, value in figures.items() if name != "val/accuracy"})
     )
     if images.test is None:
-        return untested(tracker.run_id, {MLP: figures})
+        chosen_by = {name: v for name, v in figures.items() if name == "val/accuracy"}
+        return untested(tracker.run_id, {MLP: figures}, chosen_by)
 
     scores = predict_logits(network, images.test)
     evaluation = evaluate_on_test(dataset, scores, figures["temperature"])

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from scenetrack.config import EvaluatedConfig, field_types
-from scenetrack.config.base import check_value
+from scenetrack.config.base import DATA_SETTINGS, check_value
 from scenetrack.config.dimensions import Dimension
 from scenetrack.config.parsing import parse_value, parsed_pairs
 from scenetrack.errors import ConfigError
 
 # Settings of the study, which its trials share.
-_STUDY_SETTINGS = ("data", "skip_bad", "seed", "experiment", "repeats", "test", "resume")
+_STUDY_SETTINGS = (*DATA_SETTINGS, "repeats", "test", "resume")
 _KINDS = {int: "whole numbers", float: "numbers"}
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from scenetrack.config import EvaluatedConfig, TuneConfig
+from scenetrack.config.base import DATA_SETTINGS
 from scenetrack.config.parsing import build_config
 from scenetrack.tuning.space import SearchSpace
 
@@ -14,6 +15,6 @@ def trial_config(
     config: TuneConfig, space: SearchSpace, settings: Mapping[str, str], *, test: bool = False
 ) -> EvaluatedConfig:
     """Return the target's config with the settings of a trial, or of the refit."""
-    shared = {name: getattr(config, name) for name in ("data", "skip_bad", "seed", "experiment")}
+    shared = {name: getattr(config, name) for name in DATA_SETTINGS}
     target = build_config(space.target, settings, from_mlflow=False)
     return dataclasses.replace(target, **shared, test=test)

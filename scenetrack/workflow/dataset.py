@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from scenetrack.config import DataConfig, DeviceConfig, EvaluatedConfig
-from scenetrack.data.catalog import SceneDataset, Split, load_dataset, stratified_split
+from scenetrack.data.catalog import load_dataset, stratified_split
+from scenetrack.data.dataset import SceneDataset, Split
+from scenetrack.data.duplicates import in_train, in_two_classes
 from scenetrack.data.images import load_images
 from scenetrack.errors import ConfigError, InputError
 from scenetrack.figures import draw_montage
 from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.graphs.runtime import OnnxModel
-from scenetrack.records import DatasetInput, Figure, Table, Tag, Tracker
+from scenetrack.records import DatasetInput, Figure, Metric, Record, Table, Tag, Tracker
 from scenetrack.system.files import ensure_writable, printable, user_path
 
 logger = logging.getLogger(__name__)
@@ -31,7 +34,8 @@ def open_dataset(config: DataConfig, tracker: Tracker) -> SceneDataset:
     Raises:
         DataError: the data cannot be used.
     """
-    dataset = load_dataset(config.data, seed=config.seed, skip_bad=config.skip_bad)
+    dataset = load_data(config)
+    overlap = _overlap(dataset)
     if isinstance(config, EvaluatedConfig) and not config.test:
         dataset = dataset.without_test()
     logger.info(
@@ -47,11 +51,54 @@ def open_dataset(config: DataConfig, tracker: Tracker) -> SceneDataset:
         Tag("dataset_digest", dataset.digest),
         Tag("demo_data", str(dataset.name == "demo").lower()),
         *dataset_inputs(dataset),
+        *overlap,
     )
     if dataset.bad_files:
         rows = [(str(path), reason) for path, reason in dataset.bad_files]
         tracker.log(Table("skipped_files.csv", ("file", "reason"), rows))
+    if dataset.left_out:
+        logger.info(
+            "training images left out because they are in test too: %d", len(dataset.left_out)
+        )
+        tracker.log(Table("dropped_duplicates.csv", ("left out", "test image"), dataset.left_out))
     return dataset
+
+
+def load_data(config: DataConfig) -> SceneDataset:
+    """Load the data set that ``config`` names.
+
+    Raises:
+        DataError: the data cannot be used.
+    """
+    return load_dataset(
+        config.data,
+        seed=config.seed,
+        skip_bad=config.skip_bad,
+        drop_duplicates=config.drop_duplicates,
+    )
+
+
+def _overlap(dataset: SceneDataset) -> list[Record]:
+    """Return what the run says of images that are in train and test, or in two classes; warn."""
+    copies, twofold = int(in_train(dataset).sum()), in_two_classes(dataset)
+    if copies:
+        logger.warning(
+            "test images that are also in train: %d of %d; accuracy is logged with and without "
+            "them, and --drop-duplicates true leaves the training copies out",
+            copies,
+            len(dataset.test),
+        )
+    if twofold:
+        logger.warning(
+            "images that stand in two classes: %d, the first is %s; remove what is wrong",
+            len(twofold),
+            " = ".join(map(printable, twofold[0])),
+        )
+    counts = {"test_images_in_train": copies, "images_in_two_classes": len(twofold)}
+    return [
+        *(Metric(f"data/{name}", count) for name, count in counts.items()),
+        *(Tag(name, str(count)) for name, count in counts.items() if count),
+    ]
 
 
 def onnx_target(output: str) -> Path:
@@ -74,19 +121,24 @@ def dataset_of_run(params: Mapping[str, str], data: str) -> SceneDataset | None:
     """Return the data set that a run with these settings used; None if it is not available.
 
     Args:
-        params: settings of the run: data, seed and skip_bad; none where they are not known.
+        params: settings of the run: those of ``DataConfig``; none where they are not known.
         data: another data set to take instead; empty for the run's own.
 
     Raises:
         DataError: ``data`` cannot be used.
     """
-    seed, skip_bad = int(params.get("seed", 0)), params.get("skip_bad") == "true"
+    load = partial(
+        load_dataset,
+        seed=int(params.get("seed", 0)),
+        skip_bad=params.get("skip_bad") == "true",
+        drop_duplicates=params.get("drop_duplicates") == "true",
+    )
     if data:
-        return load_dataset(data, seed=seed, skip_bad=skip_bad)
+        return load(data)
     if not params.get("data"):
         return None
     try:
-        return load_dataset(params["data"], seed=seed, skip_bad=skip_bad)
+        return load(params["data"])
     except InputError as error:
         logger.warning("the run's data set %s cannot be used: %s", params["data"], error)
         return None
@@ -129,6 +181,8 @@ class SceneImages:
         test: the same; None where the test images are left alone.
         fitted: int64, training images that the network learns from.
         held_out: int64, training images kept for validation; may be empty.
+        network_knows: whether the stage's network learns, or has learnt, the labels of the fitted
+            images: figures of those inside train are then no estimate for new ones.
     """
 
     dataset: SceneDataset
@@ -136,6 +190,7 @@ class SceneImages:
     test: np.ndarray | None
     fitted: np.ndarray
     held_out: np.ndarray
+    network_knows: bool = True
 
 
 def open_images(config: DataConfig, tracker: Tracker, size: int, validation: float) -> SceneImages:

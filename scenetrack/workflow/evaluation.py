@@ -7,13 +7,14 @@ import logging
 import numpy as np
 from PIL import Image
 
-from scenetrack.data.catalog import SceneDataset
+from scenetrack.data.dataset import SceneDataset
 from scenetrack.data.decoding import decode_image, resized
+from scenetrack.data.duplicates import in_train
 from scenetrack.errors import DataError
 from scenetrack.evaluation import Evaluation, evaluate
 from scenetrack.evaluation.temperature_scaling import fit_temperature, log_loss, softmax
 from scenetrack.figures import draw_mistakes
-from scenetrack.records import Figure, Record
+from scenetrack.records import Figure, Metric, Record
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,26 @@ def evaluate_on_test(dataset: SceneDataset, scores: np.ndarray, temperature: flo
 def evaluation_records(evaluation: Evaluation, dataset: SceneDataset, name: str) -> list[Record]:
     """Return everything that the run of the method ``name`` logs of its test."""
     records = evaluation.records(file_names(dataset), title=name)
-    return [*records, *_gallery(evaluation, dataset, name)]
+    return [
+        *records,
+        *_without_copies(evaluation, dataset, name),
+        *_gallery(evaluation, dataset, name),
+    ]
+
+
+def _without_copies(evaluation: Evaluation, dataset: SceneDataset, name: str) -> list[Record]:
+    """Return the accuracy on the test images that are not in train, where some are."""
+    copies = in_train(dataset)
+    if not copies.any() or copies.all():
+        return []
+    right = (evaluation.predictions == evaluation.labels)[~copies]
+    logger.info(
+        "%s: %.1f%% right without the %d test images that are also in train",
+        name,
+        100 * right.mean(),
+        copies.sum(),
+    )
+    return [Metric("test/accuracy_without_copies", float(right.mean()))]
 
 
 def file_names(dataset: SceneDataset) -> list[str]:

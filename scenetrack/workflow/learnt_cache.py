@@ -41,8 +41,9 @@ _OF_ENCODING = _names(EncodingConfig) - _names(StageConfig)
 # Whatever is not named here tells networks apart: a setting that is forgotten costs a training,
 # and never gives a wrong network. The images themselves have digests.
 _NOT_OF_NETWORKS = _OF_ENCODING | {
-    "aggregation", "data", "device", "experiment", "folds", "form", "kernels", "layer", "model",
-    "preset", "repeats", "require_gpu", "resume", "skip_bad", "temperatures", "test",
+    "aggregation", "data", "device", "drop_duplicates", "experiment", "folds", "form", "kernels",
+    "layer", "model", "preset", "repeats", "require_gpu", "resume", "skip_bad", "temperatures",
+    "test",
 }  # fmt: skip
 # Variables by which TensorFlow and what it calls compute other digits.
 _NUMERIC_VARIABLES = (

@@ -15,7 +15,7 @@ import onnx
 from scenetrack.classifiers import FittedClassifier
 from scenetrack.config import ENTRY_POINTS
 from scenetrack.config.entry_point import Methods
-from scenetrack.data.catalog import SceneDataset
+from scenetrack.data.dataset import SceneDataset
 from scenetrack.delivery.pipeline import ScenePipeline
 from scenetrack.encoders import ImageEncoder
 from scenetrack.errors import ConfigError, InputError, ModelError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -18,9 +18,10 @@ from scenetrack.classifiers import (
     FoldFeatures,
     fit_by_cross_validation,
     out_of_fold_scores,
-    refit,
+    refit_apart,
 )
 from scenetrack.classifiers.folds import usable_folds
+from scenetrack.classifiers.selection import Selection
 from scenetrack.evaluation import Evaluation, comparison_records, comparison_text
 from scenetrack.evaluation.temperature_scaling import fit_temperature
 from scenetrack.records import (
@@ -41,6 +42,8 @@ from scenetrack.workflow.result import StageResult, choice_text, chosen_method, 
 logger = logging.getLogger(__name__)
 
 END_TO_END = "end to end"
+# Accuracies inside train: of held-out images, of folds, and of folds that a network has learnt.
+VALIDATED, CROSS_VALIDATED, KNOWN_IMAGES = "val/accuracy", "cv/accuracy", "train/cv_accuracy"
 
 
 @dataclass(frozen=True)
@@ -84,16 +87,22 @@ class MethodRuns:
         config: the stage's settings, which every child carries too.
         images: the data, with labels and held-out images.
         tracker: the parent run.
-        unseen: whether the held-out images were kept from the network, so that accuracy on them
-            may be called validation accuracy.
+        network: whether a network's outputs are the descriptors, which knows the fitted images.
+
+    Attributes:
+        evaluations: of each method on the test images.
+        figures: of each method.
     """
 
     config: MethodSettings
     images: SceneImages
     tracker: Tracker
-    unseen: bool
+    network: bool
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     figures: dict[str, dict[str, float]] = field(default_factory=dict)
+    _judged: dict[str, dict[str, Selection]] = field(
+        default_factory=lambda: {VALIDATED: {}, CROSS_VALIDATED: {}}, repr=False
+    )
 
     def add_end_to_end(
         self,
@@ -118,6 +127,7 @@ class MethodRuns:
         figures = {"train/accuracy": right[self.images.fitted].mean()}
         if self.validates:
             figures |= self._validation_figures(train_scores[self.images.held_out])
+            self._judge_by_held_out(END_TO_END, right[self.images.held_out])
         figures.setdefault("temperature", self.config.given_temperature(END_TO_END) or 1.0)
         about = MethodDescription(END_TO_END, descriptor, aggregation=aggregation)
         with self.tracker.child(END_TO_END, about.tags) as child:
@@ -158,27 +168,35 @@ class MethodRuns:
     ) -> None:
         """Add a fitted SVM, whose settings were chosen inside train, as the method ``name``.
 
-        Its ``val/accuracy`` is that of the same settings fitted without the held-out images, from
-        whose scores the temperature is learnt. Where there are none, it is the given one, or learnt
-        from out-of-fold scores, with each fold's own features where it has any.
+        Its accuracies inside train are those of images that did not choose its settings:
+        ``cv/accuracy`` by settings that other folds chose, ``val/accuracy`` by what was chosen and
+        fitted without the held-out images. The temperature is learnt from the scores of the
+        latter; where there are none, it is the given one, or learnt from out-of-fold scores, or 1
+        where a network knows all images.
         """
         labels = self.images.dataset.train.labels
         figures = {
             "train/accuracy": np.mean(classifier.predict(features.train) == labels),
             "time/fit_s": seconds,
+            **self._cross_validated(name, classifier),
         }
-        if classifier.cv_scope != HELD_OUT_IMAGES:
-            figures["cv/accuracy"] = classifier.cv_accuracy
-            figures["cv/accuracy_std"] = classifier.cv_std
         if self.validates:
             fitted, held_out = self.images.fitted, self.images.held_out
-            without = refit(classifier, features.train[fitted], labels[fitted])
+            without = refit_apart(classifier, features.train, labels, fitted)
             scores = without.predict_scores(features.train[held_out])
+            right = scores.argmax(axis=1) == labels[held_out]
             figures |= self._validation_figures(scores)
+            if classifier.cv_scope == HELD_OUT_IMAGES:
+                # They chose the setting: each part of them is judged by what the others choose.
+                right = _selection(classifier).judged()
+                figures[VALIDATED] = float(right.mean())
+            self._judge_by_held_out(name, right)
         else:
             temperature = self.config.given_temperature(name)
             if temperature is None:
-                temperature = fit_temperature(self._fold_scores(classifier, features), labels)
+                temperature = 1.0
+                if not self.images_are_known:
+                    temperature = fit_temperature(self._fold_scores(classifier, features), labels)
             figures["temperature"] = temperature
         about = MethodDescription(name, features.descriptor, features.encoder, classifier.kernel)
         with self.tracker.child(name, about.tags) as child:
@@ -213,8 +231,48 @@ class MethodRuns:
 
     @property
     def validates(self) -> bool:
-        """Whether there are held-out images that the network has not seen."""
-        return self.unseen and len(self.images.held_out) > 0
+        """Whether there are held-out images, which the network has not learnt."""
+        return self.network and len(self.images.held_out) > 0
+
+    @property
+    def images_are_known(self) -> bool:
+        """Whether a network has learnt the labels of training images besides those held out."""
+        return self.network and self.images.network_knows
+
+    def _cross_validated(self, name: str, classifier: FittedClassifier) -> dict[str, float]:
+        """Return accuracy and deviation over the folds, by settings that other folds chose."""
+        if classifier.cv_scope == HELD_OUT_IMAGES:
+            return {}
+        selection = _selection(classifier)
+        right = selection.judged()
+        folds = [right[selection.parts == part].mean() for part in np.unique(selection.parts)]
+        if not self.images_are_known:
+            self._judged[CROSS_VALIDATED][name] = replace(selection, right=right[None])
+        # Of images that a network has learnt every setting looks right, whatever their labels.
+        title = KNOWN_IMAGES if self.images_are_known else CROSS_VALIDATED
+        return {title: float(np.mean(folds)), f"{title}_std": float(np.std(folds))}
+
+    def _judge_by_held_out(self, name: str, right: np.ndarray) -> None:
+        held_out, labels = self.images.held_out, self.images.dataset.train.labels
+        self._judged[VALIDATED][name] = Selection.of_held_out(
+            right[None], held_out, labels[held_out]
+        )
+
+    def _chosen_by(self, best: str) -> dict[str, float]:
+        """Return the accuracies inside train of the choice ``best``.
+
+        The first is that of images which did not choose among the methods.
+        """
+        figures = {
+            name: self.figures[best][name]
+            for name in (VALIDATED, CROSS_VALIDATED)
+            if name in self.figures[best]
+        }
+        first = next(iter(figures), "")
+        if not first:
+            return {}
+        selection = Selection.joined(list(self._judged[first].values()))
+        return {**figures, first: float(selection.judged().mean())}
 
     def _validation_figures(self, scores: np.ndarray) -> dict[str, float]:
         """Return validation figures from scores [H, C] of the held-out images."""
@@ -224,14 +282,10 @@ class MethodRuns:
     def finish(self) -> StageResult:
         """Log the comparison with the first method, and the figures of the one to choose."""
         best = chosen_method(self.figures)
-        chosen_by = {
-            name: value
-            for name, value in self.figures[best].items()
-            if name in ("val/accuracy", "cv/accuracy")
-        }
+        chosen_by = self._chosen_by(best)
         self.tracker.log(Tag("best_method", best), *metrics(chosen_by))
         if not self.evaluations:
-            return untested(self.tracker.run_id, self.figures)
+            return untested(self.tracker.run_id, self.figures, chosen_by)
         figures = {**self.evaluations[best].metrics("test"), **chosen_by}
         self.tracker.log(
             *metrics(figures),
@@ -241,7 +295,9 @@ class MethodRuns:
             ),
             *comparison_records(self.evaluations),
         )
-        choice = f"chosen without the test images: {best} ({choice_text(self.figures[best])})"
+        choice = f"chosen without the test images: {best} ({choice_text(chosen_by)})"
+        if not chosen_by:
+            choice = f"none is chosen without the test images: {choice_text(chosen_by)}"
         table = comparison_text(self.evaluations)
         return StageResult(
             self.tracker.run_id, f"{table}\n{choice}", self.evaluations, figures, self.figures
@@ -264,6 +320,12 @@ class MethodRuns:
         self.evaluations[name] = evaluation
         self.figures[name] = {**figures, **evaluation.metrics()}
         logger.info("%s: %.1f%% of the test images right", name, 100 * evaluation.accuracy)
+
+
+def _selection(classifier: FittedClassifier) -> Selection:
+    if classifier.selection is None:
+        raise ValueError("a classifier fresh from cross-validation is required")
+    return classifier.selection
 
 
 def _settings_table(classifier: FittedClassifier) -> Table:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scenetrack.classifiers.folds import usable_folds
 from scenetrack.config import CutNetworkConfig
-from scenetrack.data.catalog import SceneDataset
+from scenetrack.data.dataset import SceneDataset
 from scenetrack.errors import ConfigError, ModelError
 from scenetrack.export.truncate import find_layers, joined_output, layer_names
+from scenetrack.networks.learnt_images import image_numbers, learnt_images
 from scenetrack.networks.registry import build_network
 from scenetrack.networks.training import load_model
-from scenetrack.workflow.dataset import check_device
+from scenetrack.workflow.dataset import SceneImages, check_device
 
 if TYPE_CHECKING:
     import keras
@@ -32,9 +36,21 @@ def take(model: str, experiment: str) -> keras.Model:
     Raises:
         ModelError: there is no such model, or it is no classifier of square RGB images.
     """
+    return _checked(find_file(model, experiment))
+
+
+def find_file(model: str, experiment: str) -> Path:
+    """Return the ``.keras`` file of a run or path.
+
+    Raises:
+        ModelError: there is none.
+    """
     from scenetrack.tracking import resolve_model
 
-    path = resolve_model(model, experiment)
+    return resolve_model(model, experiment)
+
+
+def _checked(path: Path) -> keras.Model:
     network = load_model(path)
     inputs = [tuple(tensor.shape) for tensor in network.inputs]
     outputs = [tuple(tensor.shape) for tensor in network.outputs]
@@ -60,6 +76,7 @@ class NetworkPlan:
     Attributes:
         config: settings of the stage.
         taken: the network of an earlier run or file; None where a new one is trained.
+        learnt: numbers of the images that ``taken`` has learnt; None where that is not known.
         layers: names of the layers to cut at, whose outputs are joined.
         width: number of values that the layers together give for one input.
     """
@@ -68,6 +85,7 @@ class NetworkPlan:
     taken: keras.Model | None
     layers: tuple[str, ...]
     width: int
+    learnt: NDArray[np.uint64] | None = None
 
     @property
     def is_new(self) -> bool:
@@ -78,6 +96,35 @@ class NetworkPlan:
     def layer_names(self) -> str:
         """The layers as tags and messages show them."""
         return ", ".join(self.layers)
+
+    def judging_images(self, images: SceneImages) -> SceneImages:
+        """Return ``images`` with those held out that the network has not learnt.
+
+        Of a network that is still to be trained these are the ones held out already, and of one
+        that has learnt none of them too. Where it has learnt all, or is known to nobody, none is.
+        """
+        if self.is_new:
+            return images
+        count = len(images.dataset.train)
+        is_learnt = np.ones(count, np.bool_)
+        if self.learnt is not None:
+            is_learnt = np.isin(image_numbers(images.dataset.train.digests), self.learnt)
+        if not is_learnt.any():
+            return dataclasses.replace(images, network_knows=False)
+        if is_learnt.all():
+            logger.warning(
+                "the network has learnt the training images%s: none is left to choose and judge "
+                "methods by, so that figures inside train say little, and temperatures are 1",
+                "" if self.learnt is not None else ", as far as its file tells",
+            )
+        else:
+            logger.info(
+                "%d training images that the network has not learnt are held out",
+                (~is_learnt).sum(),
+            )
+        return dataclasses.replace(
+            images, fitted=np.flatnonzero(is_learnt), held_out=np.flatnonzero(~is_learnt)
+        )
 
     def network_for(self, dataset: SceneDataset) -> keras.Model:
         """Return the network that was taken, or a new one, for the classes of ``dataset``.
@@ -104,12 +151,13 @@ def plan_network(config: CutNetworkConfig, size_parameter: str) -> NetworkPlan:
         InputError: the model or the layer cannot be used.
     """
     check_device(config)
-    taken = take(config.model, config.experiment) if config.model else None
+    file = find_file(config.model, config.experiment) if config.model else None
+    taken = _checked(file) if file else None
     planned = taken or build_network(config, classes=2)
     check_fits(planned, size_parameter, getattr(config, size_parameter))
     layers = find_layers(planned, config.layer)
     width = int(np.prod(joined_output(planned, layers).shape[1:]))
-    return NetworkPlan(config, taken, layers, width)
+    return NetworkPlan(config, taken, layers, width, learnt_images(file) if file else None)
 
 
 def check_fits(network: keras.Model, name: str, size: int) -> None:

@@ -17,6 +17,7 @@ from scenetrack.config import TrainingConfig
 from scenetrack.errors import ModelError
 from scenetrack.figures import LayerRow, draw_learning_curves, draw_topology
 from scenetrack.networks.checkpoints import Checkpoint
+from scenetrack.networks.learnt_images import record_learnt_images
 from scenetrack.networks.training import Batches, TrainResult, fit, load_model, save_model
 from scenetrack.records import Epoch, Metric, Model, Param, Tag, TensorSpec, Text, Tracker
 from scenetrack.workflow.dataset import SceneImages
@@ -92,8 +93,12 @@ def train_network(
                 checkpoint.delete()  # a damaged state is of no use to anyone
                 raise
             save_model(model, path)
+            train = data.images.dataset.train
+            record_learnt_images(path, [train.digests[index] for index in data.images.fitted])
             if not config.resume:
                 keep_network(key, path, result, tracker.run_id)
+        if config.patience:
+            tracker.log(Tag("validation_also_chose", "epoch"))
         _log_training(model, path, result, data.prefix, tracker)
     for run_id in filter(None, (tracker.run_id, config.resume)):
         Checkpoint.of_run(run_id).delete()

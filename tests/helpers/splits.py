@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scenetrack.data.catalog import Split
+from scenetrack.data.dataset import Split
 
 
 def split_of(paths: Sequence[Path], labels: np.ndarray) -> Split:

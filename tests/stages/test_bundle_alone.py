@@ -15,7 +15,8 @@ import pytest
 from small_pipelines import dense_network, patch_pipeline, scene_encoder, scenes, svm
 
 from scenetrack.config import KERNELS
-from scenetrack.data.catalog import Split, load_dataset
+from scenetrack.data.catalog import load_dataset
+from scenetrack.data.dataset import Split
 from scenetrack.data.images import load_images
 from scenetrack.delivery.bundle import build_bundle, verify_bundle
 from scenetrack.delivery.pipeline import ScenePipeline

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from splits import split_of
 
-from scenetrack.data.catalog import SceneDataset
+from scenetrack.data.dataset import SceneDataset
 from scenetrack.errors import ScenetrackError
 from scenetrack.records import Figure, Metric, Table
 from scenetrack.workflow import evaluation as verdicts

@@ -19,7 +19,7 @@ from scenetrack.cache import Cache
 from scenetrack.cache.archives import open_archive, store_archive
 from scenetrack.config import HandcraftedConfig, LayerSvmConfig, PatchBowConfig, TrainMlpConfig
 from scenetrack.data.augment import ImageBatches
-from scenetrack.data.catalog import SceneDataset
+from scenetrack.data.dataset import SceneDataset
 from scenetrack.networks.registry import build_network
 from scenetrack.records import Epoch, MemoryTracker, Model, Record, Tag, metrics_among
 from scenetrack.workflow import network_training
@@ -34,9 +34,16 @@ ENCODING = {
     "encoder", "codebook_size", "pca", "square_root", "position", "pyramid", "assignment",
     "tf_idf", "normalisation", "kernels", "folds", "refit_encoder",
 }  # fmt: skip
-ELSEWHERE = {"data", "skip_bad", "experiment", "repeats", "test", "preset", "resume"} | {
-    "temperatures"
-}
+ELSEWHERE = {
+    "data",
+    "drop_duplicates",
+    "skip_bad",
+    "experiment",
+    "repeats",
+    "test",
+    "preset",
+    "resume",
+} | {"temperatures"}
 AFTERWARDS = {"device", "require_gpu", "model", "layer"}
 NOT_OF_NETWORKS: dict[type[TrainMlpConfig | PatchBowConfig], set[str]] = {
     TrainMlpConfig: ELSEWHERE,

@@ -11,7 +11,7 @@ from splits import split_of
 
 from scenetrack.classifiers import out_of_fold_scores, refit
 from scenetrack.config import LayerSvmConfig
-from scenetrack.data.catalog import SceneDataset, Split
+from scenetrack.data.dataset import SceneDataset, Split
 from scenetrack.evaluation.temperature_scaling import fit_temperature, log_loss, softmax
 from scenetrack.records import MemoryTracker, Param
 from scenetrack.workflow.dataset import SceneImages
@@ -44,10 +44,10 @@ def features() -> Features:
     return Features(train, test, preparation="standardise", descriptor="made up")
 
 
-def compared(images: SceneImages, features: Features, *, unseen: bool) -> MemoryTracker:
+def compared(images: SceneImages, features: Features, *, network: bool) -> MemoryTracker:
     """The parent run of the network's verdict and of one SVM; the features serve as scores."""
     tracker = MemoryTracker()
-    comparison = MethodRuns(LayerSvmConfig(folds=3), images, tracker, unseen)
+    comparison = MethodRuns(LayerSvmConfig(folds=3), images, tracker, network)
     comparison.add_end_to_end(features.train, features.test, "made up")
     classifier = comparison.cross_validate("linear", features)
     comparison.add_svm("svm", classifier, features, 0.0)
@@ -57,7 +57,7 @@ def compared(images: SceneImages, features: Features, *, unseen: bool) -> Memory
 def test_the_networks_temperature_is_that_of_the_held_out_images(
     images: SceneImages, features: Features
 ) -> None:
-    found = compared(images, features, unseen=True).children[END_TO_END].metrics()
+    found = compared(images, features, network=True).children[END_TO_END].metrics()
     held, labels = features.train[30:], images.dataset.train.labels[30:]
     assert found["temperature"] == fit_temperature(held, labels)
     shares = softmax(held, found["temperature"])
@@ -68,7 +68,7 @@ def test_the_networks_temperature_is_that_of_the_held_out_images(
 def test_an_svms_temperature_is_that_of_images_it_was_not_fitted_on(
     images: SceneImages, features: Features
 ) -> None:
-    found = compared(images, features, unseen=True).children["svm"].metrics()
+    found = compared(images, features, network=True).children["svm"].metrics()
     comparison = MethodRuns(LayerSvmConfig(folds=3), images, MemoryTracker(), True)
     classifier = comparison.cross_validate("linear", features)
     labels = images.dataset.train.labels
@@ -93,28 +93,69 @@ def test_given_temperatures_serve_where_nothing_is_held_out(
     np.testing.assert_allclose(found, softmax(features.test, 2.5))
 
 
-@pytest.mark.parametrize("nothing_held_out", [True, False])
-def test_without_unseen_images_the_folds_give_it_and_the_network_has_none(
-    images: SceneImages, features: Features, nothing_held_out: bool
+def test_without_a_network_the_folds_give_the_temperature(
+    images: SceneImages, features: Features
 ) -> None:
-    if nothing_held_out:
-        images = replace(images, fitted=np.arange(45), held_out=NONE)
-    tracker = compared(images, features, unseen=nothing_held_out)
-    network, svm = (tracker.children[name].metrics() for name in (END_TO_END, "svm"))
-    assert network["temperature"] == 1.0
+    svm = compared(images, features, network=False).children["svm"].metrics()
     comparison = MethodRuns(LayerSvmConfig(folds=3), images, MemoryTracker(), False)
     classifier = comparison.cross_validate("linear", features)
     labels = images.dataset.train.labels
     scores = out_of_fold_scores(classifier, features.train, labels, 3, seed=0)
     assert svm["temperature"] == fit_temperature(scores, labels)
-    assert not {"val/log_loss", "val/accuracy"} & (set(network) | set(svm))
+    assert "cv/accuracy" in svm
+    assert not {"val/log_loss", "val/accuracy", "train/cv_accuracy"} & set(svm)
+
+
+def test_images_that_a_network_knows_neither_judge_nor_calibrate(
+    images: SceneImages, features: Features
+) -> None:
+    images = replace(images, fitted=np.arange(45), held_out=NONE)
+    tracker = compared(images, features, network=True)
+    network, svm = (tracker.children[name].metrics() for name in (END_TO_END, "svm"))
+    assert network["temperature"] == svm["temperature"] == 1.0
+    assert "train/cv_accuracy" in svm
+    assert not {"val/log_loss", "val/accuracy", "cv/accuracy"} & (set(network) | set(svm))
+    other = compared(replace(images, network_knows=False), features, network=True)
+    assert "cv/accuracy" in other.children["svm"].metrics()
+
+
+@pytest.mark.parametrize("on_held_out", [True, False])
+def test_random_labels_give_chance(on_held_out: bool) -> None:
+    # Descriptors of a network that knows 240 images by heart, and says nothing of the other 120.
+    rng = np.random.default_rng(0)
+    labels = np.arange(360) % 6
+    paths = [Path(str(label), f"{place}.jpg") for place, label in enumerate(labels)]
+    part = split_of(paths, labels)
+    names = tuple("abcdef")
+    dataset = SceneDataset("random", Path("random"), names, part, part, "0" * 16, ())
+    pixels = np.zeros((360, 2, 2, 3), np.uint8)
+    images = SceneImages(dataset, pixels, None, np.arange(240), np.arange(240, 360))
+    found: dict[str, list[float]] = {"val/accuracy": [], "parent": []}
+    for _ in range(4):
+        values = rng.standard_normal((360, 8)).astype(np.float32)
+        values[:240, :6] += 5 * np.eye(6, dtype=np.float32)[labels[:240]]
+        tracker = MemoryTracker()
+        methods = MethodRuns(LayerSvmConfig(folds=3), images, tracker, network=True)
+        made_up = Features(values, None, preparation="standardise", descriptor="made up")
+        for kernel in ("linear", "rbf"):
+            classifier = methods.cross_validate(kernel, made_up, on_held_out=on_held_out)
+            methods.add_svm(kernel, classifier, made_up, 0.0)
+        methods.finish()
+        for child in tracker.children.values():
+            assert "cv/accuracy" not in child.metrics()
+            found["val/accuracy"].append(child.metrics()["val/accuracy"])
+        found["parent"].append(tracker.metrics()["val/accuracy"])
+    # 480 judgements: the standard error of a share of 1/6 is 0.017.
+    for shares in found.values():
+        assert np.mean(shares) == pytest.approx(1 / 6, abs=0.05)
 
 
 def test_the_test_images_have_no_part_in_it(images: SceneImages, features: Features) -> None:
     other = replace(features, test=-features.test)
     for name in (END_TO_END, "svm"):
         once, again = (
-            compared(images, one, unseen=True).children[name].metrics() for one in (features, other)
+            compared(images, one, network=True).children[name].metrics()
+            for one in (features, other)
         )
         assert once["temperature"] == again["temperature"]
         assert once["test/accuracy"] != again["test/accuracy"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shlex
 import textwrap
 
@@ -65,13 +66,13 @@ def best_trial(study: optuna.Study) -> FrozenTrial:
     Raises:
         ScenetrackError: none is complete.
     """
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    complete = _best_first(study)
     if not complete:
         raise ScenetrackError(
             f"study {study.study_name!r} has no complete trial: every one failed or was stopped; "
             "see their runs, and choose other ranges with --space or another --study"
         )
-    return _best_first(study)[0]
+    return complete[0]
 
 
 def summary(study: optuna.Study, config: TuneConfig, best: FrozenTrial) -> str:
@@ -96,6 +97,11 @@ def summary(study: optuna.Study, config: TuneConfig, best: FrozenTrial) -> str:
         + f", {ended['impossible']} with impossible settings"
         * bool(ended["impossible"])
     )
+    if ended["complete"] > 1:
+        lines.append(
+            f"trial {best.number} is the best of {ended['complete']} by these figures, which are "
+            "therefore optimistic: the test of its refit is not"
+        )
     settings: dict[str, str] = json.loads(best.user_attrs[SETTINGS])
     words = [f"{flag_name(name)} {shlex.quote(value)}" for name, value in settings.items()]
     return "\n".join([*lines, f"trial {best.number}: {' '.join(words)}"])
@@ -107,6 +113,7 @@ def _best_first(study: optuna.Study) -> list[FrozenTrial]:
         found = study.best_trials
     else:
         found = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    found = [trial for trial in found if all(map(math.isfinite, trial.values))]
     return sorted(found, key=lambda trial: (-trial.values[0], trial.number))
 
 
@@ -127,6 +134,7 @@ def _records(study: optuna.Study, config: TuneConfig, best: FrozenTrial) -> list
     return [
         *(Metric(name, value) for name, value in figures.items()),
         Tag("best_trial", str(best.number)),
+        Tag("validation_also_chose", "trial"),
         *(Tag(f"best.{name}", _text(value)) for name, value in best.params.items()),
     ]
 

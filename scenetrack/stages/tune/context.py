@@ -11,6 +11,9 @@ import optuna
 from scenetrack.config import TuneConfig
 from scenetrack.tuning.space import SearchSpace
 
+# Key of a study's user attributes: what it was begun with; and in that the digest of its data.
+BEGUN_WITH, IMAGES = "begun_with", "images"
+
 # Gives the function of an entry point by its name.
 StageFunction: TypeAlias = Callable[[str], Callable[..., Any]]
 

@@ -14,10 +14,10 @@ import optuna
 
 from scenetrack import tracking
 from scenetrack.config import EvaluatedConfig, TuneConfig
-from scenetrack.errors import InputError
+from scenetrack.errors import DataError, InputError
 from scenetrack.networks.checkpoints import Checkpoint
 from scenetrack.records import Metric, Param, Tag, Tracker, metrics
-from scenetrack.stages.tune.context import StudyContext
+from scenetrack.stages.tune.context import BEGUN_WITH, IMAGES, StudyContext
 from scenetrack.system.interrupts import defer_signals
 from scenetrack.tuning.trial_config import trial_config
 from scenetrack.tuning.trial_state import RUN
@@ -78,6 +78,7 @@ def _run_trial(
             result = context.stage_function(target.stage)(target, tracker)
         finally:
             tracker.flush()
+        _check_images(context, tracker.tags.get("dataset_digest", ""))
         seconds = time.perf_counter() - started
         values = _values(config, target, result, tracker)
     with defer_signals():
@@ -89,6 +90,15 @@ def _run_trial(
         Metric("time/trial_s", seconds),
     )
     return tuple(values[name] for name in config.objectives)
+
+
+def _check_images(context: StudyContext, digest: str) -> None:
+    """Raise DataError where a trial used other images than the study began with."""
+    if digest and digest != context.study.user_attrs[BEGUN_WITH][IMAGES]:
+        raise DataError(
+            f"the images that the study began with are required, but {context.config.data} was "
+            "changed: put them back, or begin another study with --study"
+        )
 
 
 def _values(

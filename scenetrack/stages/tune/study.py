@@ -7,21 +7,22 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import optuna
 from filelock import BaseFileLock
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from scenetrack import tracking
 from scenetrack.config import TARGETS, TrainingConfig, TuneConfig
+from scenetrack.config.base import DATA_SETTINGS
 from scenetrack.config.parsing import build_config, parsed_pairs
 from scenetrack.config.tune import HELD_OUT
 from scenetrack.errors import ConfigError, InputError, ScenetrackError
 from scenetrack.evaluation.comparison import aligned
 from scenetrack.stages.tune.conclusion import conclude
-from scenetrack.stages.tune.context import StageFunction, StudyContext
+from scenetrack.stages.tune.context import BEGUN_WITH, IMAGES, StageFunction, StudyContext
 from scenetrack.stages.tune.run_trial import trial_runner
 from scenetrack.stages.tune.workers import become_worker, run_processes
 from scenetrack.system.files import cache_dir, lock
@@ -39,13 +40,14 @@ from scenetrack.tuning.storage import (
 )
 from scenetrack.tuning.trial_state import RUN, retry
 from scenetrack.tuning.worker import Worker
+from scenetrack.workflow.dataset import load_data
 from scenetrack.workflow.result import StageResult
 from scenetrack.workflow.runner import stage_function
 
 logger = logging.getLogger(__name__)
 
-# Keys of a study's user attributes.
-BEGUN_WITH, STUDY_RUN = "begun_with", "run"
+# Keys of a study's user attributes: its MLflow run.
+STUDY_RUN = "run"
 _ELSEWHERE = (
     "the last trials are in work on another machine, which will conclude the study; should it "
     "fail, start the same command again some minutes later"
@@ -111,7 +113,7 @@ def space_of(config: TuneConfig) -> SearchSpace:
         raise ConfigError(f"target must be one of: {', '.join(TARGETS)}. Received: none")
     target: type[Any] = TARGETS[config.target].config
     fixed = parsed_pairs(config.fixed)
-    for name in ("data", "skip_bad", "seed", "experiment", "repeats", "test", "resume"):
+    for name in (*DATA_SETTINGS, "repeats", "test", "resume"):
         if name in fixed:
             raise ConfigError(f"{name} is not for the target of a study: leave it out of fixed")
     names = {item.name for item in dataclasses.fields(target)}
@@ -137,42 +139,66 @@ def open_study(config: TuneConfig, space: SearchSpace) -> optuna.Study:
     """Return the study, which is created if it does not exist.
 
     Raises:
-        InputError: the storage cannot be opened, or the study was begun with other settings.
+        InputError: the storage cannot be opened, the data cannot be used, or the study was begun
+            with other images or settings, or by another program.
     """
+    dataset = load_data(config)
+    directions = [_DIRECTIONS[name] for name in config.objectives]
     storage = open_storage(config.storage, _lost)
     pruner = config.pruner if len(config.objectives) == 1 else "none"
     with defer_signals():
         study = optuna.create_study(
             study_name=study_name(config),
             storage=storage,
-            directions=[_DIRECTIONS[name] for name in config.objectives],
+            directions=directions,
             pruner=make_pruner(pruner, _planned_epochs(space)),
             load_if_exists=True,
         )
     now = {
         "target": config.target,
-        "data": config.data,
+        # Not the folder's name, which others have too, and which stays when its images change.
+        IMAGES: dataset.digest,
         "skip_bad": str(config.skip_bad),
         "seed": str(config.seed),
         "objectives": ",".join(config.objectives),
         "fixed": json.dumps(dict(sorted(space.fixed.items()))),
         "space": json.dumps(space.table()),
     }
+    where = f"study {study.study_name!r} in {redacted(config.storage)}"
     with _alone(config), defer_signals():
         begun = study.user_attrs.get(BEGUN_WITH)
         if begun is None:
+            _check_new(study, directions, where)
             # In this order: a process that dies in between leaves a study that begins once more.
             if config.sampler != "grid":
                 study.enqueue_trial(baseline_values(space), skip_if_exists=True)
             study.set_user_attr(BEGUN_WITH, now)
             return study
+        if not isinstance(begun, dict):
+            raise InputError(f"{where} is damaged: choose another name with --study")
+        if IMAGES not in begun:
+            # A version without this entry began it.
+            begun = {**begun, IMAGES: dataset.digest}
+            study.set_user_attr(BEGUN_WITH, begun)
     other = [name for name in now if begun.get(name) != now[name]]
     if other:
         raise InputError(
-            f"study {study.study_name!r} in {redacted(config.storage)} was begun with another "
-            f"{' and '.join(other)}: go on with the same, or choose another name with --study"
+            f"{where} was begun with other {' and '.join(other)}: go on with the same, or choose "
+            "another name with --study"
         )
     return study
+
+
+def _check_new(study: optuna.Study, directions: Sequence[str], where: str) -> None:
+    """Raise InputError where a study that scenetrack did not begin is not an empty one like it."""
+    found = [direction.name.lower() for direction in study.directions]
+    # A process that died as it began the study left a trial that waits.
+    begun = [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
+    if begun or found != list(directions):
+        raise InputError(
+            f"a new study, or one that tune began, is required, but {where} was made by another "
+            "program and has trials or other directions: choose another name with --study"
+        )
 
 
 def _planned_epochs(space: SearchSpace) -> int:

@@ -11,7 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from scenetrack.data.catalog import SceneDataset, load_dataset
+from scenetrack.data.catalog import load_dataset
+from scenetrack.data.dataset import SceneDataset
 from scenetrack.data.decoding import decode_image
 from scenetrack.data.demo import scenes as demo
 from scenetrack.data.demo.canvas import Canvas, on_quad
