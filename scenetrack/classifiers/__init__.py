@@ -13,7 +13,8 @@ from scenetrack.classifiers.cross_validation import (
     refit,
     refit_apart,
 )
-from scenetrack.classifiers.grid_search import C_GRID, GAMMA_FACTORS, FoldFeatures
+from scenetrack.classifiers.fitting import C_GRID
+from scenetrack.classifiers.grid_search import GAMMA_FACTORS, FoldFeatures
 
 __all__ = [
     "C_GRID",

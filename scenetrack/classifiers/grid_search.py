@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from scenetrack.classifiers.classifier import checked_for
 from scenetrack.classifiers.feature_rows import Floats, Rows
-from scenetrack.classifiers.fitting import Fitting
+from scenetrack.classifiers.fitting import C_GRID, Fitting
 from scenetrack.classifiers.folds import Fold
 from scenetrack.classifiers.kernel_maps import as_landmarks, mapped, whitening
 from scenetrack.classifiers.kernels import compare, kernel_matrix
@@ -27,9 +27,6 @@ from scenetrack.system.machine import available_cpus
 # transformers that were fitted on those alone.
 FoldFeatures: TypeAlias = Callable[[NDArray[np.int64]], ArrayLike]
 
-# An image compared with itself gives about 1 in every kernel, so one grid serves all. On the real
-# split nearly every dual coefficient is at its bound below this grid, and hardly any above it.
-C_GRID = tuple(float(c) for c in np.logspace(-1, 2, 7))
 # Multiples of 1 / (mean distance of two training images), the customary middle of the grid:
 # Zhang et al., "Local features and kernels for classification of texture and object categories",
 # 2007.
@@ -55,7 +52,8 @@ class Settings:
     """All settings that were tried.
 
     Attributes:
-        table: float64 [n_settings, 4]: C, gamma, mean and deviation of the held-out accuracy.
+        table: float64 [n_settings, 4]: C, gamma, mean and deviation (n - 1) of the held-out
+            accuracy.
         folds: for each fold what it says of every setting, in the order of the table.
         held_out: for each fold the images that it holds out, int64.
     """
@@ -113,7 +111,9 @@ class Search:
             found = list(pool.map(lambda split: self._judged(split[0], split[1], gammas), splits))
         accuracies = np.array([[judged.right.mean() for judged in fold] for fold in found])
         settings = [(c, gamma) for gamma in gammas for c in C_GRID]
-        spread = np.stack([accuracies.mean(axis=0), accuracies.std(axis=0)], axis=1)
+        # Of one fold alone there is no deviation.
+        deviations = accuracies.std(axis=0, ddof=min(1, len(accuracies) - 1))
+        spread = np.stack([accuracies.mean(axis=0), deviations], axis=1)
         table = np.concatenate([np.array(settings), spread], axis=1)
         return Settings(table, found, [held for _, held in splits])
 

@@ -19,6 +19,14 @@ from numpy.typing import NDArray
 _PARTS = 5
 
 
+def class_parts(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the part, 0 to 4, of each image int64 [n], with equally many of each class."""
+    parts = np.empty(len(labels), np.int64)
+    # By class, then in turn: the order of the images has nothing to do with their difficulty.
+    parts[np.argsort(labels, kind="stable")] = np.arange(len(labels)) % _PARTS
+    return parts
+
+
 @dataclass(frozen=True)
 class Selection:
     """What candidates say of images that none of them was fitted on.
@@ -45,10 +53,7 @@ class Selection:
             images: int64 [n].
             labels: int64 [n], their classes.
         """
-        parts = np.empty(len(labels), np.int64)
-        # By class, then in turn: the order of the images has nothing to do with their difficulty.
-        parts[np.argsort(labels, kind="stable")] = np.arange(len(labels)) % _PARTS
-        return cls(right, images, parts)
+        return cls(right, images, class_parts(labels))
 
     @classmethod
     def joined(cls, selections: Sequence[Self]) -> Self:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scenetrack.data.batches import batch_count, batch_slices
+
 SHIFT = 0.1  # largest shift, as a fraction of the side
 ZOOM = 0.15  # largest change of scale
 BRIGHTNESS = 0.2  # largest change of gain
@@ -40,14 +42,14 @@ class ImageBatches:
     @property
     def steps(self) -> int:
         """Number of batches in an epoch."""
-        return -(-len(self) // self.batch_size)
+        return batch_count(len(self), self.batch_size)
 
     def epoch(self, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield batches of images uint8 [B, S, S, 3] and labels int64 [B]."""
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(self.chosen)
-        for start in range(0, len(order), self.batch_size):
-            batch = np.sort(order[start : start + self.batch_size])  # sorted for memory maps
+        for part in batch_slices(len(order), self.batch_size):
+            batch = np.sort(order[part])  # sorted for memory maps
             yield augment(self.images[batch], self.augmentation, rng), self.labels[batch]
 
 

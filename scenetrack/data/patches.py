@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scenetrack.data.batches import batch_count, batch_slices
 from scenetrack.errors import ConfigError
 
 
@@ -108,7 +109,7 @@ class PatchBatches:
     @property
     def steps(self) -> int:
         """Number of batches in an epoch."""
-        return -(-len(self) // self.batch_size)
+        return batch_count(len(self), self.batch_size)
 
     @property
     def _grids(self) -> list[PatchGrid]:
@@ -122,8 +123,8 @@ class PatchBatches:
         mirrored = rng.random(len(owners)) < 0.5 if self.flip else np.zeros(len(owners), bool)
         order = rng.permutation(len(owners))
         windows = [_windows(images, self.patch_size) for images in self.images]
-        for start in range(0, len(order), self.batch_size):
-            chosen = order[start : start + self.batch_size]
+        for part in batch_slices(len(order), self.batch_size):
+            chosen = order[part]
             patches = _cut(windows, owners[chosen], scales[chosen], corners[chosen])
             flipped = mirrored[chosen]
             patches[flipped] = patches[flipped, :, ::-1]

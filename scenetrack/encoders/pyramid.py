@@ -71,8 +71,9 @@ class SpatialPyramid(TransformerMixin, BaseEstimator):
     """Concatenated encodings of an image's regions: Lazebnik, Schmid and Ponce, "Beyond bags of
     features", 2006.
 
-    A descriptor is encoded once, however many regions hold it. Every region is normalised
-    separately and has the same weight, so that a level of more cells weighs more, as in the paper.
+    A descriptor is encoded once, however many regions hold it. Unlike in the paper, every region is
+    normalised separately and all have the same weight: levels 1x1, 2x2, 4x4 weigh 1/21, 4/21 and
+    16/21 of the kernel, where the paper's weigh 1/4, 1/4 and 1/2.
     If every region sums to 1 the result does, and if every region has length 1 the result has.
     A cell without any descriptors of the grid stays zero in every image and has no weight.
 

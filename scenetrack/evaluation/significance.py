@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+from scipy.stats import binom
 
 from scenetrack.errors import DataError
 
@@ -61,9 +62,8 @@ def mcnemar(labels: np.ndarray, predicted_a: np.ndarray, predicted_b: np.ndarray
     right_a, right_b = predicted_a == labels, predicted_b == labels
     b = int(np.sum(right_a & ~right_b))
     c = int(np.sum(~right_a & right_b))
-    # Whole numbers until the one division: exact however many images differ.
-    tail = sum(math.comb(b + c, k) for k in range(min(b, c) + 1))
-    return McNemarResult(b, c, min(1.0, 2 * tail / 2 ** (b + c)))
+    tail = float(binom.cdf(min(b, c), b + c, 0.5))
+    return McNemarResult(b, c, min(1.0, 2 * tail))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

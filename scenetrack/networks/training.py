@@ -130,7 +130,12 @@ def _compile(model: keras.Model, config: TrainingConfig, steps: int) -> None:
 def _optimizer(config: TrainingConfig, steps: int) -> keras.optimizers.Optimizer:
     rate = learning_rate(config, steps)
     if config.optimizer == "adamw":
-        return keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
+        # Batch norm undoes any scale of the kernel before it, but not of its own parameters; and
+        # a bias has nothing to overfit with (Loshchilov and Hutter decay kernels; later practice
+        # spares the rest).
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        return optimizer
     kinds = {
         "sgd": keras.optimizers.SGD,
         "adam": keras.optimizers.Adam,

@@ -7,6 +7,7 @@ import logging
 import numpy as np
 from PIL import Image
 
+from scenetrack.classifiers.selection import class_parts
 from scenetrack.data.dataset import SceneDataset
 from scenetrack.data.decoding import decode_image, resized
 from scenetrack.data.duplicates import in_train
@@ -29,7 +30,8 @@ def validation_figures(scores: np.ndarray, labels: np.ndarray) -> dict[str, floa
         labels: int64 [H].
 
     Returns:
-        ``val/accuracy``, ``val/log_loss`` at the temperature, and ``temperature``.
+        ``val/accuracy``, ``temperature``, and ``val/log_loss``: of each fifth of the images at the
+        temperature of the others.
 
     Raises:
         ScenetrackError: a score is not a number, which the largest of all would be.
@@ -37,9 +39,21 @@ def validation_figures(scores: np.ndarray, labels: np.ndarray) -> dict[str, floa
     temperature = fit_temperature(scores, labels)
     return {
         "val/accuracy": float(np.mean(scores.argmax(axis=1) == labels)),
-        "val/log_loss": log_loss(softmax(scores, temperature), labels),
+        "val/log_loss": _cross_fitted_log_loss(scores, labels),
         "temperature": temperature,
     }
+
+
+def _cross_fitted_log_loss(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Return the log loss of images at temperatures that were learnt from other images."""
+    parts = class_parts(labels)
+    probabilities = np.empty(scores.shape)
+    for part in np.unique(parts):
+        here = parts == part
+        # One image alone has no others.
+        temperature = 1.0 if here.all() else fit_temperature(scores[~here], labels[~here])
+        probabilities[here] = softmax(scores[here], temperature)
+    return log_loss(probabilities, labels)
 
 
 def evaluate_on_test(dataset: SceneDataset, scores: np.ndarray, temperature: float) -> Evaluation:

@@ -250,7 +250,7 @@ class MethodRuns:
             self._judged[CROSS_VALIDATED][name] = replace(selection, right=right[None])
         # Of images that a network has learnt every setting looks right, whatever their labels.
         title = KNOWN_IMAGES if self.images_are_known else CROSS_VALIDATED
-        return {title: float(np.mean(folds)), f"{title}_std": float(np.std(folds))}
+        return {title: float(np.mean(folds)), f"{title}_std": float(np.std(folds, ddof=1))}
 
     def _judge_by_held_out(self, name: str, right: np.ndarray) -> None:
         held_out, labels = self.images.held_out, self.images.dataset.train.labels

@@ -12,6 +12,7 @@ from splits import split_of
 
 from scenetrack.data.dataset import SceneDataset
 from scenetrack.errors import ScenetrackError
+from scenetrack.evaluation.temperature_scaling import fit_temperature, log_loss, softmax
 from scenetrack.records import Figure, Metric, Table
 from scenetrack.workflow import evaluation as verdicts
 from scenetrack.workflow.evaluation import evaluate_on_test, evaluation_records, validation_figures
@@ -115,5 +116,29 @@ def test_held_out_images_say_accuracy_loss_and_temperature() -> None:
     # One of four is wrong: the most likely confidence is about three quarters, not 98%.
     confidence = 1 / (1 + np.exp(-4 / found["temperature"]))
     assert 0.6 < confidence < 0.76
+    # At a temperature that the images themselves chose the loss would be smaller.
     loss = -(3 * np.log(confidence) + np.log(1 - confidence)) / 4
-    assert found["val/log_loss"] == pytest.approx(loss)
+    assert found["val/log_loss"] > loss
+    alone = -np.log(1 / (1 + np.exp(-4.0)))
+    assert validation_figures(scores[:1], np.array([0]))["val/log_loss"] == pytest.approx(alone)
+
+
+def test_the_log_loss_of_each_part_is_at_the_temperature_of_the_others() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(40) % 4
+    scores = 3 * np.eye(4)[labels] + rng.standard_normal((40, 4)) * 3
+    parts = np.empty(40, np.int64)
+    for label in range(4):
+        members = np.flatnonzero(labels == label)
+        parts[members] = np.arange(len(members)) % 5
+    losses = [
+        log_loss(
+            softmax(
+                scores[parts == part], fit_temperature(scores[parts != part], labels[parts != part])
+            ),
+            labels[parts == part],
+        )
+        for part in range(5)
+    ]
+    # Ten images of each class: each of the five parts has eight, two of each.
+    assert validation_figures(scores, labels)["val/log_loss"] == pytest.approx(np.mean(losses))
