@@ -15,6 +15,7 @@ ACTIVATIONS = ("relu", "gelu", "silu", "leaky_relu", "elu", "tanh", "sigmoid")
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
 SCHEDULES = ("constant", "cosine", "warmup_cosine")
 MOST_WEIGHTS = 500_000_000  # 6 GB while training with adamw
+MOST_LAYERS = 100
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,10 @@ class CutNetworkConfig(DeviceConfig, TrainingConfig):
 
 
 def check_weights(inputs: int, hidden: tuple[int, ...]) -> None:
-    """Raise ConfigError if Dense layers on ``inputs`` values have too many weights."""
+    """Raise ConfigError for too many Dense layers, or too many weights on ``inputs`` values."""
+    if len(hidden) > MOST_LAYERS:
+        # Keras visits a network's layers recursively, and Python ends that some way above.
+        raise ConfigError(f"hidden takes at most {MOST_LAYERS} layers. Received: {len(hidden)}")
     widths = (inputs, *hidden)
     weights = sum(before * after for before, after in zip(widths, hidden, strict=False))
     if weights > MOST_WEIGHTS:

@@ -31,7 +31,8 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     halving = _Halving(Rewrite(model))
     for node in halving.rewrite.sources():
         halving.add(node)
-    for name in halving.rewrite.roots():
+    # In order: a set has another one in each process.
+    for name in sorted(halving.rewrite.roots()):
         halving.to_float(name)
     return halving.rewrite.finish()
 

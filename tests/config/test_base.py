@@ -110,6 +110,8 @@ def test_each_default_has_its_declared_type(
         (LayerSvmConfig, {"kernels": ("rbf", "rbf")}, "kernels must name each choice once"),
         (TrainMlpConfig, {"hidden": (65536, 65536)}, "at most 500,000,000 weights"),
         (PatchBowConfig, {"hidden": (65536, 65536)}, "at most 500,000,000 weights"),
+        (TrainMlpConfig, {"hidden": (8,) * 400}, "at most 100 layers. Received: 400"),
+        (PatchBowConfig, {"hidden": (8,) * 101}, "at most 100 layers. Received: 101"),
     ],
 )
 def test_contradictions(stage: type[StageConfig], values: dict[str, object], message: str) -> None:

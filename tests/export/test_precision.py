@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import pytest
@@ -125,6 +129,35 @@ def test_interface_stays_and_the_model_is_left_alone(precision: str) -> None:
     assert converted.graph.input == model.graph.input
     assert converted.graph.output == model.graph.output
     assert converted.metadata_props == model.metadata_props
+
+
+_TWO_BRANCHES = """
+import hashlib, numpy as np
+from scenetrack.export.precision import with_precision
+from scenetrack.graphs.builder import GraphBuilder
+
+builder = GraphBuilder("net")
+images = builder.input("images", np.uint8, ["batch", 64])
+floats = builder.node("Cast", images, to=1)
+for branch in "abcdefgh":
+    kernel = builder.constant(branch, np.ones((64, 32), np.float32))
+    builder.output(f"of_{branch}", builder.node("MatMul", floats, kernel), np.float32, ["batch", 32])
+model = with_precision(builder.build({}), "fp16")
+print(hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest())
+"""
+
+
+def test_every_process_makes_the_same_file() -> None:
+    made = {
+        subprocess.run(
+            [sys.executable, "-c", _TWO_BRANCHES],
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in (1, 2, 3)
+    }
+    assert len(made) == 1
 
 
 def test_fp32_is_the_model_itself_and_others_are_refused() -> None:
