@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, get_type_hints
 
+from scenetrack.config.names import LONGEST_EXPERIMENT, check_name
 from scenetrack.errors import ConfigError
 
 DEVICES = ("auto", "cpu", "gpu")
@@ -103,6 +104,10 @@ class StageConfig(EntryPointConfig):
 
     seed: int = param(0, "Seed of all random numbers.", low=0, high=2**31 - 1)
     experiment: str = param("scenetrack", "MLflow experiment to log to.")
+
+    def validate(self) -> None:
+        super().validate()
+        check_name("experiment", self.experiment, LONGEST_EXPERIMENT)
 
     @property
     def opens_run(self) -> bool:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from scenetrack.config.base import DataConfig, param
 from scenetrack.config.entry_point import EntryPoint
+from scenetrack.config.names import LONGEST_REGISTERED, LONGEST_STUDY, check_name
 from scenetrack.config.stages import STAGES
 from scenetrack.errors import ConfigError
 
@@ -66,6 +67,10 @@ class TuneConfig(DataConfig):
             raise ConfigError(
                 f"objectives begins with accuracy. Received: {','.join(self.objectives) or 'none'}"
             )
+        if self.study:
+            check_name("study", self.study, LONGEST_STUDY)
+        if self.register:
+            check_name("register", self.register, LONGEST_REGISTERED, forbidden="/:")
         if self.register and not self.refit:
             raise ConfigError("register needs the refitted method, but refit is false")
 

@@ -10,7 +10,7 @@ from scenetrack.tracking.runs import (
     reconcile_stale_runs,
     run_again,
 )
-from scenetrack.tracking.saving import log_bundle, register_champion
+from scenetrack.tracking.saving import check_registry, log_bundle, register_champion
 from scenetrack.tracking.store import connect, experiment_named, open_ui, tracking_uri
 from scenetrack.tracking.studies import (
     fail_run,
@@ -25,6 +25,7 @@ __all__ = [
     "MlflowTracker",
     "RunInfo",
     "begin_run",
+    "check_registry",
     "children",
     "connect",
     "end_resumed",

@@ -6,9 +6,12 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from mlflow import MlflowClient, entities
 from mlflow.entities import LoggedModel, LoggedModelStatus
+from mlflow.entities.model_registry import ModelVersion
 
 from scenetrack.errors import ModelError
 from scenetrack.tracking.lookup import PARENT_TAG, local_file
@@ -24,8 +27,9 @@ def resolve_model(model: str, experiment: str) -> Path:
 
     Args:
         model: a ``.keras`` file, a run id (its newest Keras model, or its children's),
-            ``runs:/ID/NAME``, ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``; empty for the
-            newest Keras model of a finished run of ``experiment``, else of any experiment.
+            ``runs:/ID/NAME``, ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` (a number,
+            ``latest`` or a stage), ``models:/ID`` or ``file:///PATH``; empty for the newest Keras
+            model of a finished run of ``experiment``, else of any experiment.
 
     Raises:
         ModelError: it does not exist, or is no Keras model.
@@ -122,6 +126,8 @@ def _onnx_file(client: MlflowClient, model: LoggedModel) -> Path | None:
 
 
 def _expanded(model: str) -> Path:
+    if model.startswith("file:"):
+        return Path(url2pathname(urlsplit(model).path))
     try:
         return Path(model).expanduser()
     except RuntimeError:  # The path begins with ~ but names no user.
@@ -221,9 +227,28 @@ def _search_models(
 def _registered_model_id(client: MlflowClient, model: str) -> str:
     name = PurePosixPath(model.removeprefix("models:/"))
     if len(name.parts) == 2:
-        found = client.get_model_version(name.parts[0], name.parts[1])
+        found = _version(client, *name.parts)
     elif "@" in name.name:
         found = client.get_model_version_by_alias(*name.name.split("@", 1))
     else:
         return str(name)
     return str(found.model_id or PurePosixPath(found.source).name)
+
+
+def _version(client: MlflowClient, name: str, wanted: str) -> ModelVersion:
+    """Return a version by number, the newest as ``latest``, or the newest of a stage."""
+    if wanted.isdecimal():
+        return client.get_model_version(name, wanted)
+    if not set("'\"`").isdisjoint(name):
+        raise ModelError(f"a registered model's name without quotes is required. Received: {name}")
+    found = [
+        version
+        for version in client.search_model_versions(f"name = '{name}'")
+        if wanted.lower() in ("latest", str(version.current_stage).lower())
+    ]
+    if not found:
+        raise ModelError(
+            f"registered model {name!r} has no version {wanted!r}: name a number, an alias "
+            f"(models:/{name}@ALIAS) or latest"
+        )
+    return max(found, key=lambda version: int(version.version))

@@ -84,6 +84,12 @@ def log_bundle(run_id: str, path: Path, metadata: Mapping[str, str], example: st
     return f"models:/{logged.model_id}"
 
 
+def check_registry() -> None:
+    """Raise ScenetrackError where the store has no registry of models, before there is one."""
+    with one_line_errors():
+        connect().search_registered_models(max_results=1)
+
+
 def register_champion(run_id: str, name: str) -> str:
     """Register the newest bundle of a run under ``name``, with the alias ``champion``.
 

@@ -141,7 +141,8 @@ images = builder.input("images", np.uint8, ["batch", 64])
 floats = builder.node("Cast", images, to=1)
 for branch in "abcdefgh":
     kernel = builder.constant(branch, np.ones((64, 32), np.float32))
-    builder.output(f"of_{branch}", builder.node("MatMul", floats, kernel), np.float32, ["batch", 32])
+    product = builder.node("MatMul", floats, kernel)
+    builder.output(f"of_{branch}", product, np.float32, ["batch", 32])
 model = with_precision(builder.build({}), "fp16")
 print(hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest())
 """

@@ -78,6 +78,8 @@ def tune(config: TuneConfig, stage_function: StageFunction = stage_function) -> 
 
 
 def _tune(config: TuneConfig, space: SearchSpace, stage_function: StageFunction) -> StageResult:
+    if config.register:
+        tracking.check_registry()
     study = open_study(config, space)
     if len(config.objectives) > 1 and config.pruner != "none":
         logger.info("trials of several objectives are all run to their end: nothing is pruned")
@@ -122,6 +124,13 @@ def space_of(config: TuneConfig) -> SearchSpace:
     space = search_space(target, config.space, fixed)
     if "parameters" in config.objectives and not issubclass(target, TrainingConfig):
         raise ConfigError(f"{config.target} has no network whose parameters could be few")
+    if "parameters" in config.objectives and fixed.get("model"):
+        raise ConfigError(
+            "the objective parameters needs a network that each trial trains, but model names one "
+            "that is there: leave model out of fixed, or the objective"
+        )
+    if "validation" in names and fixed["validation"] == "0":
+        raise ConfigError("a trial needs images to be judged by: fix validation above 0")
     if config.sampler == "cmaes" and len(config.objectives) > 1:
         raise ConfigError("cmaes has one objective: choose another sampler, or accuracy alone")
     return space

@@ -105,3 +105,18 @@ def test_a_study_of_an_older_version_gets_the_digest_of_its_images(config: TuneC
     digest = old.pop(IMAGES)
     study.set_user_attr(BEGUN_WITH, {**old, "data": "photos"})
     assert begin(config).user_attrs[BEGUN_WITH][IMAGES] == digest
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"fixed": "validation=0"}, "a trial needs images to be judged by"),
+        (
+            {"target": "layer_svm", "fixed": "model=abc", "objectives": ("accuracy", "parameters")},
+            "the objective parameters needs a network that each trial trains",
+        ),
+    ],
+)
+def test_what_no_trial_could_do_is_refused_first(settings: dict[str, object], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        space_of(TuneConfig(**{"target": "train_mlp", **settings}))
