@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
 import shutil
 import socket
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -16,16 +18,18 @@ from pathlib import Path
 from mlflow import MlflowClient, entities
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from scenetrack.errors import InputError, ModelError, ScenetrackError, StoreError
-from scenetrack.system.files import ensure_writable, lock
+from scenetrack.system.files import cache_dir, ensure_writable, lock, printable, replacing
 from scenetrack.system.interrupts import defer_signals
 
 logger = logging.getLogger(__name__)
 
 # https://www.sqlite.org/fileformat.html#the_database_header
 _SQLITE_HEADER = b"SQLite format 3\0"
+_PLAIN_PATH = re.compile(r"[^?#%;]*")
 _DRIVERS = {
     "psycopg": "psycopg[binary]",
     "psycopg2": "psycopg2-binary",
@@ -35,7 +39,35 @@ _DRIVERS = {
 
 def tracking_uri() -> str:
     """Return ``MLFLOW_TRACKING_URI``, else the SQLite file ``mlflow.db`` of the working folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').absolute()}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(Path("mlflow.db").absolute())
+
+
+def _sqlite_uri(path: Path) -> str:
+    """Return the address of an SQLite file.
+
+    Where its folder's name has characters that mean something in an address, the address goes
+    through a link: MLflow does not read quoted ones.
+
+    Raises:
+        InputError: the cache, which would hold the link, has such a name too.
+    """
+    if not _PLAIN_PATH.fullmatch(str(path)):
+        path = _plain_name(path.parent) / path.name
+    return f"sqlite:///{path}"
+
+
+def _plain_name(folder: Path) -> Path:
+    """Return a link to ``folder`` whose own path is plain."""
+    place = cache_dir("folders") / hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    if not _PLAIN_PATH.fullmatch(str(place)):
+        raise InputError(
+            f"a folder without ? # % ; in its name is required for runs. Received: "
+            f"{printable(folder)}; work in another one, or set MLFLOW_TRACKING_URI"
+        )
+    if not place.is_symlink() or os.readlink(place) != str(folder):
+        with replacing(place) as temporary:
+            temporary.symlink_to(folder, target_is_directory=True)
+    return place
 
 
 def shown_uri() -> str:
@@ -90,7 +122,7 @@ def experiment_named(client: MlflowClient, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(name))
+            return str(client.create_experiment(name, _artifact_location()))
         except MlflowException:
             # Another process may have made it in the meantime.
             found = client.get_experiment_by_name(name)
@@ -102,6 +134,17 @@ def experiment_named(client: MlflowClient, name: str) -> str:
             f"it with: mlflow experiments restore --experiment-id {found.experiment_id}"
         )
     return str(found.experiment_id)
+
+
+def _artifact_location() -> str | None:
+    """Return where the artifacts of a new experiment go; None for MLflow's own choice.
+
+    MLflow takes the working folder for an address, and so ``%20`` in its name for a space.
+    """
+    folder = Path(DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).absolute()
+    if os.environ.get("MLFLOW_TRACKING_URI") or _PLAIN_PATH.fullmatch(str(folder)):
+        return None
+    return (folder / uuid.uuid4().hex).as_uri()
 
 
 def get_run(client: MlflowClient, run_id: str) -> entities.Run:
@@ -228,8 +271,13 @@ def _initialised(uri: str) -> Iterator[None]:
 
 
 def _sqlite_file(uri: str) -> Path | None:
-    name = uri.removeprefix("sqlite:///").partition("?")[0]
-    return None if name in (uri, "", ":memory:") else Path(name).absolute()
+    if not uri.startswith("sqlite"):
+        return None
+    try:
+        name = make_url(uri).database
+    except ArgumentError:
+        return None  # refused when it is opened
+    return None if name in (None, "", ":memory:") else Path(name).absolute()
 
 
 def _check_database(database: Path) -> None:
@@ -263,7 +311,7 @@ def _make_database(database: Path) -> None:
     scratch.mkdir()
     try:
         made = scratch / database.name
-        store = SqlAlchemyStore(f"sqlite:///{made}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
+        store = SqlAlchemyStore(_sqlite_uri(made), DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
         store.engine.dispose()
         # SQLite would roll the journal of an earlier start back into the new file.
         database.with_name(f"{database.name}-journal").unlink(missing_ok=True)

@@ -69,9 +69,11 @@ def test_layer_svm_takes_the_network_of_a_run(
     methods = here.children(run)
     assert "time/fit_s" not in run.data.metrics
     assert methods["layer svm"].data.tags["descriptor"] == f"mlp {layers.replace(',', ', ')}"
-    # The network may have been trained on what is held out here.
-    assert "val/accuracy" not in methods["layer svm"].data.metrics
-    assert methods["layer svm"].data.params["cv_scope"] == "classifier only"
+    # The network's file says which images it has not learnt: those choose and judge.
+    for name in ("layer svm", "end to end"):
+        assert "val/accuracy" in methods[name].data.metrics
+        assert "cv/accuracy" not in methods[name].data.metrics
+    assert methods["layer svm"].data.params["cv_scope"] == "held-out images"
     end_to_end = methods["end to end"].data.metrics["test/accuracy"]
     assert end_to_end == twins[0].data.metrics["test/accuracy"]
     svm = methods["layer svm"].info.run_id

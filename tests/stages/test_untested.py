@@ -31,9 +31,9 @@ def test_no_pixel_of_the_test_images_is_asked_for(
     asked: list[str] = []
     plain: Callable[..., np.ndarray] = inputs.load_images
 
-    def recorded(paths: Sequence[object], size: int) -> np.ndarray:
+    def recorded(paths: Sequence[object], *others: object) -> np.ndarray:
         asked.extend(map(str, paths))
-        return plain(paths, size)
+        return plain(paths, *others)
 
     monkeypatch.setattr(inputs, "load_images", recorded)
     words = ["--data", str(here.data), "--experiment", f"untested {stage}", *flags(SETTINGS[stage])]

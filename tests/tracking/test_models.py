@@ -35,6 +35,7 @@ def test_a_keras_model_is_logged_as_it_is_and_found_again(
     names = (
         "", child.run_id, tracker.run_id, f"runs:/{child.run_id}/model",
         "models:/scene@champion", f"models:/scene/{version.version}", f"models:/{alias.model_id}",
+        keras_file.as_uri(), "models:/scene/latest", "models:/scene/None",
     )  # fmt: skip
     for name in names:
         path = tracking.resolve_model(name, "models")
@@ -173,6 +174,8 @@ def test_a_model_on_a_server_is_fetched_once(
         ("runs:/0123/model", "there is no run '0123'"),
         ("models:/nothing@champion", "nothing"),
         ("models:/nothing", "nothing"),
+        ("models:/nothing/latest", "has no version 'latest': name a number, an alias"),
+        ("models:/it's/latest", "without quotes"),
         ("gone.keras", r"gone\.keras does not exist"),
         ("~nobody-of-this-name/x.keras", r"file ~nobody-of-this-name/x\.keras does not exist"),
         ("~nobody-of-this-name/x", "there is no run '~nobody-of-this-name'"),

@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from scenetrack import tracking
 from scenetrack.config import TrainMlpConfig
 from scenetrack.errors import InputError, ScenetrackError, Terminated
+from scenetrack.records import Text
 from scenetrack.tracking.store import one_line_errors
 
 
@@ -167,3 +168,18 @@ def test_an_interrupt_behind_an_error_of_the_database_stays_one(
 
     with pytest.raises(type(interrupt)), one_line_errors():
         commit()
+
+
+@pytest.mark.parametrize("name", ["what?a", "a#b", "a%20b", "plain é", "a;b"])
+def test_a_folder_of_any_name_has_its_own_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    tracker = tracking.begin_run(TrainMlpConfig(), name="x", tags={})
+    tracker.log(Text("note.txt", "here"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name]
+    assert (tmp_path / name / "mlflow.db").stat().st_size
+    (note,) = (tmp_path / name / "mlruns").rglob("note.txt")
+    assert tracking.run_file(tracker.run_id, "note.txt") == note
