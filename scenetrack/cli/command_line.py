@@ -29,6 +29,7 @@ from scenetrack.config.entry_point import EntryPoint
 from scenetrack.config.parsing import EMPTY_LIST, build_config, flag_name
 from scenetrack.errors import ConfigError, ScenetrackError, Terminated
 from scenetrack.system.interrupts import allow_signals, handle_signals
+from scenetrack.system.terminal import escape_unprintable
 
 # A flag that ``tune`` does not know is a setting of its target.
 _TAKES_ANY_FLAG = {"ignore_unknown_options": True, "allow_extra_args": True}
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0; 1 after a failure; 2 after a wrong value, file or flag; 130 after Ctrl-C; 143 after
         SIGTERM. An error is one line on stderr; ``--debug`` adds the traceback.
     """
+    escape_unprintable()
     verbosity = Verbosity()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:

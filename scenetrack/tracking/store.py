@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 
 # https://www.sqlite.org/fileformat.html#the_database_header
 _SQLITE_HEADER = b"SQLite format 3\0"
-_PLAIN_PATH = re.compile(r"[^?#%;]*")
+# Without what means something in an address, and without bytes that are not UTF-8.
+_PLAIN_PATH = re.compile(r"[^?#%;\ud800-\udfff]*")
 _DRIVERS = {
     "psycopg": "psycopg[binary]",
     "psycopg2": "psycopg2-binary",
@@ -140,11 +141,14 @@ def _artifact_location() -> str | None:
     """Return where the artifacts of a new experiment go; None for MLflow's own choice.
 
     MLflow takes the working folder for an address, and so ``%20`` in its name for a space.
+
+    Raises:
+        InputError: the cache, which would hold a link to the folder, has such a name too.
     """
     folder = Path(DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH).absolute()
     if os.environ.get("MLFLOW_TRACKING_URI") or _PLAIN_PATH.fullmatch(str(folder)):
         return None
-    return (folder / uuid.uuid4().hex).as_uri()
+    return (_plain_name(folder.parent) / folder.name / uuid.uuid4().hex).as_uri()
 
 
 def get_run(client: MlflowClient, run_id: str) -> entities.Run:

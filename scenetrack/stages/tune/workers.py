@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TextIO
 
 from scenetrack.system import interrupts
+from scenetrack.system.terminal import escape_unprintable
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ def become_worker(level: int) -> None:
         level: of logging, for what is said of trials.
     """
     interrupts.handle_signals_once()
+    escape_unprintable()
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
