@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -101,13 +102,7 @@ class Cache:
             if found is not None:
                 return found
             if not evict(self.folder, self.bound, spec.nbytes + OVERHEAD):
-                logger.info(
-                    "cache full (%s): %s (%s) are not kept; raise %s to keep them",
-                    format_size(self.bound),
-                    kind,
-                    format_size(spec.nbytes),
-                    SIZE_VARIABLE,
-                )
+                _say_full(self.bound, kind, spec.nbytes)
                 return self._temporary(kind, spec, blocks)
             with self._room_needed(kind, spec):
                 write_entry(target, key, spec, blocks)
@@ -200,3 +195,15 @@ class Cache:
                 f"{printable(self.folder)} has {left} left ({error.strerror}): free some room or "
                 "set SCENETRACK_CACHE to another folder"
             ) from error
+
+
+@cache
+def _say_full(bound: int, kind: str, size: int) -> None:
+    """Say that an array is not kept: once, however often a run makes such ones."""
+    logger.info(
+        "cache full (%s): %s (%s) are not kept; raise %s to keep them",
+        format_size(bound),
+        kind,
+        format_size(size),
+        SIZE_VARIABLE,
+    )

@@ -188,6 +188,15 @@ def remove_entry(folder: Path) -> bool:
         return False
 
 
+def is_in_use(folder: Path) -> bool:
+    """Return whether a process writes the entry or has it open."""
+    try:
+        with lock(folder).acquire(timeout=0), _claimed(folder / DATA) as free:
+            return not free
+    except Timeout:
+        return True
+
+
 def _moved_away(folder: Path) -> bool:
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:

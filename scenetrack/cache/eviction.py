@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from scenetrack.cache.entries import last_used, remove_entry
+from scenetrack.cache.entries import is_in_use, last_used, remove_entry
 from scenetrack.cache.sizes import SIZE_VARIABLE, folder_size, format_size
 
 logger = logging.getLogger(__name__)
@@ -42,6 +42,8 @@ def stored_entries(folder: Path) -> list[StoredEntry]:
 def evict(folder: Path, bound: int, needed: int) -> bool:
     """Remove the least recently used entries until ``needed`` bytes fit; entries in use stay.
 
+    Nothing is removed where the new entry would not fit even so.
+
     Args:
         folder: folder of the cache's arrays.
         bound: largest total size of all entries in bytes.
@@ -54,9 +56,15 @@ def evict(folder: Path, bound: int, needed: int) -> bool:
         return False
     excess = folder_size(folder) + needed - bound
     missing = needed + SPARE - shutil.disk_usage(folder).free if needed else 0
+    wanted = max(excess, missing)
+    if wanted <= 0:
+        return True
+    unused = [entry for entry in stored_entries(folder) if not is_in_use(entry.path)]
+    if needed and sum(entry.size for entry in unused) < wanted:
+        return False
     removed: list[int] = []
-    for entry in stored_entries(folder):
-        if max(excess, missing) <= sum(removed):
+    for entry in unused:
+        if wanted <= sum(removed):
             break
         if remove_entry(entry.path):
             logger.debug("removed %s of %s", entry.path, format_size(entry.size))

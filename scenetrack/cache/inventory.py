@@ -19,6 +19,7 @@ KINDS: Mapping[str, str] = {
     "bundles": "bundles made of runs",
     "checkpoints": "unfinished trainings",
     "demo": "demo images",
+    "folders": "links to working folders with special characters in their names",
     "facts": "sizes and digests of image files",
     "forms": "fastest dense forms, as measured",
     "images": "pixels cached by an earlier version",

@@ -130,12 +130,10 @@ def _compile(model: keras.Model, config: TrainingConfig, steps: int) -> None:
 def _optimizer(config: TrainingConfig, steps: int) -> keras.optimizers.Optimizer:
     rate = learning_rate(config, steps)
     if config.optimizer == "adamw":
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
-        # Batch norm undoes any scale of the kernel before it, but not of its own parameters; and
-        # a bias has nothing to overfit with (Loshchilov and Hutter decay kernels; later practice
-        # spares the rest).
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-        return optimizer
+        # Biases and batch norm's gamma and beta decay as well. Others spare them; here validation
+        # saw no gain: train_mlp --preset tuned on the real split, seeds 0 to 3, held-out accuracy
+        # 73.3, 73.3, 73.8, 72.7% with all decayed, and 72.2, 69.5, 70.1, 75.9% with these spared.
+        return keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
     kinds = {
         "sgd": keras.optimizers.SGD,
         "adam": keras.optimizers.Adam,

@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from scenetrack.cache import ArraySpec, Cache, folder_size, format_size, parse_size
+from scenetrack.cache import arrays as arrays_module
 from scenetrack.cache import arrays as cache_arrays
 from scenetrack.cache.entries import OVERHEAD, checksum, map_entry, remove_entry
 from scenetrack.errors import InputError
@@ -324,6 +325,12 @@ class TestWriting:
         np.testing.assert_array_equal(outer, [0, 2, 4])
 
 
+@pytest.fixture(autouse=True)
+def nothing_said_before() -> None:
+    """A full cache is told once in a process."""
+    arrays_module._say_full.cache_clear()
+
+
 class TestBound:
     def test_least_recently_used_goes_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for age, n in enumerate("cba"):
@@ -354,6 +361,21 @@ class TestBound:
         del kept
         keep(megabyte(9), {"n": "c"})
         assert numbered() == {"c"}
+
+    def test_nothing_goes_for_what_does_not_fit_beside_what_is_open(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        held = keep(megabyte(7), {"n": "a"})
+        keep(megabyte(8), {"n": "b"})
+        monkeypatch.setenv("SCENETRACK_CACHE_SIZE", "2.5MB")
+        with caplog.at_level(logging.INFO):
+            for name in "cd":
+                loose = keep(np.zeros(2 * MB, np.uint8), {"n": name})
+        # Without b there would be room for one megabyte, not for two.
+        assert numbered() == {"a", "b"}
+        assert (held[0, 0], loose[0]) == (7, 0)
+        assert [message for message in caplog.messages if "removed" in message] == []
+        assert len([message for message in caplog.messages if "cache full" in message]) == 1
 
     def test_too_large_is_made_for_now_and_nothing_goes_for_it(
         self,

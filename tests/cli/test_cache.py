@@ -150,7 +150,7 @@ class TestClear:
         (line,) = run(capsys, "clear", "--yes")
         left = holdings()
         assert {entry.kind for entry in left} == set(KEPT)
-        assert line == "freed 1.5 MB"
+        assert line == "freed 1.6 MB"
         assert clear("checkpoints").freed + clear("mit8").freed == sum(entry.size for entry in left)
         assert before > sum(entry.size for entry in left)
         assert holdings() == []
