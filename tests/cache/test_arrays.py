@@ -23,7 +23,6 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from scenetrack.cache import ArraySpec, Cache, folder_size, format_size, parse_size
-from scenetrack.cache import arrays as arrays_module
 from scenetrack.cache import arrays as cache_arrays
 from scenetrack.cache.entries import OVERHEAD, checksum, map_entry, remove_entry
 from scenetrack.errors import InputError
@@ -328,7 +327,7 @@ class TestWriting:
 @pytest.fixture(autouse=True)
 def nothing_said_before() -> None:
     """A full cache is told once in a process."""
-    arrays_module._say_full.cache_clear()
+    cache_arrays._say_full.cache_clear()
 
 
 class TestBound:
