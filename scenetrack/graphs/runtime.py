@@ -20,6 +20,7 @@ from scenetrack.graphs.files import IN_MEMORY, ModelFile, check_model_file, one_
 from scenetrack.graphs.providers import CPU, Providers, provider_lists
 from scenetrack.system.files import printable
 from scenetrack.system.machine import available_cpus, page_lock
+from scenetrack.system.native_calls import native_call
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,7 @@ class OnnxModel:
             raise ModelError(
                 f"a valid ONNX model is required, but {what} cannot be read: {one_line(error)}"
             ) from error
+        self._ort = ort
         self._cuda_version = str(getattr(ort, "cuda_version", ""))
         self._check_device(device, require_gpu)
         self.memory = memory or (CPU_MEMORY if self.provider == CPU else GPU_MEMORY)
@@ -136,11 +138,14 @@ class OnnxModel:
             self._check_input(name, array)
         contiguous = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
         names = list(self.outputs)
+        options = self._ort.RunOptions()
         try:
-            if self.provider == CPU:
-                values = self._session.run(names, contiguous)
-            else:
-                values = _run_bound(self._session, contiguous, names)
+            # It returns after the operator that it is computing now.
+            with native_call(lambda: setattr(options, "terminate", True)):
+                if self.provider == CPU:
+                    values = self._session.run(names, contiguous, options)
+                else:
+                    values = _run_bound(self._session, contiguous, names, options)
         except Exception as error:  # onnxruntime's exceptions share no narrower base
             raise ModelError(
                 "a model that runs on these inputs is required, but it fails: "
@@ -305,7 +310,7 @@ def _prepared_ahead(
 
 
 def _run_bound(
-    session: Any, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+    session: Any, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], options: Any
 ) -> list[np.ndarray]:
     """Run a session with I/O binding: inputs are copied to the device once, outputs back once."""
     binding = session.io_binding()
@@ -313,7 +318,7 @@ def _run_bound(
         binding.bind_cpu_input(name, array)
     for name in outputs:
         binding.bind_output(name, "cpu")
-    session.run_with_iobinding(binding)
+    session.run_with_iobinding(binding, options)
     values: list[np.ndarray] = binding.copy_outputs_to_cpu()
     return values
 
@@ -350,7 +355,7 @@ def _open_session(ort: Any, file: ModelFile, device: str, threads: int) -> Any:
 
 def _start(ort: Any, file: ModelFile, options: Any, providers: Providers) -> Any:
     # ONNX Runtime's own fallback prints several lines, which cannot be turned off before 1.26.
-    with redirect_stdout(io.StringIO()):
+    with redirect_stdout(io.StringIO()), native_call():
         return ort.InferenceSession(file.content, options, providers=providers, enable_fallback=0)
 
 
