@@ -13,6 +13,7 @@ import numpy as np
 from scenetrack.data.patches import PatchGrid
 from scenetrack.data.prefetch import read_ahead
 from scenetrack.delivery.bundle_contents import bundle_contents
+from scenetrack.delivery.verdicts import NOT_FINITE, Verdicts, checked_verdicts
 from scenetrack.errors import ConfigError, ModelError
 from scenetrack.graphs.runtime import OnnxModel
 
@@ -23,7 +24,7 @@ class Batch:
 
     Attributes:
         paths: of the files.
-        problems: why the files at these places of ``paths`` could not be read.
+        problems: why the files at these places of ``paths`` have no class.
         images: the n others, uint8 [n, S, S, 3].
         outputs: of the bundle for them, arrays [n, ...] by name.
     """
@@ -75,7 +76,16 @@ class Classifier:
 
     def scores(self, images: np.ndarray) -> np.ndarray:
         """Return scores float32 [N, C] of images uint8 [N, S, S, 3]."""
-        return self.model.run(images=images)["scores"]
+        return self.judged(images).outputs["scores"]
+
+    def judged(self, images: np.ndarray) -> Verdicts:
+        """Return the verdicts on images uint8 [N, S, S, 3], N > 0.
+
+        Raises:
+            ModelError: the model fails, or gives something else than verdicts.
+        """
+        outputs = self.model.predict(images)
+        return checked_verdicts(outputs, len(images), len(self.classes))
 
     def batches(self, paths: Iterable[str]) -> Generator[Batch, None, None]:
         """Classify the files, in order; the next ones are decoded while batches are in work."""
@@ -113,10 +123,7 @@ class Classifier:
             none = np.empty((0, self.image_size, self.image_size, 3), np.uint8)
             return Batch(paths, problems, none, dict.fromkeys(self.model.outputs, none))
         stacked = np.stack(images)
-        outputs = self.model.run(images=stacked)
-        if not ((outputs["label"] >= 0) & (outputs["label"] < len(self.classes))).all():
-            raise ModelError(
-                f"a bundle with labels of its {len(self.classes)} classes is required, but this "
-                "one gives others: make it again with scenetrack bundle"
-            )
-        return Batch(paths, problems, stacked, outputs)
+        verdicts = self.judged(stacked)
+        read = [place for place in range(len(paths)) if place not in problems]
+        problems |= {read[k]: NOT_FINITE for k in np.flatnonzero(~verdicts.usable)}
+        return Batch(paths, problems, stacked[verdicts.usable], verdicts.outputs)

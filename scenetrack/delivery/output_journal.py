@@ -121,7 +121,7 @@ def _beginning(header: bytes, settings: object) -> int | None:
         values = json.loads(header)
         same = header.endswith(b"\n") and values["settings"] == settings
         return int(values["began"]) if same else None
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, OverflowError, RecursionError, TypeError, ValueError):
         return None
 
 

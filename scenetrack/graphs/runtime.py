@@ -69,6 +69,7 @@ class OnnxModel:
     Attributes:
         inputs: shapes by input name; -1 means any length.
         outputs: shapes by output name, likewise.
+        dtypes: of inputs and outputs by name, where NumPy has the type.
         metadata: metadata properties of the model. ``workspace_bytes`` is the memory of the
             intermediate tensors of one image.
         provider: execution provider that the session uses.
@@ -117,7 +118,7 @@ class OnnxModel:
             item.name: _shape(item.shape) for item in outputs
         }
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
-        self._dtypes = {
+        self.dtypes: dict[str, np.dtype[Any]] = {
             item.name: np.dtype(DTYPES[item.type])
             for item in (*inputs, *outputs)
             if item.type in DTYPES
@@ -181,13 +182,14 @@ class OnnxModel:
             Arrays [N, ...] in the order of the images, by output name.
 
         Raises:
-            ModelError: the images do not match the model's input, or the model fails on them.
+            ModelError: the images do not match the model's input, or the model fails on them or
+                gives more or fewer rows than there are images.
         """
         name = self._single_input()
         self._check_input(name, images)
         if not len(images):
             return {
-                name: np.empty((0, *(max(length, 0) for length in shape[1:])), self._dtypes[name])
+                name: np.empty((0, *(max(length, 0) for length in shape[1:])), self.dtypes[name])
                 for name, shape in self.outputs.items()
             }
         size = batch_size or self.batch_size(images.shape[1:])
@@ -201,10 +203,14 @@ class OnnxModel:
             else self.stream(batches)
         )
         for start, part in zip(starts, runs, strict=True):
+            count = min(size, len(images) - start)
             for output, values in part.items():
+                first = results.get(output, values)
+                if np.shape(values) != (count, *np.shape(first)[1:]):
+                    raise _wrong_rows(output, values, count)
                 if output not in results:
                     results[output] = np.empty((len(images), *values.shape[1:]), values.dtype)
-                results[output][start : start + len(values)] = values
+                results[output][start : start + count] = values
         return results
 
     def batch_size(self, image_shape: Sequence[int], workspace: int = 0) -> int:
@@ -223,7 +229,7 @@ class OnnxModel:
             for name, shape in self.outputs.items()
         }
         if workspace:
-            kinds = {name: self._dtypes.get(name, np.dtype(np.float32)) for name in sizes}
+            kinds = {name: self.dtypes.get(name, np.dtype(np.float32)) for name in sizes}
             ends = image + sum(size * kinds[name].itemsize for name, size in sizes.items())
             taken = workspace + ends
         else:
@@ -246,7 +252,7 @@ class OnnxModel:
         return name
 
     def _check_input(self, name: str, array: np.ndarray) -> None:
-        shape, dtype = self.inputs[name], self._dtypes.get(name)
+        shape, dtype = self.inputs[name], self.dtypes.get(name)
         fits = len(shape) == array.ndim and all(
             wanted in (-1, length) for wanted, length in zip(shape, array.shape, strict=True)
         )
@@ -388,6 +394,13 @@ def _is_installed(distribution: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
+
+
+def _wrong_rows(output: str, values: np.ndarray, count: int) -> ModelError:
+    return ModelError(
+        f"a model that gives a row for each image is required, but for {count} images its output "
+        f"{printable(output)!r} is {_text(np.shape(values))}: export it again"
+    )
 
 
 def _shape(shape: Sequence[int | str | None]) -> tuple[int, ...]:
