@@ -23,6 +23,7 @@ from tqdm import tqdm
 from scenetrack.cache import ArraySpec, Cache
 from scenetrack.errors import DataError
 from scenetrack.system.files import cache_dir, discard, printable, replacing
+from scenetrack.system.foreign import parsed_json
 from scenetrack.system.machine import available_cpus
 
 logger = logging.getLogger(__name__)
@@ -288,7 +289,7 @@ class _FactsFile:
 
     def _read(self) -> dict[str, Any]:
         try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
+            content = parsed_json(self.path.read_text(encoding="utf-8"))
             if content["pillow"] == PIL.__version__:
                 return dict(content["files"])
         except (KeyError, OSError, TypeError, ValueError):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 from scenetrack.errors import ModelError
 from scenetrack.graphs.runtime import OnnxModel
+from scenetrack.system.foreign import distinct_names, parsed_json, whole_number
 
 # Outputs, their axes and their dtypes.
 _NEEDED = {"label": (1, "int64"), "probabilities": (2, "float32"), "scores": (2, "float32")}
@@ -25,27 +24,17 @@ def bundle_contents(model: OnnxModel, file: str = "this ONNX model") -> tuple[li
     """
     about = model.metadata
     try:
-        classes, size = json.loads(about["classes"]), int(about["image_size"])
-        described = about["kind"] == "bundle" and 0 < size <= _LARGEST_SIDE and len(classes) > 0
-        named = isinstance(classes, list) and all(map(_is_name, classes))
-        named = named and len(set(classes)) == len(classes)
-        fits = _fits(model, len(classes))
-    except (KeyError, RecursionError, TypeError, ValueError):
-        described = named = fits = False
-    if not (described and named and fits):
+        classes = distinct_names(parsed_json(about["classes"]))
+        size = whole_number(about["image_size"], 1, _LARGEST_SIDE)
+        usable = about["kind"] == "bundle" and bool(classes) and _fits(model, len(classes))
+    except (KeyError, ValueError):
+        usable = False
+    if not usable:
         raise ModelError(
             f"a bundle is required, but {file} is none: make one with "
             "scenetrack bundle RUN -o scene.onnx"
         )
-    return classes, size
-
-
-def _is_name(name: object) -> bool:
-    """Return whether a class may have this name: one that can be written into a file."""
-    try:
-        return isinstance(name, str) and bool(name.encode())
-    except UnicodeEncodeError:  # a lone surrogate, which JSON can hold
-        return False
+    return list(classes), size
 
 
 def _fits(model: OnnxModel, classes: int) -> bool:

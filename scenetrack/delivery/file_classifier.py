@@ -16,6 +16,7 @@ from scenetrack.delivery.bundle_contents import bundle_contents
 from scenetrack.delivery.verdicts import NOT_FINITE, Verdicts, checked_verdicts
 from scenetrack.errors import ConfigError, ModelError
 from scenetrack.graphs.runtime import OnnxModel
+from scenetrack.system.foreign import whole_number
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,11 @@ class Classifier:
             return None
         about = self.model.metadata
         try:
-            return PatchGrid(self.image_size, int(about["patch_size"]), int(about["stride"]))
+            return PatchGrid(
+                self.image_size,
+                whole_number(about["patch_size"], 1, self.image_size),
+                whole_number(about["stride"], 1, self.image_size),
+            )
         except (ConfigError, KeyError, ValueError) as error:
             raise ModelError(
                 "a bundle with evidence says its patch_size and stride, but this one does not: "

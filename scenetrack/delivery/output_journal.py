@@ -12,6 +12,7 @@ from typing import Self
 from scenetrack.delivery.rows import Row, as_jsonl, from_json
 from scenetrack.errors import InputError, ScenetrackError
 from scenetrack.system.files import printable
+from scenetrack.system.foreign import parsed_json
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Journal:
         try:
             # Without a buffer, which would be written once more when a full disk's file is closed.
             self._file = path.open("ab", buffering=0)
-            self._recover(json.loads(json.dumps([_VERSION, settings])), paths)
+            self._recover(parsed_json(json.dumps([_VERSION, settings])), paths)
         except OSError as error:
             raise InputError(
                 f"rows are kept in {printable(path)} until all are there, but it cannot be "
@@ -118,10 +119,10 @@ class Journal:
 def _beginning(header: bytes, settings: object) -> int | None:
     """Return when a journal of these settings began; None where the header is of another one."""
     try:
-        values = json.loads(header)
+        values = parsed_json(header)
         same = header.endswith(b"\n") and values["settings"] == settings
         return int(values["began"]) if same else None
-    except (KeyError, OverflowError, RecursionError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         return None
 
 

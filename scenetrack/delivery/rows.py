@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from scenetrack.system.foreign import parsed_json
+
 # What a spreadsheet takes for the beginning of a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _QUOTED = frozenset('",\r\n')
@@ -127,7 +129,7 @@ def from_json(line: bytes) -> Row:
         ValueError: the line is none or is not whole.
     """
     try:
-        values = json.loads(line)
+        values = parsed_json(line)
         top = tuple((str(name), float(probability)) for name, probability in values["top"])
         row = Row(str(values["path"]), top, str(values["error"] or ""))
         os.fsencode(row.path)  # other lone surrogates than those of a path cannot be written
@@ -135,5 +137,5 @@ def from_json(line: bytes) -> Row:
         if not all(math.isfinite(probability) for _, probability in top):
             raise ValueError("a probability is not finite")
         return row
-    except (KeyError, OverflowError, RecursionError, TypeError) as error:
+    except (KeyError, OverflowError, TypeError) as error:
         raise ValueError(f"no row: {error}") from error

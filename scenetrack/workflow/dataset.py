@@ -18,6 +18,7 @@ from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.records import DatasetInput, Figure, Table, Tag, Tracker
 from scenetrack.system.files import ensure_writable, printable, user_path
+from scenetrack.workflow.run_settings import LARGEST_SEED, number_of_run
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +80,10 @@ def dataset_of_run(params: Mapping[str, str], data: str) -> SceneDataset | None:
 
     Raises:
         DataError: ``data`` cannot be used.
+        ModelError: the run's seed is no number.
     """
-    seed, skip_bad = int(params.get("seed", 0)), params.get("skip_bad") == "true"
+    seed = number_of_run(params, "seed", 0, LARGEST_SEED)
+    skip_bad = params.get("skip_bad") == "true"
     if data:
         return load_dataset(data, seed=seed, skip_bad=skip_bad)
     if not params.get("data"):

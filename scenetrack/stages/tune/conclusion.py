@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shlex
 import textwrap
@@ -19,6 +18,7 @@ from scenetrack.records import Figure, Metric, Tag, Text
 from scenetrack.stages.tune.context import StudyContext
 from scenetrack.stages.tune.refit import RefitElsewhere, refit
 from scenetrack.system.files import cache_dir, lock
+from scenetrack.system.foreign import parsed_json
 from scenetrack.tuning.trial_state import count_outcomes, saved_seconds
 from scenetrack.tuning.worker import SETTINGS
 from scenetrack.workflow.result import StageResult
@@ -96,7 +96,7 @@ def summary(study: optuna.Study, config: TuneConfig, best: FrozenTrial) -> str:
         + f", {ended['impossible']} with impossible settings"
         * bool(ended["impossible"])
     )
-    settings: dict[str, str] = json.loads(best.user_attrs[SETTINGS])
+    settings: dict[str, str] = parsed_json(best.user_attrs[SETTINGS])
     words = [f"{flag_name(name)} {shlex.quote(value)}" for name, value in settings.items()]
     return "\n".join([*lines, f"trial {best.number}: {' '.join(words)}"])
 

@@ -23,6 +23,7 @@ from scenetrack.evaluation.comparison import aligned
 from scenetrack.stages.tune.conclusion import conclude
 from scenetrack.stages.tune.context import StageFunction, StudyContext
 from scenetrack.stages.tune.run_trial import trial_runner
+from scenetrack.stages.tune.study_check import check_study
 from scenetrack.stages.tune.workers import become_worker, run_processes
 from scenetrack.system.files import cache_dir, lock
 from scenetrack.system.interrupts import allow_signals, defer_signals
@@ -137,18 +138,21 @@ def open_study(config: TuneConfig, space: SearchSpace) -> optuna.Study:
     """Return the study, which is created if it does not exist.
 
     Raises:
-        InputError: the storage cannot be opened, or the study was begun with other settings.
+        InputError: the storage cannot be opened, or the study was begun with other settings or
+            objectives, or holds what scenetrack does not write.
     """
     storage = open_storage(config.storage, _lost)
     pruner = config.pruner if len(config.objectives) == 1 else "none"
+    directions = [_DIRECTIONS[name] for name in config.objectives]
     with defer_signals():
         study = optuna.create_study(
             study_name=study_name(config),
             storage=storage,
-            directions=[_DIRECTIONS[name] for name in config.objectives],
+            directions=directions,
             pruner=make_pruner(pruner, _planned_epochs(space)),
             load_if_exists=True,
         )
+    check_study(study, directions)
     now = {
         "target": config.target,
         "data": config.data,
@@ -166,7 +170,8 @@ def open_study(config: TuneConfig, space: SearchSpace) -> optuna.Study:
                 study.enqueue_trial(baseline_values(space), skip_if_exists=True)
             study.set_user_attr(BEGUN_WITH, now)
             return study
-    other = [name for name in now if begun.get(name) != now[name]]
+    known = begun if isinstance(begun, Mapping) else {}
+    other = [name for name in now if known.get(name) != now[name]]
     if other:
         raise InputError(
             f"study {study.study_name!r} in {redacted(config.storage)} was begun with another "
