@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scenetrack.data.images import load_images
 from scenetrack.delivery.file_classifier import Classifier
 from scenetrack.delivery.paths import PathList, find_images
-from scenetrack.errors import InputError
+from scenetrack.delivery.verdicts import NOT_FINITE
+from scenetrack.errors import InputError, ModelError
 from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.stages.predict import bundle_file, with_saliency
 
@@ -65,7 +66,7 @@ class Model:
 
         Returns:
             One row for each image: ``image`` (number or path), ``label``, ``probability``,
-            ``probability/CLASS`` of every class, and ``error``, why a file could not be read.
+            ``probability/CLASS`` of every class, and ``error``, why an image has no class.
 
         Raises:
             InputError: a word means no image, or the array has another shape or type.
@@ -115,7 +116,10 @@ class Model:
             raise InputError(f"explain takes one image. Received: {len(square)}")
         explaining = OnnxModel(with_saliency(self._file))
         classifier = Classifier(explaining, memory=_MEMORY, threads=1)
-        return saliency(classifier, square[0], explaining.run(images=square))
+        verdicts = classifier.judged(square)
+        if not verdicts.usable.all():
+            raise ModelError(f"the image cannot be explained: {NOT_FINITE}; choose another model")
+        return saliency(classifier, square[0], verdicts.outputs)
 
     @cached_property
     def _pipeline(self) -> ScenePipeline:
@@ -131,10 +135,9 @@ class Model:
     def _outputs(
         self, images: Images
     ) -> tuple[list[int] | list[str], dict[int, str], NDArray[np.float32]]:
-        """Compute logits and descriptors of images, each float32 [N, D]."""
+        """Return names, why some have no class, and the M others' probabilities float32 [M, C]."""
         if isinstance(images, np.ndarray):
-            pixels = _checked(images)
-            return list(range(len(pixels))), {}, self._run(pixels)
+            return self._of_pixels(_checked(images))
         paths, problems, parts = list[str](), dict[int, str](), list[NDArray[np.float32]]()
         with _find(images) as found:
             for batch in self._classifier.batches(found):
@@ -145,8 +148,15 @@ class Model:
         none = np.empty((0, len(self.classes)), np.float32)
         return paths, problems, np.concatenate([none, *parts])
 
-    def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return np.asarray(self._classifier.model.predict(pixels)["probabilities"])
+    def _of_pixels(
+        self, pixels: NDArray[np.uint8]
+    ) -> tuple[list[int], dict[int, str], NDArray[np.float32]]:
+        numbers = list(range(len(pixels)))
+        if not numbers:
+            return [], {}, np.empty((0, len(self.classes)), np.float32)
+        verdicts = self._classifier.judged(pixels)
+        problems = {k: NOT_FINITE for k in numbers if not verdicts.usable[k]}
+        return numbers, problems, verdicts.outputs["probabilities"]
 
     def _squares(self, images: Images) -> NDArray[np.uint8]:
         """Resize images to uint8 [N, S, S, 3]."""

@@ -28,6 +28,7 @@ from filelock import Timeout
 
 from scenetrack import __version__
 from scenetrack.system.files import lock, replacing
+from scenetrack.system.foreign import parsed_json
 from scenetrack.system.machine import available_cpus
 
 DATA = "data.npy"
@@ -131,7 +132,7 @@ def describe_entry(folder: Path) -> dict[str, Any]:
         ValueError: the file is not JSON.
         TypeError: the file is JSON but not an object.
     """
-    about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    about = parsed_json((folder / ABOUT).read_text(encoding="utf-8"))
     if not isinstance(about, dict):
         raise TypeError
     return about

@@ -20,6 +20,7 @@ from scenetrack.data.decoding_threads import map_in_threads, progress_bar
 from scenetrack.errors import DataError
 from scenetrack.system.file_state import FileState
 from scenetrack.system.files import cache_dir, discard, printable, replacing
+from scenetrack.system.foreign import parsed_json
 
 logger = logging.getLogger(__name__)
 
@@ -150,11 +151,11 @@ class _FactsFile:
 
     def _read(self) -> dict[str, Any]:
         try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
+            content = parsed_json(self.path.read_text(encoding="utf-8"))
             files = content.pop("files")
             if content == _made_by():
                 return dict(files)
-        except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError):
+        except (AttributeError, KeyError, OSError, TypeError, ValueError):
             pass  # no file yet, or a damaged one: it is written again
         return {}
 

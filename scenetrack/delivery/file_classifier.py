@@ -13,8 +13,10 @@ import numpy as np
 from scenetrack.data.patches import PatchGrid
 from scenetrack.data.prefetch import read_ahead
 from scenetrack.delivery.bundle_contents import bundle_contents
+from scenetrack.delivery.verdicts import NOT_FINITE, Verdicts, checked_verdicts
 from scenetrack.errors import ConfigError, ModelError
 from scenetrack.graphs.runtime import OnnxModel
+from scenetrack.system.foreign import whole_number
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Batch:
 
     Attributes:
         paths: of the files.
-        problems: why the files at these places of ``paths`` could not be read.
+        problems: why the files at these places of ``paths`` have no class.
         images: the n others, uint8 [n, S, S, 3].
         outputs: of the bundle for them, arrays [n, ...] by name.
     """
@@ -66,7 +68,11 @@ class Classifier:
             return None
         about = self.model.metadata
         try:
-            return PatchGrid(self.image_size, int(about["patch_size"]), int(about["stride"]))
+            return PatchGrid(
+                self.image_size,
+                whole_number(about["patch_size"], 1, self.image_size),
+                whole_number(about["stride"], 1, self.image_size),
+            )
         except (ConfigError, KeyError, ValueError) as error:
             raise ModelError(
                 "a bundle with evidence says its patch_size and stride, but this one does not: "
@@ -75,7 +81,16 @@ class Classifier:
 
     def scores(self, images: np.ndarray) -> np.ndarray:
         """Return scores float32 [N, C] of images uint8 [N, S, S, 3]."""
-        return self.model.run(images=images)["scores"]
+        return self.judged(images).outputs["scores"]
+
+    def judged(self, images: np.ndarray) -> Verdicts:
+        """Return the verdicts on images uint8 [N, S, S, 3], N > 0.
+
+        Raises:
+            ModelError: the model fails, or gives something else than verdicts.
+        """
+        outputs = self.model.predict(images)
+        return checked_verdicts(outputs, len(images), len(self.classes))
 
     def batches(self, paths: Iterable[str]) -> Generator[Batch, None, None]:
         """Classify the files, in order; the next ones are decoded while batches are in work."""
@@ -113,10 +128,7 @@ class Classifier:
             none = np.empty((0, self.image_size, self.image_size, 3), np.uint8)
             return Batch(paths, problems, none, dict.fromkeys(self.model.outputs, none))
         stacked = np.stack(images)
-        outputs = self.model.run(images=stacked)
-        if not ((outputs["label"] >= 0) & (outputs["label"] < len(self.classes))).all():
-            raise ModelError(
-                f"a bundle with labels of its {len(self.classes)} classes is required, but this "
-                "one gives others: make it again with scenetrack bundle"
-            )
-        return Batch(paths, problems, stacked, outputs)
+        verdicts = self.judged(stacked)
+        read = [place for place in range(len(paths)) if place not in problems]
+        problems |= {read[k]: NOT_FINITE for k in np.flatnonzero(~verdicts.usable)}
+        return Batch(paths, problems, stacked[verdicts.usable], verdicts.outputs)

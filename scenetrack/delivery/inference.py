@@ -19,6 +19,7 @@ from scenetrack.data.decoding import (
     upright_rgb,
 )
 from scenetrack.delivery.bundle_contents import bundle_contents
+from scenetrack.delivery.verdicts import NOT_FINITE, checked_verdicts
 from scenetrack.errors import DataError
 from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.system.files import printable
@@ -59,21 +60,30 @@ class SceneClassifier:
         self.classes: tuple[str, ...] = tuple(classes)
 
     def classify(self, images: Iterable[object]) -> list[Prediction]:
-        """Yield the verdict on each image, in order.
+        """Return the verdict on each image, in order.
 
         Args:
             images: each the bytes of an image file of at most 80 megapixels, or
                 their base64 text, with or without ``data:image/...;base64,`` before it.
 
         Raises:
-            DataError: one cannot be read; the message says which, and why.
+            DataError: one cannot be read or has no finite scores; the message says which, and why.
+            ModelError: the bundle fails, or gives something else than verdicts.
         """
         squares = [
             _square(image, self._size, number) for number, image in enumerate(images, start=1)
         ]
         if not squares:
             return []
-        results = self._model.predict(np.stack(squares))
+        outputs = self._model.predict(np.stack(squares))
+        verdicts = checked_verdicts(outputs, len(squares), len(self.classes))
+        if not verdicts.usable.all():
+            number = int(np.argmin(verdicts.usable)) + 1
+            raise DataError(
+                f"image {number} of the request cannot be classified ({NOT_FINITE}): leave it "
+                "out, or have the model made again"
+            )
+        results = verdicts.outputs
         return [
             Prediction(
                 self.classes[int(label)],

@@ -13,6 +13,7 @@ from scenetrack.delivery.rows import Row, as_jsonl, from_json
 from scenetrack.errors import InputError, ScenetrackError
 from scenetrack.system.file_state import FileState
 from scenetrack.system.files import printable
+from scenetrack.system.foreign import parsed_json
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Journal:
         try:
             # Without a buffer, which would be written once more when a full disk's file is closed.
             self._file = path.open("ab", buffering=0)
-            self._recover(json.loads(json.dumps([_VERSION, settings])), paths)
+            self._recover(parsed_json(json.dumps([_VERSION, settings])), paths)
         except OSError as error:
             raise InputError(
                 f"rows are kept in {printable(path)} until all are there, but it cannot be "
@@ -123,10 +124,10 @@ class Journal:
 def _beginning(header: bytes, settings: object) -> int | None:
     """Return when a journal of these settings began; None where the header is of another one."""
     try:
-        values = json.loads(header)
+        values = parsed_json(header)
         same = header.endswith(b"\n") and values["settings"] == settings
         return int(values["began"]) if same else None
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         return None
 
 
@@ -161,6 +162,6 @@ def _unchanged(row: Row, state: bytes, since: int) -> bool:
         return bool(row.error) and state == now
     try:
         found = FileState.of(row.path)
-        return found.is_that_of(json.loads(state)) and found.changed <= since
+        return found.is_that_of(parsed_json(state)) and found.changed <= since
     except (OSError, TypeError, ValueError):
         return False

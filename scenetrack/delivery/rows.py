@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from scenetrack.system.foreign import parsed_json
 
 # What a spreadsheet takes for the beginning of a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -21,7 +25,7 @@ class Row:
     Attributes:
         path: of its file, bytes that are no UTF-8 as lone surrogates (``os.fsdecode``).
         top: classes with their probabilities, the image's own first; empty where it has none.
-        error: why it could not be read; empty where it was.
+        error: why it has no class; empty where it has one.
     """
 
     path: str
@@ -40,7 +44,7 @@ def make_rows(
 
     Args:
         paths: of all its images.
-        problems: why the images at these places of ``paths`` could not be read.
+        problems: why the images at these places of ``paths`` have no class.
         outputs: of the bundle for the n other images: ``label`` int64 [n], the class's place in
             ``classes``, and ``probabilities`` float32 [n, C].
         classes: the C names.
@@ -74,7 +78,7 @@ def columns(top: int) -> list[str]:
 
 def cells(row: Row, top: int) -> list[str | float | None]:
     """Return the row's values in the order of ``columns``, None where there is none."""
-    values: list[str | float | None] = [value for pair in row.top for value in pair]
+    values: list[str | float | None] = [value for pair in row.top[:top] for value in pair]
     values += [None] * (2 * top - len(values))
     return [row.path, *values, row.error or None]
 
@@ -125,8 +129,13 @@ def from_json(line: bytes) -> Row:
         ValueError: the line is none or is not whole.
     """
     try:
-        values = json.loads(line)
+        values = parsed_json(line)
         top = tuple((str(name), float(probability)) for name, probability in values["top"])
-        return Row(str(values["path"]), top, str(values["error"] or ""))
-    except (KeyError, TypeError) as error:
+        row = Row(str(values["path"]), top, str(values["error"] or ""))
+        os.fsencode(row.path)  # other lone surrogates than those of a path cannot be written
+        "".join([*(name for name, _ in top), row.error]).encode()
+        if not all(math.isfinite(probability) for _, probability in top):
+            raise ValueError("a probability is not finite")
+        return row
+    except (KeyError, OverflowError, TypeError) as error:
         raise ValueError(f"no row: {error}") from error

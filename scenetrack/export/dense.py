@@ -36,6 +36,7 @@ from scenetrack.export.verify import VerifyReport, verify_against_keras
 from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.system.files import cache_dir, replacing
+from scenetrack.system.foreign import parsed_json
 from scenetrack.system.machine import available_cpus
 
 logger = logging.getLogger(__name__)
@@ -208,7 +209,7 @@ def choose_form(candidates: Mapping[str, bytes], images: np.ndarray, device: str
     provider = next(iter(models.values())).provider
     kept = cache_dir("forms") / f"{_geometry_key(candidates, images.shape, provider)}.json"
     try:
-        remembered = json.loads(kept.read_text(encoding="utf-8"))
+        remembered = parsed_json(kept.read_text(encoding="utf-8"))
         choice = FormChoice(str(remembered["form"]), dict(remembered["milliseconds"]))
         if choice.form in candidates:
             logger.info("dense form from an earlier measurement: %s", choice)

@@ -3,6 +3,7 @@
 An ONNX graph is data, but three things in it refer to something outside the file: tensors in other
 files, operators of custom libraries that would have to be loaded, and nodes that wrap code that a
 device driver compiled. Only the first is allowed, and only within the model's own folder.
+``graphs.operators`` says which operators are allowed.
 
 Damaged graphs are refused here as well, since older releases of ONNX Runtime crash on some: of
 8,000 mutations of a small graph, 20 crashed release 1.22, 13 crashed 1.26 and none crashed 1.32.
@@ -13,19 +14,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from graphlib import CycleError, TopologicalSorter
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TypeAlias
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import (
-    AttributeProto,
-    FunctionProto,
-    GraphProto,
     ModelProto,
     NodeProto,
     SparseTensorProto,
@@ -34,17 +30,12 @@ from onnx import (
 )
 
 from scenetrack.errors import ModelError
+from scenetrack.graphs.operators import ONNX_DOMAINS, Part, check_node, walk
 from scenetrack.system.files import printable
 
 # The limit of Protobuf, the format of ONNX files; external data counts as well.
 MAX_MODEL_BYTES = 2 * 2**30
-ONNX_DOMAINS = ("", "ai.onnx")
-# Domains of the operators that ONNX Runtime contains. Others need a library of custom operators.
-DOMAINS = (*ONNX_DOMAINS, "ai.onnx.ml", "com.microsoft")
-# Node that wraps a graph compiled by a driver, in the file or beside it: code, not data.
-COMPILED = ("com.microsoft", "EPContext")
-# A real network has some thousands. Functions count once for each call, since they are inlined:
-# thirty functions that each call the previous one twice would make a billion nodes.
+# A real network has some thousands.
 MAX_NODES = 200_000
 # In shape inference some releases of ONNX Runtime loop up to the length of an axis.
 MAX_LENGTH = 2**31 - 1
@@ -54,10 +45,6 @@ _RUNTIME_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 
 # Name in messages of a model that was given as bytes.
 IN_MEMORY = "this model in memory"
-
-_Part: TypeAlias = GraphProto | FunctionProto | NodeProto | AttributeProto
-_Found: TypeAlias = NodeProto | TensorProto | SparseTensorProto | ValueInfoProto
-_Kind: TypeAlias = tuple[str, str, str]  # domain, name and overload of an operator
 
 
 @dataclass(frozen=True)
@@ -82,8 +69,9 @@ def check_model_file(source: Path | str | bytes) -> ModelFile:
     Raises:
         ModelError: the file does not exist, is not an ONNX model or needs a newer ONNX; it is
             larger than ``MAX_MODEL_BYTES`` with its external data, or has more than ``MAX_NODES``
-            nodes; its external data are missing, truncated or outside the model's folder; it needs
-            a library of custom operators, or contains code that a device driver compiled.
+            nodes; its external data are missing, truncated or outside the model's folder; it has
+            functions or operators that no graph of scenetrack has, such as a Loop, or code that a
+            device driver compiled.
     """
     return _load(source)[0]
 
@@ -187,11 +175,17 @@ def _check_size(size: int, name: str) -> None:
 def _check(model: ModelProto, folder: Path | None, name: str) -> set[Path]:
     """Raise ModelError if the model is unsafe; return the files of its external data."""
     _check_versions(model, name)
-    own = _function_sizes(model, name)
+    if model.functions:
+        raise ModelError(
+            f"a graph without functions is required, but {name} defines "
+            f"{printable(model.functions[0].name)}: export it with its functions inlined"
+        )
     files: set[Path] = set()
-    for found in _walk(_roots(model)):
+    size = 0
+    for found in walk(_roots(model)):
         if isinstance(found, NodeProto):
-            _check_node(found, own.keys(), name)
+            size += 1
+            check_node(found, name)
         elif isinstance(found, SparseTensorProto):
             _check_sparse_size(found, name)
         elif isinstance(found, ValueInfoProto):
@@ -199,51 +193,19 @@ def _check(model: ModelProto, folder: Path | None, name: str) -> set[Path]:
         else:
             _check_raw_data(found, name)
             files.update(_external_files(found, folder, name))
-    size = _inlined_size([model.graph], own)
     if size > MAX_NODES:
         raise ModelError(
-            f"a graph of at most {MAX_NODES:,} nodes is required, but {name} has {size:,} with "
-            "its functions inlined: export a smaller one"
+            f"a graph of at most {MAX_NODES:,} nodes is required, but {name} has {size:,}: "
+            "export a smaller one"
         )
     return files
 
 
-def _roots(model: ModelProto) -> list[_Part]:
+def _roots(model: ModelProto) -> list[Part]:
     training = [
         part for info in model.training_info for part in (info.initialization, info.algorithm)
     ]
-    return [model.graph, *training, *model.functions]
-
-
-def _function_sizes(model: ModelProto, name: str) -> dict[_Kind, int]:
-    """Return the number of nodes of each of the model's own functions after inlining."""
-    bodies = {
-        (function.domain, function.name, function.overload): function
-        for function in model.functions
-    }
-    calls = {
-        kind: {_kind(node) for node in _nodes([body])} & bodies.keys()
-        for kind, body in bodies.items()
-    }
-    sizes: dict[_Kind, int] = {}
-    try:
-        for kind in TopologicalSorter(calls).static_order():
-            sizes[kind] = _inlined_size([bodies[kind]], sizes)
-    except CycleError as error:
-        raise _unreadable(name, "a function calls itself") from error
-    return sizes
-
-
-def _inlined_size(roots: Iterable[_Part], sizes: Mapping[_Kind, int]) -> int:
-    return sum(1 + sizes.get(_kind(node), 0) for node in _nodes(roots))
-
-
-def _nodes(roots: Iterable[_Part]) -> Iterator[NodeProto]:
-    return (found for found in _walk(roots) if isinstance(found, NodeProto))
-
-
-def _kind(node: NodeProto) -> _Kind:
-    return (node.domain, node.op_type, node.overload)
+    return [model.graph, *training]
 
 
 def _check_versions(model: ModelProto, name: str) -> None:
@@ -256,20 +218,6 @@ def _check_versions(model: ModelProto, name: str) -> None:
             f"ONNX IR version {onnx.IR_VERSION} and opset {newest} or older are required, but "
             f"{name} has IR version {model.ir_version} and opset {opset}: upgrade onnx and ONNX "
             "Runtime, or export the model for an older opset"
-        )
-
-
-def _check_node(node: NodeProto, own: Collection[_Kind], name: str) -> None:
-    if (node.domain, node.op_type) == COMPILED:
-        raise ModelError(
-            f"a graph of ONNX operators is required, but {name} contains one that a device "
-            "driver compiled (EPContext), which is code: give the model it was compiled from"
-        )
-    if node.domain not in DOMAINS and _kind(node) not in own:
-        raise ModelError(
-            f"operators of ONNX, ai.onnx.ml or com.microsoft are required, but {name} uses "
-            f"{printable(node.op_type)} of {printable(node.domain)}, and libraries of custom "
-            "operators are never loaded: export the model without it"
         )
 
 
@@ -312,33 +260,6 @@ def _bits(data_type: int) -> int:
     # As in INT4, BFLOAT16 and FLOAT8E4M3FN.
     digits = re.search(r"\d+", kind)
     return int(digits[0]) if digits else _BITS.get(kind, 0)
-
-
-def _walk(roots: Iterable[_Part]) -> Iterator[_Found]:
-    """Yield every node, tensor and shape in the roots and in their subgraphs at any depth."""
-    rest = list(roots)
-    while rest:
-        item = rest.pop()
-        if isinstance(item, GraphProto):
-            yield from (*item.input, *item.output, *item.value_info)
-            yield from item.initializer
-            yield from _with_parts(item.sparse_initializer)
-            rest.extend(item.node)
-        elif isinstance(item, FunctionProto):
-            rest.extend(item.attribute_proto)
-            rest.extend(item.node)
-        elif isinstance(item, NodeProto):
-            yield item
-            rest.extend(item.attribute)
-        else:
-            yield from (item.t, *item.tensors)
-            yield from _with_parts((item.sparse_tensor, *item.sparse_tensors))
-            rest.extend((item.g, *item.graphs))
-
-
-def _with_parts(tensors: Iterable[SparseTensorProto]) -> Iterator[_Found]:
-    for tensor in tensors:
-        yield from (tensor, tensor.values, tensor.indices)
 
 
 def _external_files(tensor: TensorProto, folder: Path | None, name: str) -> Iterator[Path]:

@@ -20,6 +20,7 @@ from scenetrack.graphs.files import IN_MEMORY, ModelFile, check_model_file, one_
 from scenetrack.graphs.providers import CPU, Providers, provider_lists
 from scenetrack.system.files import printable
 from scenetrack.system.machine import available_cpus, page_lock
+from scenetrack.system.native_calls import native_call
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class OnnxModel:
     Attributes:
         inputs: shapes by input name; -1 means any length.
         outputs: shapes by output name, likewise.
+        dtypes: of inputs and outputs by name, where NumPy has the type.
         metadata: metadata properties of the model. ``workspace_bytes`` is the memory of the
             intermediate tensors of one image.
         provider: execution provider that the session uses.
@@ -102,6 +104,7 @@ class OnnxModel:
             raise ModelError(
                 f"a valid ONNX model is required, but {what} cannot be read: {one_line(error)}"
             ) from error
+        self._ort = ort
         self._cuda_version = str(getattr(ort, "cuda_version", ""))
         self.runtime = f"ONNX Runtime {getattr(ort, '__version__', 'unknown')}"
         self._check_device(device, require_gpu)
@@ -117,7 +120,7 @@ class OnnxModel:
             item.name: _shape(item.shape) for item in outputs
         }
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
-        self._dtypes = {
+        self.dtypes: dict[str, np.dtype[Any]] = {
             item.name: np.dtype(DTYPES[item.type])
             for item in (*inputs, *outputs)
             if item.type in DTYPES
@@ -138,11 +141,14 @@ class OnnxModel:
             self._check_input(name, array)
         contiguous = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
         names = list(self.outputs)
+        options = self._ort.RunOptions()
         try:
-            if self.provider == CPU:
-                values = self._session.run(names, contiguous)
-            else:
-                values = _run_bound(self._session, contiguous, names)
+            # It returns after the operator that it is computing now.
+            with native_call(lambda: setattr(options, "terminate", True)):
+                if self.provider == CPU:
+                    values = self._session.run(names, contiguous, options)
+                else:
+                    values = _run_bound(self._session, contiguous, names, options)
         except Exception as error:  # onnxruntime's exceptions share no narrower base
             raise ModelError(
                 "a model that runs on these inputs is required, but it fails: "
@@ -178,13 +184,14 @@ class OnnxModel:
             Arrays [N, ...] in the order of the images, by output name.
 
         Raises:
-            ModelError: the images do not match the model's input, or the model fails on them.
+            ModelError: the images do not match the model's input, or the model fails on them or
+                gives more or fewer rows than there are images.
         """
         name = self._single_input()
         self._check_input(name, images)
         if not len(images):
             return {
-                name: np.empty((0, *(max(length, 0) for length in shape[1:])), self._dtypes[name])
+                name: np.empty((0, *(max(length, 0) for length in shape[1:])), self.dtypes[name])
                 for name, shape in self.outputs.items()
             }
         size = batch_size or self.batch_size(images.shape[1:])
@@ -198,10 +205,14 @@ class OnnxModel:
             else self.stream(batches)
         )
         for start, part in zip(starts, runs, strict=True):
+            count = min(size, len(images) - start)
             for output, values in part.items():
+                first = results.get(output, values)
+                if np.shape(values) != (count, *np.shape(first)[1:]):
+                    raise _wrong_rows(output, values, count)
                 if output not in results:
                     results[output] = np.empty((len(images), *values.shape[1:]), values.dtype)
-                results[output][start : start + len(values)] = values
+                results[output][start : start + count] = values
         return results
 
     def batch_size(self, image_shape: Sequence[int], workspace: int = 0) -> int:
@@ -220,7 +231,7 @@ class OnnxModel:
             for name, shape in self.outputs.items()
         }
         if workspace:
-            kinds = {name: self._dtypes.get(name, np.dtype(np.float32)) for name in sizes}
+            kinds = {name: self.dtypes.get(name, np.dtype(np.float32)) for name in sizes}
             ends = image + sum(size * kinds[name].itemsize for name, size in sizes.items())
             taken = workspace + ends
         else:
@@ -243,7 +254,7 @@ class OnnxModel:
         return name
 
     def _check_input(self, name: str, array: np.ndarray) -> None:
-        shape, dtype = self.inputs[name], self._dtypes.get(name)
+        shape, dtype = self.inputs[name], self.dtypes.get(name)
         fits = len(shape) == array.ndim and all(
             wanted in (-1, length) for wanted, length in zip(shape, array.shape, strict=True)
         )
@@ -307,7 +318,7 @@ def _prepared_ahead(
 
 
 def _run_bound(
-    session: Any, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
+    session: Any, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], options: Any
 ) -> list[np.ndarray]:
     """Run a session with I/O binding: inputs are copied to the device once, outputs back once."""
     binding = session.io_binding()
@@ -315,7 +326,7 @@ def _run_bound(
         binding.bind_cpu_input(name, array)
     for name in outputs:
         binding.bind_output(name, "cpu")
-    session.run_with_iobinding(binding)
+    session.run_with_iobinding(binding, options)
     values: list[np.ndarray] = binding.copy_outputs_to_cpu()
     return values
 
@@ -352,7 +363,7 @@ def _open_session(ort: Any, file: ModelFile, device: str, threads: int) -> Any:
 
 def _start(ort: Any, file: ModelFile, options: Any, providers: Providers) -> Any:
     # ONNX Runtime's own fallback prints several lines, which cannot be turned off before 1.26.
-    with redirect_stdout(io.StringIO()):
+    with redirect_stdout(io.StringIO()), native_call():
         return ort.InferenceSession(file.content, options, providers=providers, enable_fallback=0)
 
 
@@ -385,6 +396,13 @@ def _is_installed(distribution: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
+
+
+def _wrong_rows(output: str, values: np.ndarray, count: int) -> ModelError:
+    return ModelError(
+        f"a model that gives a row for each image is required, but for {count} images its output "
+        f"{printable(output)!r} is {_text(np.shape(values))}: export it again"
+    )
 
 
 def _shape(shape: Sequence[int | str | None]) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 from scenetrack.config import TrainingConfig, field_types
 from scenetrack.errors import ModelError
 from scenetrack.system.files import cache_dir, replacing
+from scenetrack.system.foreign import parsed_json
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Checkpoint:
             with path.open("rb") as file, np.load(file) as arrays:
                 return SavedState(
                     _numbered(arrays, "state") or [],
-                    json.loads(str(arrays["history"])),
+                    parsed_json(str(arrays["history"])),
                     _numbered(arrays, "best"),
                 )
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
@@ -126,7 +127,7 @@ class Checkpoint:
                 "network of a finished training"
             )
         try:
-            described: dict[str, Any] = json.loads(path.read_text())
+            described: dict[str, Any] = parsed_json(path.read_text())
             if set(described) != {"config", "dataset_digest"}:
                 raise ValueError(f"unexpected entries {sorted(described)}")
         except (ValueError, TypeError, OSError) as error:

@@ -20,6 +20,12 @@ from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.workflow.dataset import check_device, dataset_of_run, onnx_target
 from scenetrack.workflow.descriptor_export import descriptor_metadata
 from scenetrack.workflow.network import layer_table, take
+from scenetrack.workflow.run_settings import (
+    LARGEST_SEED,
+    LARGEST_SIDE,
+    aggregation_of_run,
+    number_of_run,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -55,7 +61,7 @@ def export(config: ExportConfig) -> None:
     dataset = dataset_of_run(params, config.data)
     size = _image_size(network, params, dense)
     classes = _classes(run, dataset, network.output_shape[-1])
-    seed = int(params.get("seed", 0))
+    seed = number_of_run(params, "seed", 0, LARGEST_SEED)
     report = export_truncated(
         network,
         {"descriptors": layer},
@@ -90,7 +96,7 @@ def _classes(run: RunInfo | None, dataset: SceneDataset | None, count: int) -> t
 def _dense(config: ExportConfig, network: keras.Model, params: Mapping[str, str]) -> Dense | None:
     if not config.dense:
         return None
-    stride = config.stride or int(params.get("stride", 0))
+    stride = config.stride or number_of_run(params, "stride", 0, LARGEST_SIDE)
     if not stride:
         raise ConfigError(
             "a dense form needs the pixels between its patches, and the network's run tells none: "
@@ -103,7 +109,7 @@ def _image_size(network: keras.Model, params: Mapping[str, str], dense: Dense | 
     """Return the side in pixels of the images that the network, or its dense form, is meant for."""
     side = int(network.input_shape[1])
     if network.name == PATCH_NETWORK or dense:
-        return max(side, int(params.get("image_size", 2 * side)))
+        return max(side, number_of_run(params, "image_size", 2 * side, LARGEST_SIDE))
     return side
 
 
@@ -159,7 +165,7 @@ def _accuracy_change(
     patches = network.name == PATCH_NETWORK
     if patches and not (config.stride or params.get("stride")):
         return "test accuracy: not measured, for the run tells no stride; name one with --stride"
-    stride = config.stride or int(params.get("stride", 0))
+    stride = config.stride or number_of_run(params, "stride", 0, LARGEST_SIDE)
     dense = Dense(stride, config.form, config.device) if patches else None
     images = load_images(dataset.test.paths, size, dataset.test.digests)
     shares = {}
@@ -175,7 +181,7 @@ def _accuracy_change(
                 precision=precision,
             )
             model = OnnxModel(report.path, device=config.device)
-            labels = _labels(model, images, params.get("aggregation", "mean"))
+            labels = _labels(model, images, aggregation_of_run(params))
         shares[precision] = float(np.mean(labels == dataset.test.labels))
     change = 100 * (shares[config.precision] - shares["fp32"])
     return (

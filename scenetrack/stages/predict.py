@@ -45,7 +45,8 @@ def predict(config: PredictConfig) -> None:
     that was killed is gone on with by the same call.
 
     Raises:
-        DataError: images could not be read; the rows of all others are written.
+        DataError: images have no class, since they could not be read or the model gives no finite
+            scores; the rows of all others are written.
         InputError: no model, a word that means no image, or an output that cannot be.
         ScenetrackError: another process writes the same file, the GPU that was insisted on does
             not start, or the disk is full.
@@ -68,7 +69,7 @@ def predict(config: PredictConfig) -> None:
     if output.failures:
         where = f" of {config.output}" if config.output else ""
         raise DataError(
-            f"{output.failures} of {len(paths)} images could not be read: the column error{where} "
+            f"{output.failures} of {len(paths)} images have no class: the column error{where} "
             "says why"
         )
 

@@ -3,7 +3,7 @@
 A signal handler may raise its exception anywhere: inside a database's commit, which turns it into
 an error of its own, or inside a callback, which swallows it. So signals are deferred while a store
 is written to, and a block that was interrupted always ends with the interrupt, whatever happened
-to the first exception.
+to the first exception. ``native_calls`` ends what a library is busy with.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from scenetrack.errors import Terminated
+from scenetrack.system.native_calls import SIGNALS, SignalWatch
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Delay in seconds, for a callback that swallowed an interrupt to return before the next one.
 _RESEND_S = 0.05
 
@@ -46,11 +46,14 @@ class _SignalState:
         self.deferring = 0
         self._resend: threading.Timer | None = None
         self._outer_hook = sys.unraisablehook
+        self._watch: SignalWatch | None = None
 
     def begin(self) -> dict[int, Any]:
         """Install the handlers and return the previous ones by signal number."""
         sys.unraisablehook = self.unraisable
-        return {number: signal.signal(number, self.receive) for number in _SIGNALS}
+        self._watch = SignalWatch()
+        self._watch.start()
+        return {number: signal.signal(number, self.receive) for number in SIGNALS}
 
     def end(self, handlers: Mapping[int, Any]) -> None:
         """Restore the previous handlers."""
@@ -58,6 +61,8 @@ class _SignalState:
             self._resend.cancel()
         for number, handler in handlers.items():
             signal.signal(number, handler)
+        if self._watch:
+            self._watch.end()
         sys.unraisablehook = self._outer_hook
 
     def receive(self, number: int, frame: FrameType | None) -> None:

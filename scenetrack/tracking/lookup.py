@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from scenetrack.errors import ModelError
 from scenetrack.system.files import cache_dir, replacing
+from scenetrack.system.foreign import distinct_names, parsed_json
 from scenetrack.tracking.params import settings_of
 from scenetrack.tracking.store import connect, get_run, one_line_errors, tracking_uri
 
@@ -36,7 +36,7 @@ class RunInfo:
         tags: all tags of the run.
         metrics: last value of each metric.
         parent: id of the parent run, or "".
-        classes: class names of the data set, in order; () where none was logged.
+        classes: class names of the data set, in order; () where none can be read.
     """
 
     id: str
@@ -143,9 +143,10 @@ def _info(run: entities.Run) -> RunInfo:
 
 def _classes(run: entities.Run) -> tuple[str, ...]:
     for dataset_input in run.inputs.dataset_inputs if run.inputs else ():
-        profile = json.loads(dataset_input.dataset.profile or "{}")
-        if isinstance(profile, dict) and profile.get("classes"):
-            return tuple(map(str, profile["classes"]))
+        try:
+            return distinct_names(parsed_json(dataset_input.dataset.profile or "{}")["classes"])
+        except (KeyError, TypeError, ValueError):
+            continue  # another program's profile, or an edited one: it names no classes
     return ()
 
 

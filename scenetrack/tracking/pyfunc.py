@@ -11,11 +11,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from scenetrack.delivery.inference import SceneClassifier
-from scenetrack.errors import DataError
+from scenetrack.errors import InputError
 
 
 class UnreadableImage(MlflowException):
-    """An image cannot be read: an MLflow server answers with status 400 and this message.
+    """An image has no class: an MLflow server answers with status 400 and this message.
 
     For other errors the server repeats the whole request, with every image, in its answer.
     """
@@ -47,11 +47,11 @@ class ServedBundle:
             that of this class; ``probabilities``, those of all classes by name.
 
         Raises:
-            UnreadableImage: an image cannot be read; the message says which, and why.
+            UnreadableImage: an image cannot be read or classified; the message says which, and why.
         """
         try:
             predictions = self._classifier.classify(frame["image"])
-        except DataError as error:
+        except InputError as error:
             raise UnreadableImage(str(error)) from error
         rows = [(each.label, each.probability, each.probabilities) for each in predictions]
         columns = ["label", "probability", "probabilities"]

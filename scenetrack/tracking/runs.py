@@ -39,6 +39,7 @@ from scenetrack.records import (
     Text,
     metrics_among,
 )
+from scenetrack.system.foreign import whole_number
 from scenetrack.system.interrupts import allow_signals, defer_signals
 from scenetrack.system.process_identity import process_identity, process_tags
 from scenetrack.tracking.lookup import PARENT_TAG
@@ -55,6 +56,7 @@ _TABLES_TAG = "mlflow.loggedArtifacts"
 _RANDOM_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
 # An MLflow server refuses more in one batch: 1000 entities, of them 100 params and 100 tags.
 _METRICS_PER_BATCH, _PARAMS_PER_BATCH, _TAGS_PER_BATCH = 800, 100, 100
+_LARGEST_PID = 2**31 - 1
 _T = TypeVar("_T")
 
 
@@ -317,7 +319,11 @@ def _reconcile(client: MlflowClient, experiment_id: str) -> list[str]:
         recorded = tags.get("process", "")
         if not recorded or recorded.rpartition("]")[0] != space:
             continue
-        if recorded != process_identity(int(tags["pid"])):
+        try:
+            pid = whole_number(tags.get("pid", ""), 1, _LARGEST_PID)
+        except ValueError:
+            continue  # edited: nothing is known of its process
+        if recorded != process_identity(pid):
             logger.info("run %s is marked as failed: its process died", run.info.run_id)
             end_run(client, run.info.run_id, "FAILED", "process died")
             stale.append(run.info.run_id)

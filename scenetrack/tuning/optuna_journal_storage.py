@@ -7,8 +7,9 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 from optuna import Study
@@ -18,6 +19,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from scenetrack.errors import InputError
+from scenetrack.system.files import printable
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ class OptunaJournalStorage(JournalStorage, BaseHeartbeat):
         return [
             trial._trial_id
             for trial in self.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,))
-            if trial.system_attrs.get(_ALIVE, math.inf) < oldest
+            if _seconds(trial.system_attrs.get(_ALIVE, math.inf)) < oldest
         ]
 
     def get_heartbeat_interval(self) -> int:
@@ -86,6 +88,22 @@ class OptunaJournalFile(JournalFileBackend):
         if path.exists():
             _check_is_journal(path)
         super().__init__(str(path), lock_obj=OptunaJournalLock(path))
+        self._path = path
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """Yield the entries from a number on.
+
+        Raises:
+            InputError: a line is no entry.
+        """
+        try:
+            yield from super().read_logs(log_number_from)
+        except (RecursionError, ValueError) as error:
+            reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+            raise InputError(
+                f"a journal of studies is required, but {printable(self._path)} is none, or "
+                f"damaged ({reason}): name another file with --storage journal:FILE"
+            ) from error
 
 
 class OptunaJournalLock(JournalFileOpenLock):
@@ -134,6 +152,11 @@ class OptunaJournalLock(JournalFileOpenLock):
             return Path(self._lock_file).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             return ""
+
+
+def _seconds(value: object) -> float:
+    """Return the time of a heartbeat; that of a trial in work where it is none."""
+    return float(value) if isinstance(value, int | float) else math.inf
 
 
 def _check_is_journal(path: Path) -> None:

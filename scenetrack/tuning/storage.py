@@ -99,7 +99,9 @@ def _journal(path: Path, on_stale_trial: StaleTrialCallback) -> BaseStorage:
     ensure_writable(path.parent)
     try:
         return OptunaJournalStorage(path, on_stale_trial)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+    except ScenetrackError:
+        raise
+    except Exception as error:  # Optuna replays whatever the lines say, which may fail anywhere
         raise InputError(
             f"a journal of studies is required, but {path} is none, or damaged "
             f"({type(error).__name__}: {error}): name another file with --storage journal:FILE"

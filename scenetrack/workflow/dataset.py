@@ -21,6 +21,7 @@ from scenetrack.graphs.builder import GraphBuilder
 from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.records import DatasetInput, Figure, Metric, Record, Table, Tag, Tracker
 from scenetrack.system.files import ensure_writable, printable, user_path
+from scenetrack.workflow.run_settings import LARGEST_SEED, number_of_run
 
 logger = logging.getLogger(__name__)
 
@@ -126,10 +127,11 @@ def dataset_of_run(params: Mapping[str, str], data: str) -> SceneDataset | None:
 
     Raises:
         DataError: ``data`` cannot be used.
+        ModelError: the run's seed is no number.
     """
     load = partial(
         load_dataset,
-        seed=int(params.get("seed", 0)),
+        seed=number_of_run(params, "seed", 0, LARGEST_SEED),
         skip_bad=params.get("skip_bad") == "true",
         drop_duplicates=params.get("drop_duplicates") == "true",
     )

@@ -24,6 +24,7 @@ from scenetrack.cache.archives import open_archive, store_archive
 from scenetrack.config import EncodingConfig, StageConfig, TrainingConfig
 from scenetrack.data.decoding import PIXELS_VERSION
 from scenetrack.encoders import ImageEncoder
+from scenetrack.system.foreign import parsed_json
 from scenetrack.system.machine import available_cpus
 from scenetrack.workflow.dataset import SceneImages
 
@@ -97,7 +98,7 @@ def find_network(key: Mapping[str, str]) -> KeptNetwork | None:
     found = open_archive(KEPT_NETWORKS, key)
     if found is None:
         return None
-    about = json.loads(str(found["about"]))
+    about = parsed_json(str(found["about"]))
     result = TrainResult(about["history"], about["best_epoch"], about["seconds"], 0)
     return KeptNetwork(found["keras"].tobytes(), result, about["run"])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,7 +22,9 @@ from scenetrack.graphs.files import read_model
 from scenetrack.records import MethodDescription
 from scenetrack.system.arrays import read_arrays
 from scenetrack.system.files import printable
+from scenetrack.system.foreign import distinct_names, parsed_json, whole_number
 from scenetrack.tracking import RunInfo, children, resolve_onnx, resolve_run, run_file
+from scenetrack.workflow.run_settings import LARGEST_SIDE
 
 if TYPE_CHECKING:
     pass
@@ -174,10 +175,18 @@ def assemble(
         ModelError: a part is damaged or does not fit the others.
     """
     about = {item.key: item.value for item in network.metadata_props}
+    try:
+        classes = distinct_names(parsed_json(about.get("classes", "")))
+        image_size = whole_number(about.get("image_size", ""), 1, LARGEST_SIDE)
+    except ValueError as error:
+        raise ModelError(
+            "a network whose metadata name its classes and image_size is required, but these do "
+            f"not ({error}): run the stage again"
+        ) from error
     return ScenePipeline(
         network=network,
-        classes=tuple(json.loads(about["classes"])),
-        image_size=int(about["image_size"]),
+        classes=classes,
+        image_size=image_size,
         aggregation=aggregation,
         encoder=_part(encoder, ImageEncoder.from_arrays),
         classifier=_part(classifier, FittedClassifier.from_arrays),

@@ -143,3 +143,9 @@ class TestTheTestItself:
     def test_leaves_out_annotations_only(self) -> None:
         source = "if TYPE_CHECKING:\n    import a\nif other:\n    import b\n"
         assert set(imported(used_at_run_time(ast.parse(source)))) == {"b"}
+
+
+def test_json_is_read_in_one_place() -> None:
+    """``json.loads`` alone ends in a RecursionError on deeply nested text."""
+    readers = [file for file in FILES if "json.load" in file.read_text(encoding="utf-8")]
+    assert [module_name(file) for file in readers] == ["scenetrack.system.foreign"]

@@ -109,3 +109,25 @@ def test_probabilities_keep_what_a_float32_knows(value: float) -> None:
     outputs = {"label": np.array([0]), "probabilities": np.array([[value]], np.float32)}
     ((_, shown),) = make_rows(["a"], {}, outputs, ["x"], 1)[0].top
     assert shown == pytest.approx(value, rel=1e-6, abs=1e-30)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[" * 100_000,
+        '{"path": "a", "top": [["x", NaN]], "error": null}',
+        '{"path": "a", "top": [["x", 1' + "0" * 400 + ']], "error": null}',
+        '{"path": "a", "top": [["\\ud800", 1]], "error": null}',
+        '{"path": "\\ud800", "top": [["x", 1]], "error": null}',
+        '{"path": "a", "top": 3, "error": null}',
+        "3",
+    ],
+)
+def test_lines_that_are_no_row(line: str) -> None:
+    """The journal of an unfinished output lies beside it, where others may write."""
+    with pytest.raises(ValueError):
+        from_json(line.encode())
+
+
+def test_more_classes_than_columns_do_not_move_the_others() -> None:
+    assert list(as_csv([ROW], 1, header=False)) == [b"a.jpg,coast,0.75,\n"]

@@ -221,7 +221,7 @@ def everywhere() -> ModelProto:
         return helper.make_sparse_tensor(value(f"{name}_values"), index, [4])
 
     def node(name: str) -> NodeProto:
-        made = helper.make_node("Constant", [], [name])
+        made = helper.make_node("If", [], [name])  # the operator that may have any graph inside
         made.attribute.add(name="one", t=value(f"{name}_t"))
         made.attribute.add(name="many", tensors=[value(f"{name}_many")])
         made.attribute.add(name="sparse", sparse_tensor=sparse(f"{name}_sparse"))
@@ -233,11 +233,6 @@ def everywhere() -> ModelProto:
         made.sparse_initializer.append(sparse(f"{name}_sparse_init"))
         return made
 
-    body = node("in_function")
-    body.attribute.add(name="body", g=graph("branch_in_function"))
-    function = helper.make_function("own", "F", [], [], [body], [helper.make_opsetid("", 21)])
-    function.attribute_proto.add(name="default", t=value("default"))
-    model.functions.append(function)
     holder = node("top")
     holder.attribute.add(name="branch", g=graph("branch"))
     holder.attribute.add(name="branches", graphs=[graph("branches")])
@@ -262,7 +257,7 @@ def test_no_tensor_is_overlooked(place: int, folder: Path) -> None:
 
 
 def test_no_place_for_tensors_is_unknown() -> None:
-    """A newer onnx that keeps tensors in new fields must not pass unseen."""
+    """A newer onnx that keeps tensors in new fields must not pass unseen; functions are refused."""
     reached: dict[str, set[str]] = {}
 
     def holds(message: Descriptor, above: tuple[str, ...]) -> bool:
@@ -290,7 +285,14 @@ def test_no_place_for_tensors_is_unknown() -> None:
 
 class TestOperators:
     @pytest.mark.parametrize(
-        "domain", ["ai.onnx.contrib", "com.microsoft.extensions", "trt.plugins"]
+        "domain",
+        [
+            "ai.onnx.contrib",
+            "com.microsoft.extensions",
+            "trt.plugins",
+            "com.microsoft",
+            "ai.onnx.ml",
+        ],
     )
     def test_custom_ones_are_refused(self, domain: str) -> None:
         model = product()
@@ -300,28 +302,19 @@ class TestOperators:
         assert f"uses Run of {domain}" in message
         assert "libraries of custom operators are never loaded" in message
 
-    def test_custom_ones_in_branches_and_functions_are_refused(self) -> None:
+    def test_custom_ones_in_branches_are_refused(self) -> None:
         custom = helper.make_node("Run", [], ["z"], domain="mine")
         branch = helper.make_graph([custom], "branch", [], [])
-        in_branch = product()
-        in_branch.graph.node.append(helper.make_node("If", ["x"], ["w"], then_branch=branch))
-        in_function = product()
-        opsets = [helper.make_opsetid("", 21), helper.make_opsetid("mine", 1)]
-        in_function.functions.append(helper.make_function("own", "F", [], ["z"], [custom], opsets))
-        for model in (in_branch, in_function):
-            assert "uses Run of mine" in refusal(model.SerializeToString())
-
-    def test_the_models_own_functions_run(self) -> None:
-        model = with_functions(1)
-        result = OnnxModel(model.SerializeToString(), device="cpu", threads=1).run(x=INPUT)["y"]
-        np.testing.assert_array_equal(result, 2 * INPUT)
-
-    def test_those_of_the_runtime_run(self) -> None:
         model = product()
-        gelu = helper.make_node("Gelu", ["weights"], ["unused"], domain="com.microsoft")
-        model.graph.node.append(gelu)
-        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
-        assert OnnxModel(model.SerializeToString(), device="cpu", threads=1).run(x=INPUT)
+        model.graph.node.append(helper.make_node("If", ["x"], ["w"], then_branch=branch))
+        assert "uses Run of mine" in refusal(model.SerializeToString())
+
+    def test_functions_are_refused(self) -> None:
+        model = product()
+        double = helper.make_node("Add", ["a", "a"], ["c"])
+        opsets = [helper.make_opsetid("", 21)]
+        model.functions.append(helper.make_function("own", "Twice", ["a"], ["c"], [double], opsets))
+        assert "without functions is required" in refusal(model.SerializeToString())
 
     def test_compiled_graphs_are_refused(self) -> None:
         model = product()
@@ -331,28 +324,72 @@ class TestOperators:
         assert "EPContext" in refusal(model.SerializeToString())
 
 
-def with_functions(count: int, calls: str = "") -> ModelProto:
-    """x -> y = 2 ** (2 ** (count - 1)) * x, by functions that call the one before twice."""
-    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("own", 1)]
-    functions = []
-    for level in range(count):
-        if level == 0 and not calls:
-            body = [helper.make_node("Add", ["a", "a"], ["c"])]
-        else:
-            name = calls or f"F{level - 1}"
-            body = [
-                helper.make_node(name, ["a"], ["b"], domain="own"),
-                helper.make_node(name, ["b"], ["c"], domain="own"),
-            ]
-        functions.append(helper.make_function("own", f"F{level}", ["a"], ["c"], body, opsets))
-    shape = ["n", 4]
-    graph = helper.make_graph(
-        [helper.make_node(f"F{count - 1}", ["x"], ["y"], domain="own")],
-        "calls",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+def endless(x: str = "x") -> NodeProto:
+    """Count for ever: a Loop without a bound whose condition stays true."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["go_on"]),
+            helper.make_node("Add", ["value", "value"], ["sum"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("round", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("value", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("sum", TensorProto.FLOAT, None),
+        ],
     )
-    return helper.make_model(graph, functions=functions, opset_imports=opsets, ir_version=10)
+    return helper.make_node("Loop", ["", "", x], ["end"], body=body)
+
+
+def scanned(body: list[NodeProto], **attributes: object) -> NodeProto:
+    """A Scan over the rows of x that hands each one on."""
+    row = helper.make_tensor_value_info("row", TensorProto.FLOAT, None)
+    same = helper.make_tensor_value_info("same", TensorProto.FLOAT, None)
+    nodes = [*body, helper.make_node("Identity", ["row"], ["same"])]
+    graph = helper.make_graph(nodes, "body", [row], [same])
+    return helper.make_node("Scan", ["x"], ["rows"], body=graph, num_scan_inputs=1, **attributes)
+
+
+class TestOperatorsThatRunForEver:
+    """Of the operators of ONNX only those that end, and say the same each time, are allowed."""
+
+    def test_a_scan_over_rows_runs(self) -> None:
+        model = product()
+        model.graph.node.append(scanned([]))
+        assert OnnxModel(model.SerializeToString(), device="cpu", threads=1).run(x=INPUT)
+
+    @pytest.mark.parametrize(
+        "node",
+        [
+            endless(),
+            scanned([endless("row")]),
+            scanned([scanned([])]),  # as many rounds as the rows' product
+            scanned([], scan_input_directions=[1]),
+            helper.make_node("Scan", ["x"], ["rows"], num_scan_inputs=0),  # with a state
+            helper.make_node("SequenceMap", ["x"], ["rows"]),
+            helper.make_node("Abs", ["x"], ["rows"], body=helper.make_graph([], "g", [], [])),
+        ],
+    )
+    def test_what_repeats_without_a_bound_is_refused(self, node: NodeProto) -> None:
+        model = product()
+        model.graph.node.append(node)
+        assert "may run for ever" in refusal(model.SerializeToString())
+
+    def test_in_a_branch_it_is_refused_too(self) -> None:
+        model = product()
+        branch = helper.make_graph([endless()], "branch", [], [])
+        model.graph.node.append(helper.make_node("If", ["x"], ["w"], else_branch=branch))
+        assert "contains Loop" in refusal(model.SerializeToString())
+
+    @pytest.mark.parametrize("kind", ["RandomNormalLike", "Bernoulli", "SequenceConstruct"])
+    def test_chance_and_sequences_are_refused(self, kind: str) -> None:
+        model = product()
+        model.graph.node.append(helper.make_node(kind, ["x"], ["w"]))
+        assert f"contains {kind}" in refusal(model.SerializeToString())
 
 
 class TestSizes:
@@ -391,19 +428,16 @@ class TestSizes:
         model.graph.sparse_initializer.add(dims=dims)
         assert "sparse" in refusal(model.SerializeToString())
 
-    def test_functions_are_counted_inlined(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        # 1 + 2 + 4 calls and 8 additions, and the call in the graph: each unfolds to twice as
-        # many and two calls more: 1, 4, 10, 22, and the one that calls them.
-        content = with_functions(4).SerializeToString()
-        monkeypatch.setattr(onnx_files, "MAX_NODES", 23)
-        assert OnnxModel(content, device="cpu", threads=1).run(x=INPUT)["y"][0, 0] == 2**8
-        monkeypatch.setattr(onnx_files, "MAX_NODES", 22)
-        assert "this model in memory has 23 with its functions inlined" in refusal(content)
-
-    def test_functions_that_unfold_for_ever(self) -> None:
-        assert "at most 200,000 nodes" in refusal(with_functions(100).SerializeToString())
-        assert "calls itself" in refusal(with_functions(1, calls="F0").SerializeToString())
-        assert "calls itself" in refusal(with_functions(2, calls="F1").SerializeToString())
+    def test_nodes_are_counted_with_those_of_branches(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model = product()
+        model.graph.node.append(scanned([]))  # with MatMul, Identity and the one in its body
+        content = model.SerializeToString()
+        monkeypatch.setattr(onnx_files, "MAX_NODES", 4)
+        check_model_file(content)
+        monkeypatch.setattr(onnx_files, "MAX_NODES", 3)
+        assert "at most 3 nodes is required, but this model in memory has 4" in refusal(content)
 
 
 class TestVersions:

@@ -236,7 +236,7 @@ def test_bound_run_equals_plain_run(model: OnnxModel) -> None:
     """What runs on a GPU, run on the CPU."""
     images = random_images(3)
     names = list(model.outputs)
-    bound = runtime._run_bound(model._session, {"images": images}, names)
+    bound = runtime._run_bound(model._session, {"images": images}, names, None)
     for name, values in zip(names, bound, strict=True):
         np.testing.assert_array_equal(values, model.run(images=images)[name])
 
@@ -384,7 +384,7 @@ class FakeSession:
     def io_binding(self) -> "FakeBinding":
         return FakeBinding()
 
-    def run_with_iobinding(self, binding: "FakeBinding") -> None:
+    def run_with_iobinding(self, binding: "FakeBinding", options: object) -> None:
         binding.sums = binding.images.sum(axis=1).astype(np.float32)
 
 
@@ -409,6 +409,7 @@ class FakeBinding:
 def gpu_build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[FakeSession]:
     fake: Any = types.ModuleType("onnxruntime")
     fake.InferenceSession = FakeSession
+    fake.RunOptions = types.SimpleNamespace
     fake.SessionOptions = lambda: types.SimpleNamespace(add_session_config_entry=lambda *_: None)
     fake.set_default_logger_severity = lambda level: None
     fake.preload_dlls = lambda: print("libcudart is missing")

@@ -14,11 +14,17 @@ CLASSES = ("red", "green", "blue")
 SIZE, PATCH, STRIDE = 24, 8, 4
 
 
-def fake_bundle(path: Path, *, evidence: bool = False, **metadata: str) -> Path:
+def fake_bundle(
+    path: Path, *, evidence: bool = False, white: str = "", dropped: int = 0, **metadata: str
+) -> Path:
     """Write a bundle whose score of each class is a hundredth of the mean of its colour.
 
-    With ``evidence`` it holds the tensor of that name: the mean of each patch, less 128, in
-    hundredths.
+    Args:
+        path: of the file.
+        evidence: hold the tensor of that name: the mean of each patch, less 128, in hundredths.
+        white: operator that makes the scores of white images NaN or infinite: Log or Reciprocal.
+        dropped: images at the beginning of a batch that no row is given for.
+        metadata: instead of the bundle's own.
     """
     builder = GraphBuilder("fake")
     images = builder.input("images", np.uint8, ["batch", "height", "width", 3])
@@ -26,6 +32,16 @@ def fake_bundle(path: Path, *, evidence: bool = False, **metadata: str) -> Path:
     values = builder.node("Mul", builder.node("Cast", images, to=1), hundredth)
     axes = builder.constant("axes", np.array([1, 2], np.int64))
     scores = builder.node("ReduceMean", values, axes, keepdims=0)
+    if white:
+        nothing = builder.constant("nothing", np.float32(0))
+        missing = builder.node("Sub", builder.constant("full", np.float32(2.545)), scores)
+        missing = builder.node("Max", missing, nothing) if white == "Reciprocal" else missing
+        bad = builder.node(white, missing)
+        added = builder.node("Mul", bad, nothing) if white == "Log" else builder.node("Floor", bad)
+        scores = builder.node("Add", scores, added)
+    if dropped:
+        start, end = (builder.constant("at", np.array([k], np.int64)) for k in (dropped, 2**31))
+        scores = builder.node("Slice", scores, start, end, builder.constant("first", np.array([0])))
     if evidence:
         channels_first = builder.node("Transpose", values, perm=[0, 3, 1, 2])
         pooled = builder.node(
@@ -36,9 +52,10 @@ def fake_bundle(path: Path, *, evidence: bool = False, **metadata: str) -> Path:
         builder.node("Transpose", centred, name="evidence", perm=[0, 2, 3, 1])
     probabilities = builder.node("Softmax", scores, axis=-1)
     label = builder.node("ArgMax", scores, axis=-1, keepdims=0)
-    builder.output("probabilities", probabilities, np.float32, ["batch", 3])
-    builder.output("label", label, np.int64, ["batch"])
-    builder.output("scores", scores, np.float32, ["batch", 3])
+    rows = "rows" if dropped else "batch"
+    builder.output("probabilities", probabilities, np.float32, [rows, 3])
+    builder.output("label", label, np.int64, [rows])
+    builder.output("scores", scores, np.float32, [rows, 3])
     about = {
         "kind": "bundle",
         "classes": json.dumps(CLASSES),

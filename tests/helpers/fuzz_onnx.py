@@ -28,7 +28,7 @@ DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft", "own", "ai.onnx.contrib
 
 
 def small_network() -> onnx.ModelProto:
-    """A convolution, a branch, a function of its own and a matrix: what graphs are made of."""
+    """A convolution, a branch, a Scan and a matrix: what graphs are made of."""
     builder = GraphBuilder("small")
     images = builder.input("images", np.uint8, ["batch", 4, 4, 3])
     values = builder.node("Transpose", builder.node("Cast", images, to=1), perm=[0, 3, 1, 2])
@@ -36,10 +36,10 @@ def small_network() -> onnx.ModelProto:
     values = builder.node("Relu", builder.node("Conv", values, kernel, strides=[2, 2]))
     flat = builder.node("Reshape", values, builder.constant("shape", np.array([-1, 8])))
     scores = builder.node("MatMul", flat, builder.constant("matrix", np.ones((8, 5), np.float32)))
+    (scores,) = builder.each([scores], lambda inner, row: [inner.node("Relu", row)], [np.float32])
     builder.output("scores", builder.node("Softmax", scores), np.float32, ["batch", 5])
     model = builder.build({"layer": "hidden_1"})
     _add_branch(model)
-    _add_function(model)
     return model
 
 
@@ -56,19 +56,6 @@ def _add_branch(model: onnx.ModelProto) -> None:
         helper.make_node("If", ["always"], ["chosen"], then_branch=branch, else_branch=branch),
     )
     nodes[place + 1].input[0] = "chosen"
-
-
-def _add_function(model: onnx.ModelProto) -> None:
-    """``Softmax`` takes its input from a function in the model."""
-    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("own", 1)]
-    body = [helper.make_node("Relu", ["x"], ["y"])]
-    model.functions.append(helper.make_function("own", "Twice", ["x"], ["y"], body, opsets))
-    model.opset_import.append(opsets[1])
-    nodes = model.graph.node
-    place = next(i for i, node in enumerate(nodes) if node.op_type == "Softmax")
-    call = helper.make_node("Twice", [nodes[place].input[0]], ["called"], domain="own")
-    nodes.insert(place, call)
-    nodes[place + 1].input[0] = "called"
 
 
 def damage_bytes(content: bytes, generator: np.random.Generator) -> bytes:

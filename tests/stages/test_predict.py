@@ -84,7 +84,7 @@ def test_unreadable_images_have_rows_and_an_exit_code(capfd: pytest.CaptureFixtu
     assert rows[1]["probability"] == ""
     assert rows[0]["error"] == ""
     (line,) = capfd.readouterr().err.splitlines()
-    assert line == ("error: 1 of 3 images could not be read: the column error of rows.csv says why")
+    assert line == ("error: 1 of 3 images have no class: the column error of rows.csv says why")
     assert not list(Path().glob("rows.csv.*"))
 
 

@@ -61,6 +61,15 @@ def test_a_process_number_used_again_is_another_process(client: MlflowClient) ->
     assert tracking.reconcile_stale_runs("never made") == []
 
 
+@pytest.mark.parametrize("pid", ["x", "", "-1", str(10**30)])
+def test_a_process_number_that_was_edited_is_left_alone(pid: str, client: MlflowClient) -> None:
+    experiment = tracking.experiment_named(client, "edited")
+    own = process_tags()
+    run = client.create_run(experiment, tags={**own, "pid": pid, "process": own["process"] + "9"})
+    assert tracking.reconcile_stale_runs("edited") == []
+    assert client.get_run(run.info.run_id).info.status == "RUNNING"
+
+
 def test_a_run_that_another_process_has_in_work_stays_its(client: MlflowClient) -> None:
     experiment = tracking.experiment_named(client, "shared")
     elsewhere = {**process_tags(), "host": "another"}

@@ -88,7 +88,19 @@ class TestOtherFile:
 
     @pytest.mark.parametrize(
         "damage",
-        ["oops\n", '{"op_code":4,"worker_id":"a"}\n', '{"op_code":99}\n', "5\n", "[1]\n", "null\n"],
+        [
+            "[" * 100_000 + "\n",
+            '{"op_code":' + "[" * 100_000 + "\n",
+            "9" * 5000 + "\n",
+            '{"op_code":5,"worker_id":"a","trial_id":0,"param_name":"x",'
+            '"param_value_internal":"x","distribution":"[]"}\n',
+            "oops\n",
+            '{"op_code":4,"worker_id":"a"}\n',
+            '{"op_code":99}\n',
+            "5\n",
+            "[1]\n",
+            "null\n",
+        ],
     )
     def test_damage_in_the_middle_is_one_line(self, tmp_path: Path, damage: str) -> None:
         path = tmp_path / "studies.journal"
@@ -97,6 +109,15 @@ class TestOtherFile:
         with pytest.raises(InputError, match="is none, or damaged") as caught:
             open_storage(f"journal:{path}", no_trial)
         assert "\n" not in str(caught.value)
+
+    def test_damage_that_comes_later_is_one_line_too(self, tmp_path: Path) -> None:
+        path = tmp_path / "studies.journal"
+        journal(path)
+        study = opened(path)
+        with path.open("a") as file:
+            file.write("[" * 100_000 + "\n" + '{"op_code":4}\n')
+        with pytest.raises(InputError, match=r"damaged \(nested too deeply\)"):
+            study.get_trials()
 
     def test_folder(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=f"Received the folder {tmp_path}: name a file"):

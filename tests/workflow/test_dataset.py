@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from scenetrack.data.catalog import load_dataset
+from scenetrack.errors import ModelError
 from scenetrack.records import Figure
 from scenetrack.workflow import dataset as inputs
 
@@ -55,3 +56,11 @@ def test_samples_of_any_number_of_classes(
     assert (shown_columns, shown_title) == (columns, title)
     assert titles == sorted(titles)
     assert {names[0], names[-1]} <= set(titles) <= set(names)
+
+
+@pytest.mark.parametrize("seed", ["x", "", "-1", "1.5", "1_0", "nan", "9" * 5000, str(2**31)])
+def test_a_seed_that_was_edited_in_the_run(seed: str, tmp_path: Path) -> None:
+    for data in ("", str(tmp_path)):
+        with pytest.raises(ModelError, match="the run's setting seed cannot be used") as caught:
+            inputs.dataset_of_run({"seed": seed}, data)
+        assert "\n" not in str(caught.value)

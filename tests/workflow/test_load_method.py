@@ -9,14 +9,20 @@ import numpy as np
 import onnx
 import pytest
 from fake_bundle import fake_bundle
-from mlflow import MlflowClient
+from mlflow import MlflowClient, entities
 
 from scenetrack import tracking
 from scenetrack.config import MainConfig, PatchBowConfig, StageConfig, TrainMlpConfig
 from scenetrack.errors import ConfigError, ModelError
 from scenetrack.records import Artifact, DatasetInput, Metric, Model, Tag, TensorSpec
 from scenetrack.workflow.bundling import bundle_of
-from scenetrack.workflow.load_method import FinishedMethod, find_method, open_pipeline
+from scenetrack.workflow.load_method import (
+    FinishedMethod,
+    assemble,
+    find_method,
+    open_pipeline,
+    read_network,
+)
 
 pytestmark = pytest.mark.usefixtures("client")
 METHODS = ("end to end", "bag of words chi2 svm")
@@ -139,6 +145,17 @@ def test_classes_come_with_the_data_set() -> None:
         find_method(tracker.run_id, "x")
 
 
+@pytest.mark.parametrize(
+    "profile",
+    ["[" * 100_000, "no json", "3", '{"classes": "ab"}', '{"classes": ["a", "\\ud800"]}', "{}"],
+)
+def test_a_data_set_whose_classes_cannot_be_read(profile: str, client: MlflowClient) -> None:
+    with opened(TrainMlpConfig(experiment="methods"), "train_mlp") as tracker:
+        dataset = entities.Dataset("photos", "abc", "local", "{}", profile=profile)
+        client.log_inputs(tracker.run_id, [entities.DatasetInput(dataset)])
+    assert tracking.resolve_run(tracker.run_id).classes == ()
+
+
 class TestParts:
     """Parts that are missing or damaged are named in one line."""
 
@@ -168,6 +185,24 @@ class TestParts:
         found = self.stage(tmp_path, "svm", classes="[]", scenetrack="0.1.0")
         with pytest.raises(ModelError, match=r"is of scenetrack 0\.1\.0, which kept single pat"):
             open_pipeline(found, None, "cpu")
+
+    @pytest.mark.parametrize(
+        ("classes", "size"),
+        [
+            ('["a", "b"]', "x"),
+            ('["a", "b"]', "99999999"),
+            ("[" * 100_000, "24"),
+            ('["a", "a"]', "24"),
+            ('["a", "\\ud800"]', "24"),
+            ('"ab"', "24"),
+            ("", "24"),
+        ],
+    )
+    def test_metadata_that_cannot_be(self, classes: str, size: str, tmp_path: Path) -> None:
+        path = fake_bundle(tmp_path / "network.onnx", classes=classes, image_size=size)
+        with pytest.raises(ModelError, match="name its classes and image_size") as caught:
+            assemble(read_network(path), None, None, aggregation="")
+        assert "\n" not in str(caught.value)
 
     def test_no_encoder(self, tmp_path: Path) -> None:
         found = self.stage(tmp_path, "svm", classes="[]", image_size="24")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import shlex
@@ -20,6 +19,7 @@ from scenetrack.records import Figure, Metric, Tag, Text
 from scenetrack.stages.tune.context import StudyContext
 from scenetrack.stages.tune.refit import RefitElsewhere, refit
 from scenetrack.system.files import cache_dir, lock
+from scenetrack.system.foreign import parsed_json
 from scenetrack.tuning.trial_state import count_outcomes, saved_seconds
 from scenetrack.tuning.worker import SETTINGS
 from scenetrack.workflow.result import StageResult
@@ -102,7 +102,7 @@ def summary(study: optuna.Study, config: TuneConfig, best: FrozenTrial) -> str:
             f"trial {best.number} is the best of {ended['complete']} by these figures, which are "
             "therefore optimistic: the test of its refit is not"
         )
-    settings: dict[str, str] = json.loads(best.user_attrs[SETTINGS])
+    settings: dict[str, str] = parsed_json(best.user_attrs[SETTINGS])
     words = [f"{flag_name(name)} {shlex.quote(value)}" for name, value in settings.items()]
     return "\n".join([*lines, f"trial {best.number}: {' '.join(words)}"])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
 import time
@@ -15,10 +14,11 @@ from optuna.trial import FrozenTrial
 from scenetrack import tracking
 from scenetrack.config import TARGETS, BundleConfig, EvaluatedConfig, TuneConfig
 from scenetrack.config.entry_point import Methods
-from scenetrack.errors import ScenetrackError
+from scenetrack.errors import ModelError, ScenetrackError
 from scenetrack.records import Param, Tag, metrics
 from scenetrack.stages.tune.context import StudyContext
 from scenetrack.stages.tune.run_trial import KERNEL, METHOD
+from scenetrack.system.foreign import parsed_json
 from scenetrack.system.interrupts import allow_signals, defer_signals
 from scenetrack.tuning.space import SearchSpace
 from scenetrack.tuning.storage import SETTLE_S, is_journal
@@ -52,8 +52,11 @@ def refit_config(
         space: of the study.
         trial: the best one.
         figures: metrics of its run.
+
+    Raises:
+        ModelError: the run has lost its figures.
     """
-    settings: dict[str, str] = json.loads(trial.user_attrs[SETTINGS])
+    settings: dict[str, str] = parsed_json(trial.user_attrs[SETTINGS])
     keeps_validation = TARGETS[config.target].config.chooses_on_held_out
     if keeps_validation:
         settings["validation"] = "0.1"
@@ -61,6 +64,11 @@ def refit_config(
         settings["validation"] = "0"
         settings["temperatures"] = _temperatures(figures)
     if settings.get("patience", "0") != "0":
+        if "best_epoch" not in figures:
+            raise ModelError(
+                f"the run of trial {trial.number} must hold the metric best_epoch, but it does "
+                "not: start the study anew with another --study"
+            )
         settings |= {"patience": "0", "epochs": f"{figures['best_epoch']:.0f}"}
     if not keeps_validation and trial.user_attrs.get(KERNEL):
         settings["kernels"] = trial.user_attrs[KERNEL]

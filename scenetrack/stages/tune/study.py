@@ -7,12 +7,12 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import optuna
 from filelock import BaseFileLock
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from scenetrack import tracking
 from scenetrack.config import TARGETS, TrainingConfig, TuneConfig
@@ -24,6 +24,7 @@ from scenetrack.evaluation.comparison import aligned
 from scenetrack.stages.tune.conclusion import conclude
 from scenetrack.stages.tune.context import BEGUN_WITH, IMAGES, StageFunction, StudyContext
 from scenetrack.stages.tune.run_trial import trial_runner
+from scenetrack.stages.tune.study_check import check_study
 from scenetrack.stages.tune.workers import become_worker, run_processes
 from scenetrack.system.files import cache_dir, lock
 from scenetrack.system.interrupts import allow_signals, defer_signals
@@ -149,7 +150,8 @@ def open_study(config: TuneConfig, space: SearchSpace) -> optuna.Study:
 
     Raises:
         InputError: the storage cannot be opened, the data cannot be used, or the study was begun
-            with other images or settings, or by another program.
+            with other images or settings, or by another program, or holds what scenetrack does not
+            write.
     """
     dataset = load_data(config)
     directions = [_DIRECTIONS[name] for name in config.objectives]
@@ -163,6 +165,7 @@ def open_study(config: TuneConfig, space: SearchSpace) -> optuna.Study:
             pruner=make_pruner(pruner, _planned_epochs(space)),
             load_if_exists=True,
         )
+    check_study(study, directions)
     now = {
         "target": config.target,
         # Not the folder's name, which others have too, and which stays when its images change.
@@ -173,41 +176,26 @@ def open_study(config: TuneConfig, space: SearchSpace) -> optuna.Study:
         "fixed": json.dumps(dict(sorted(space.fixed.items()))),
         "space": json.dumps(space.table()),
     }
-    where = f"study {study.study_name!r} in {redacted(config.storage)}"
     with _alone(config), defer_signals():
         begun = study.user_attrs.get(BEGUN_WITH)
         if begun is None:
-            _check_new(study, directions, where)
             # In this order: a process that dies in between leaves a study that begins once more.
             if config.sampler != "grid":
                 study.enqueue_trial(baseline_values(space), skip_if_exists=True)
             study.set_user_attr(BEGUN_WITH, now)
             return study
-        if not isinstance(begun, dict):
-            raise InputError(f"{where} is damaged: choose another name with --study")
-        if IMAGES not in begun:
+        known = dict(begun) if isinstance(begun, Mapping) else {}
+        if known and IMAGES not in known:
             # A version without this entry began it.
-            begun = {**begun, IMAGES: dataset.digest}
-            study.set_user_attr(BEGUN_WITH, begun)
-    other = [name for name in now if begun.get(name) != now[name]]
+            known[IMAGES] = dataset.digest
+            study.set_user_attr(BEGUN_WITH, known)
+    other = [name for name in now if known.get(name) != now[name]]
     if other:
         raise InputError(
-            f"{where} was begun with other {' and '.join(other)}: go on with the same, or choose "
-            "another name with --study"
+            f"study {study.study_name!r} in {redacted(config.storage)} was begun with other "
+            f"{' and '.join(other)}: go on with the same, or choose another name with --study"
         )
     return study
-
-
-def _check_new(study: optuna.Study, directions: Sequence[str], where: str) -> None:
-    """Raise InputError where a study that scenetrack did not begin is not an empty one like it."""
-    found = [direction.name.lower() for direction in study.directions]
-    # A process that died as it began the study left a trial that waits.
-    begun = [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
-    if begun or found != list(directions):
-        raise InputError(
-            f"a new study, or one that tune began, is required, but {where} was made by another "
-            "program and has trials or other directions: choose another name with --study"
-        )
 
 
 def _planned_epochs(space: SearchSpace) -> int:

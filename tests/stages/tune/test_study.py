@@ -77,10 +77,15 @@ def test_a_trial_on_changed_images_does_not_count(config: TuneConfig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("directions", "trials"), [(["minimize"], 0), (["maximize"] * 3, 0), (["maximize"], 1)]
+    ("directions", "trials", "says"),
+    [
+        (["minimize"], 0, "whose objectives are to maximize is required"),
+        (["maximize"] * 3, 0, "has maximize, maximize, maximize"),
+        (["maximize"], 1, "as scenetrack writes it is required, but the entry settings of trial 0"),
+    ],
 )
 def test_a_study_of_another_program_is_refused(
-    config: TuneConfig, directions: list[str], trials: int
+    config: TuneConfig, directions: list[str], trials: int, says: str
 ) -> None:
     study = optuna.create_study(
         study_name="train_mlp photos",
@@ -89,7 +94,7 @@ def test_a_study_of_another_program_is_refused(
     )
     for _ in range(trials):
         study.add_trial(optuna.trial.create_trial(values=[0.5] * len(directions)))
-    with pytest.raises(InputError, match="made by another program and has trials or other dir"):
+    with pytest.raises(InputError, match=says):
         begin(config)
 
 
