@@ -97,7 +97,7 @@ def test_other_objectives(
     optuna.create_study(study_name="theirs", storage=storage, directions=directions)
     words = ["--target", "handcrafted", "--study", "theirs", "--storage", address]
     assert cli.main(["tune", *words]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    *_, line = capsys.readouterr().err.splitlines()
     assert line.startswith("error: a study whose objectives are to maximize is required")
     assert f"'theirs' has {', '.join(directions)}" in line
 
@@ -106,5 +106,5 @@ def test_other_objectives(
 def test_settings_of_another_kind(begun: object, tmp_path: Path) -> None:
     config = TuneConfig(target="handcrafted", storage=f"journal:{tmp_path / 'studies.journal'}")
     open_study(config, space_of(config)).set_user_attr(BEGUN_WITH, begun)
-    with pytest.raises(InputError, match="was begun with another target and data and"):
+    with pytest.raises(InputError, match="was begun with other target and images and"):
         open_study(config, space_of(config))
