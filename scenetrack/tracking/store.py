@@ -19,8 +19,10 @@ from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
 from sqlalchemy.exc import SQLAlchemyError
 
 from scenetrack.errors import InputError, ModelError, ScenetrackError, StoreError
+from scenetrack.system.databases import driver_message
 from scenetrack.system.files import ensure_writable, lock
 from scenetrack.system.interrupts import defer_signals
+from scenetrack.tracking.waiting import PatientClient, wait_until_readable
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +148,7 @@ def one_line_errors(kind: type[ScenetrackError] = StoreError) -> Iterator[None]:
         interrupt = _interrupt_behind(error)
         if interrupt is not None:
             raise interrupt from None
-        text = " ".join(str(error).split())
+        text = driver_message(error)
         if "Max retries" in text or "Connection" in text:
             raise StoreError(
                 f"the MLflow server {shown_uri()} does not answer: start it, or change or "
@@ -172,9 +174,10 @@ def _client(uri: str) -> MlflowClient:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # This logger prints tracebacks of errors that are raised anyway.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    with _one_line_opening_errors(uri), _initialised(uri):
+    what = f"the MLflow store {shown_uri()}"
+    with _one_line_opening_errors(uri), _initialised(uri, what):
         # The constructor also brings the tables of an older MLflow up to date.
-        client = MlflowClient(uri, registry_uri=uri)
+        client = PatientClient(MlflowClient(uri, registry_uri=uri), what)
         client.search_experiments(max_results=1)
     return client
 
@@ -200,7 +203,7 @@ def _one_line_opening_errors(uri: str) -> Iterator[None]:
             f"pip install '{_DRIVERS.get(name, name)}', or change MLFLOW_TRACKING_URI"
         ) from error
     except SQLAlchemyError as error:
-        text = " ".join(str(getattr(error, "orig", None) or error).split())
+        text = driver_message(error)
         if uri.startswith("sqlite") and ("already exists" in text or "duplicate column" in text):
             raise _damaged(_sqlite_file(uri) or Path(uri), "is only half initialised") from error
         raise InputError(
@@ -210,7 +213,7 @@ def _one_line_opening_errors(uri: str) -> Iterator[None]:
 
 
 @contextmanager
-def _initialised(uri: str) -> Iterator[None]:
+def _initialised(uri: str, what: str) -> Iterator[None]:
     """Hold a lock between processes and make the file, where the store is an SQLite file.
 
     Two processes that make or migrate the tables at once would corrupt them for good.
@@ -221,6 +224,9 @@ def _initialised(uri: str) -> Iterator[None]:
         return
     _check_database(database)
     ensure_writable(database.parent)
+    if database.exists():
+        # Before our own lock, which others would wait for without a word.
+        wait_until_readable(database, what)
     with lock(database):
         if not database.exists() or not database.stat().st_size:
             _make_database(database)
