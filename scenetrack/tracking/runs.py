@@ -38,13 +38,22 @@ from scenetrack.records import (
     Text,
     metrics_among,
 )
+from scenetrack.system.files import naming
 from scenetrack.system.interrupts import allow_signals, defer_signals
 from scenetrack.system.patience import hurried
 from scenetrack.system.process_identity import process_identity, process_tags
 from scenetrack.tracking.lookup import PARENT_TAG
 from scenetrack.tracking.params import same_setting, settings_of
+from scenetrack.tracking.reserve import reserved_room
 from scenetrack.tracking.saving import log_model
-from scenetrack.tracking.store import connect, experiment_named, get_run, one_line_errors, shown_uri
+from scenetrack.tracking.store import (
+    connect,
+    experiment_named,
+    get_run,
+    one_line_errors,
+    shown_uri,
+    store_folder,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +158,8 @@ class MlflowTracker:
             for record in files:
                 path = Path(folder, record.name)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                _write_file(record, path)
+                with naming(path):
+                    _write_file(record, path)
             self._client.log_artifacts(self.run_id, folder)
 
 
@@ -275,7 +285,7 @@ def _take_over_run(
 @contextmanager
 def _ending(client: MlflowClient, run_id: str) -> Iterator[None]:
     try:
-        with allow_signals():
+        with reserved_room(store_folder()), allow_signals():
             yield
     except BaseException as error:
         _end_failed(client, run_id, error)

@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -18,9 +19,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
 from sqlalchemy.exc import SQLAlchemyError
 
-from scenetrack.errors import InputError, ModelError, ScenetrackError, StoreError
+from scenetrack.errors import InputError, ModelError, ScenetrackError, StoreError, WriteError
 from scenetrack.system.databases import driver_message
-from scenetrack.system.files import ensure_writable, lock
+from scenetrack.system.files import ensure_writable, is_disk_error, lock, printable
 from scenetrack.system.interrupts import defer_signals
 from scenetrack.tracking.waiting import PatientClient, wait_until_readable
 
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 # https://www.sqlite.org/fileformat.html#the_database_header
 _SQLITE_HEADER = b"SQLite format 3\0"
+# Of SQLite, PostgreSQL and MySQL.
+_FULL = re.compile(r"disk is full|No space left|disk full|is full", re.IGNORECASE)
 _DRIVERS = {
     "psycopg": "psycopg[binary]",
     "psycopg2": "psycopg2-binary",
@@ -43,6 +46,12 @@ def tracking_uri() -> str:
 def shown_uri() -> str:
     """Return the tracking URI without its password, for messages."""
     return re.sub(r"(//[^:/@]*):[^@/]*@", r"\1:***@", tracking_uri())
+
+
+def store_folder() -> Path | None:
+    """Return the folder of the store in use where it is an SQLite file; None for a server."""
+    database = _sqlite_file(tracking_uri())
+    return None if database is None else database.parent
 
 
 def open_ui(host: str = "127.0.0.1", port: int = 5000) -> None:
@@ -144,17 +153,38 @@ def one_line_errors(kind: type[ScenetrackError] = StoreError) -> Iterator[None]:
     try:
         with defer_signals():
             yield
+    except ScenetrackError:
+        raise
+    except OSError as error:
+        raise _no_room(error) from error
     except MlflowException as error:
         interrupt = _interrupt_behind(error)
         if interrupt is not None:
             raise interrupt from None
         text = driver_message(error)
+        if _FULL.search(text):
+            raise StoreError(
+                f"the disk of the MLflow store {shown_uri()} is full ({text[:100]}): free some "
+                "room there, then start the same command again"
+            ) from error
         if "Max retries" in text or "Connection" in text:
             raise StoreError(
                 f"the MLflow server {shown_uri()} does not answer: start it, or change or "
                 "unset MLFLOW_TRACKING_URI"
             ) from error
         raise kind(f"MLflow refused: {text[:400]} (store {shown_uri()})") from error
+
+
+def _no_room(error: OSError) -> OSError:
+    """Return the error of files that MLflow writes, with the name of the first one of them."""
+    first = error.args[0] if isinstance(error, shutil.Error) and error.args else None
+    if isinstance(first, list) and first:  # of copying a folder: (from, to, reason) of each file
+        _, name, reason = first[0]
+        error = OSError(str(reason))
+    else:
+        elsewhere = f"a file in {tempfile.gettempdir()}, or of the MLflow store {shown_uri()},"
+        name = error.filename2 or error.filename or elsewhere
+    return WriteError(printable(name), error) if is_disk_error(error) else error
 
 
 def _interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:

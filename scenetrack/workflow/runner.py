@@ -9,7 +9,7 @@ from typing import Any
 from scenetrack.cache import chosen_bound
 from scenetrack.config import ENTRY_POINTS, EntryPointConfig, StageConfig, TrainingConfig
 from scenetrack.config.base import format_value
-from scenetrack.errors import ConfigError, StoreError
+from scenetrack.errors import ConfigError, StoreError, WriteError
 from scenetrack.records import Tag, Tracker
 from scenetrack.workflow.result import StageResult
 
@@ -67,12 +67,12 @@ def _saying_how_to_go_on(stage: Callable[[Any, Tracker], StageResult]) -> Callab
     def run_stage(config: Any, tracker: Tracker) -> StageResult:
         try:
             return stage(config, tracker)
-        except StoreError as error:
+        except (StoreError, WriteError) as error:
             from scenetrack.networks.checkpoints import Checkpoint
 
             if isinstance(config, TrainingConfig) and Checkpoint.of_run(tracker.run_id).begun:
                 how = f"scenetrack {config.stage} --resume {tracker.run_id}"
-                raise type(error)(f"{error}; to go on from the last epoch: {how}") from error
+                raise StoreError(f"{error}; to go on from the last epoch: {how}") from error
             raise
 
     return run_stage
