@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,9 +26,12 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_full_database_is_one_line_without_sql(client: MlflowClient) -> None:
-    def fill(connection: object, cursor: object, statement: str, *rest: object) -> None:
+    filled = []
+
+    def fill(_: object, cursor: sqlite3.Cursor, statement: str, *rest: object) -> None:
         if statement.startswith("INSERT INTO params"):
-            cursor.execute("PRAGMA max_page_count = 1")  # type: ignore[attr-defined]
+            cursor.execute("PRAGMA max_page_count = 1")
+            filled.append(cursor.connection)
 
     with start() as tracker:
         pass
@@ -37,6 +41,8 @@ def test_a_full_database_is_one_line_without_sql(client: MlflowClient) -> None:
             tracker.log(*(Param(f"p{index}", "x" * 4000) for index in range(50)))
     finally:
         event.remove(Engine, "before_cursor_execute", fill)
+        for connection in filled:
+            connection.execute(f"PRAGMA max_page_count = {2**30}")
     assert "INSERT" not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert run_of(client, tracker).info.status == "FINISHED"
