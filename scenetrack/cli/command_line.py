@@ -9,6 +9,7 @@ import dataclasses
 import os
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
@@ -27,7 +28,8 @@ from scenetrack.cli.verbosity import (
 from scenetrack.config import ENTRY_POINTS, EntryPointConfig, TuneConfig, field_types, format_value
 from scenetrack.config.entry_point import EntryPoint
 from scenetrack.config.parsing import EMPTY_LIST, build_config, flag_name
-from scenetrack.errors import ConfigError, ScenetrackError, Terminated
+from scenetrack.errors import ConfigError, ScenetrackError, Terminated, WriteError
+from scenetrack.system.files import is_disk_error, printable
 from scenetrack.system.interrupts import allow_signals, handle_signals
 from scenetrack.system.terminal import escape_unprintable
 
@@ -203,6 +205,15 @@ def _with_flags(fixed: str) -> str:
     return "; ".join(filter(None, [fixed, *flags]))
 
 
+def _file_name(name: str | bytes | None) -> str:
+    """Return the name of a file that could not be written, or where it may have been."""
+    if name:
+        return printable(os.fsdecode(name))
+    return (
+        f"standard output, or a file in {tempfile.gettempdir()}, the working folder or the cache,"
+    )
+
+
 def _verdict(error: BaseException) -> tuple[str, int]:
     """Return the line to print about an error, and the exit code."""
     match error:
@@ -210,13 +221,16 @@ def _verdict(error: BaseException) -> tuple[str, int]:
             return "terminated", 128 + signal.SIGTERM
         case KeyboardInterrupt():
             return "interrupted", 128 + signal.SIGINT
-        case ScenetrackError():
+        case ScenetrackError():  # before OSError, which some of them are as well
             return f"error: {error}", error.exit_code
         case click.UsageError():
             command = error.ctx.command_path if error.ctx else "scenetrack"
             return f"error: {error.format_message()} (see {command} --help)", error.exit_code
         case click.ClickException():
             return f"error: {error.format_message()}", error.exit_code
+        case OSError() if is_disk_error(error):
+            name = error.filename2 or error.filename
+            return f"error: {WriteError(_file_name(name), error)}", WriteError.exit_code
         case SystemExit():
             return f"error: exit {error.code}", 1
     kind = type(error).__name__

@@ -17,6 +17,8 @@ from scenetrack.errors import ModelError
 from scenetrack.system.files import cache_dir, replacing
 from scenetrack.system.foreign import parsed_json
 
+_SETTINGS = "config.json"
+
 
 @dataclass(frozen=True)
 class SavedState:
@@ -38,10 +40,15 @@ class Checkpoint:
         """Return the checkpoint of an MLflow run, in the cache of this machine."""
         return cls(cache_dir("checkpoints") / Path(run_id).name)
 
+    @property
+    def begun(self) -> bool:
+        """Whether a training with this checkpoint has begun, and can be resumed."""
+        return (self.folder / _SETTINGS).exists()
+
     def begin(self, config: TrainingConfig, dataset_digest: str) -> None:
         """Write the settings of a new training and the digest of its data."""
         content = {"config": dataclasses.asdict(config), "dataset_digest": dataset_digest}
-        with replacing(self.folder / "config.json") as temporary:
+        with replacing(self.folder / _SETTINGS) as temporary:
             temporary.write_text(json.dumps(content, indent=1))
 
     def config(self, kind: type[TrainingConfig]) -> TrainingConfig:
@@ -119,7 +126,7 @@ class Checkpoint:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _described(self) -> dict[str, Any]:
-        path = self.folder / "config.json"
+        path = self.folder / _SETTINGS
         if not path.exists():
             raise ModelError(
                 f"run {self.folder.name} has no checkpoint on this machine: resume an interrupted "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,9 +14,18 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from scenetrack.errors import InputError
+from scenetrack.errors import InputError, WriteError
+from scenetrack.system.scratch import scratch_folder
 
 _LONGEST_SHOWN = 300
+_DISK_ERRORS = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_REFUSALS = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG),
+    *(errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY),
+}
+_DISK_WORDS = re.compile(
+    r"No space left|File too large|errno = (28|27|122)|requested and .* written"
+)
 
 
 def cache_dir(*parts: str) -> Path:
@@ -89,18 +100,51 @@ def replacing(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``target`` and rename it to ``target`` if the block succeeds.
 
     The temporary name keeps the suffix. This works for files and for folders; a folder that
-    another process completed first is kept.
+    another process completed first is kept. What a killed process left beside is removed.
+
+    Raises:
+        WriteError: the disk is full, the file is too large, or the folder cannot be written to.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    with naming(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = scratch_folder(target)
+        try:
+            temporary = scratch / target.name
+            yield temporary
+            if temporary.is_dir() and target.is_dir():
+                return
+            os.replace(temporary, target)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def naming(target: Path) -> Iterator[None]:
+    """Raise errors of writing inside the block as WriteError that names ``target``.
+
+    The operating system tells of a full disk without telling which file was written.
+    """
     try:
-        temporary = scratch / target.name
-        yield temporary
-        if temporary.is_dir() and target.is_dir():
-            return
-        os.replace(temporary, target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        named = error.filename2 or error.filename
+        inside = named is None or str(target.parent) in str(named)
+        if is_disk_error(error):
+            raise WriteError(printable(target), error) from error
+        if inside and error.errno in _REFUSALS:
+            advice = "change the permissions of its folder"
+            raise WriteError(printable(target), error, advice) from error
+        raise
+
+
+def is_disk_error(error: OSError) -> bool:
+    """Return whether an error says that a disk is full, or that a file is too large."""
+    if error.errno is not None:
+        return error.errno in _DISK_ERRORS
+    # NumPy and HDF5 put it in words only.
+    return _DISK_WORDS.search(str(error)) is not None
 
 
 def lock(path: Path) -> FileLock:

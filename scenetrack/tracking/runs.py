@@ -22,7 +22,6 @@ from typing import TypeVar
 import mlflow
 import numpy as np
 from mlflow import MlflowClient, entities
-from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 
 from scenetrack.config import StageConfig, format_value
@@ -39,13 +38,23 @@ from scenetrack.records import (
     Text,
     metrics_among,
 )
+from scenetrack.system.files import naming
 from scenetrack.system.foreign import whole_number
 from scenetrack.system.interrupts import allow_signals, defer_signals
+from scenetrack.system.patience import hurried
 from scenetrack.system.process_identity import process_identity, process_tags
 from scenetrack.tracking.lookup import PARENT_TAG
 from scenetrack.tracking.params import same_setting, settings_of
+from scenetrack.tracking.reserve import reserved_room
 from scenetrack.tracking.saving import log_model
-from scenetrack.tracking.store import connect, experiment_named, get_run, one_line_errors, shown_uri
+from scenetrack.tracking.store import (
+    connect,
+    experiment_named,
+    get_run,
+    one_line_errors,
+    shown_uri,
+    store_folder,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +160,8 @@ class MlflowTracker:
             for record in files:
                 path = Path(folder, record.name)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                _write_file(record, path)
+                with naming(path):
+                    _write_file(record, path)
             self._client.log_artifacts(self.run_id, folder)
 
 
@@ -194,7 +204,7 @@ def begin_run(config: StageConfig, *, name: str, tags: Mapping[str, str]) -> Mlf
     try:
         return _begun(client, run, config, tags)
     except BaseException as error:
-        end_run(client, run.info.run_id, "FAILED", one_line(error))
+        _end_failed(client, run.info.run_id, error)
         raise
 
 
@@ -277,17 +287,27 @@ def _take_over_run(
 @contextmanager
 def _ending(client: MlflowClient, run_id: str) -> Iterator[None]:
     try:
-        with allow_signals():
+        with reserved_room(store_folder()), allow_signals():
             yield
     except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt)
-        try:
-            end_run(client, run_id, "KILLED" if interrupted else "FAILED", one_line(error))
-        except MlflowException as refusal:
-            logger.warning("run %s cannot be ended: %s", run_id, one_line(refusal))
+        _end_failed(client, run_id, error)
         raise
     with one_line_errors():
         end_run(client, run_id, "FINISHED")
+
+
+def _end_failed(client: MlflowClient, run_id: str, error: BaseException) -> None:
+    """End a run as KILLED or FAILED; log a warning where the store does not take it."""
+    status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+    try:
+        with hurried(), one_line_errors():
+            end_run(client, run_id, status, one_line(error))
+    except ScenetrackError as refusal:
+        logger.warning(
+            "run %s stays RUNNING until the next run of its experiment marks it as FAILED: %s",
+            run_id,
+            refusal,
+        )
 
 
 def end_run(client: MlflowClient, run_id: str, status: str, error: str = "") -> None:

@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,9 +22,18 @@ from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from scenetrack.errors import InputError, ModelError, ScenetrackError, StoreError
-from scenetrack.system.files import cache_dir, ensure_writable, lock, printable, replacing
+from scenetrack.errors import InputError, ModelError, ScenetrackError, StoreError, WriteError
+from scenetrack.system.databases import driver_message
+from scenetrack.system.files import (
+    cache_dir,
+    ensure_writable,
+    is_disk_error,
+    lock,
+    printable,
+    replacing,
+)
 from scenetrack.system.interrupts import defer_signals
+from scenetrack.tracking.waiting import PatientClient, wait_until_readable
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +41,8 @@ logger = logging.getLogger(__name__)
 _SQLITE_HEADER = b"SQLite format 3\0"
 # Without what means something in an address, and without bytes that are not UTF-8.
 _PLAIN_PATH = re.compile(r"[^?#%;\ud800-\udfff]*")
+# Of SQLite, PostgreSQL and MySQL.
+_FULL = re.compile(r"disk is full|No space left|disk full|is full", re.IGNORECASE)
 _DRIVERS = {
     "psycopg": "psycopg[binary]",
     "psycopg2": "psycopg2-binary",
@@ -74,6 +86,12 @@ def _plain_name(folder: Path) -> Path:
 def shown_uri() -> str:
     """Return the tracking URI without its password, for messages."""
     return re.sub(r"(//[^:/@]*):[^@/]*@", r"\1:***@", tracking_uri())
+
+
+def store_folder() -> Path | None:
+    """Return the folder of the store in use where it is an SQLite file; None for a server."""
+    database = _sqlite_file(tracking_uri())
+    return None if database is None else database.parent
 
 
 def open_ui(host: str = "127.0.0.1", port: int = 5000) -> None:
@@ -189,17 +207,38 @@ def one_line_errors(kind: type[ScenetrackError] = StoreError) -> Iterator[None]:
     try:
         with defer_signals():
             yield
+    except ScenetrackError:
+        raise
+    except OSError as error:
+        raise _no_room(error) from error
     except MlflowException as error:
         interrupt = _interrupt_behind(error)
         if interrupt is not None:
             raise interrupt from None
-        text = " ".join(str(error).split())
+        text = driver_message(error)
+        if _FULL.search(text):
+            raise StoreError(
+                f"the disk of the MLflow store {shown_uri()} is full ({text[:100]}): free some "
+                "room there, then start the same command again"
+            ) from error
         if "Max retries" in text or "Connection" in text:
             raise StoreError(
                 f"the MLflow server {shown_uri()} does not answer: start it, or change or "
                 "unset MLFLOW_TRACKING_URI"
             ) from error
         raise kind(f"MLflow refused: {text[:400]} (store {shown_uri()})") from error
+
+
+def _no_room(error: OSError) -> OSError:
+    """Return the error of files that MLflow writes, with the name of the first one of them."""
+    first = error.args[0] if isinstance(error, shutil.Error) and error.args else None
+    if isinstance(first, list) and first:  # of copying a folder: (from, to, reason) of each file
+        _, name, reason = first[0]
+        error = OSError(str(reason))
+    else:
+        elsewhere = f"a file in {tempfile.gettempdir()}, or of the MLflow store {shown_uri()},"
+        name = error.filename2 or error.filename or elsewhere
+    return WriteError(printable(name), error) if is_disk_error(error) else error
 
 
 def _interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
@@ -219,9 +258,10 @@ def _client(uri: str) -> MlflowClient:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # This logger prints tracebacks of errors that are raised anyway.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    with _one_line_opening_errors(uri), _initialised(uri):
+    what = f"the MLflow store {shown_uri()}"
+    with _one_line_opening_errors(uri), _initialised(uri, what):
         # The constructor also brings the tables of an older MLflow up to date.
-        client = MlflowClient(uri, registry_uri=uri)
+        client = PatientClient(MlflowClient(uri, registry_uri=uri), what)
         client.search_experiments(max_results=1)
     return client
 
@@ -247,7 +287,7 @@ def _one_line_opening_errors(uri: str) -> Iterator[None]:
             f"pip install '{_DRIVERS.get(name, name)}', or change MLFLOW_TRACKING_URI"
         ) from error
     except SQLAlchemyError as error:
-        text = " ".join(str(getattr(error, "orig", None) or error).split())
+        text = driver_message(error)
         if uri.startswith("sqlite") and ("already exists" in text or "duplicate column" in text):
             raise _damaged(_sqlite_file(uri) or Path(uri), "is only half initialised") from error
         raise InputError(
@@ -257,7 +297,7 @@ def _one_line_opening_errors(uri: str) -> Iterator[None]:
 
 
 @contextmanager
-def _initialised(uri: str) -> Iterator[None]:
+def _initialised(uri: str, what: str) -> Iterator[None]:
     """Hold a lock between processes and make the file, where the store is an SQLite file.
 
     Two processes that make or migrate the tables at once would corrupt them for good.
@@ -268,6 +308,9 @@ def _initialised(uri: str) -> Iterator[None]:
         return
     _check_database(database)
     ensure_writable(database.parent)
+    if database.exists():
+        # Before our own lock, which others would wait for without a word.
+        wait_until_readable(database, what)
     with lock(database):
         if not database.exists() or not database.stat().st_size:
             _make_database(database)

@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from scenetrack.config import TuneConfig
 from scenetrack.errors import ModelError, ScenetrackError
 from scenetrack.records import Tag
+from scenetrack.system.patience import hurried
 from scenetrack.system.process_identity import process_tags
 from scenetrack.tracking.runs import MlflowTracker, end_run, one_line, open_run
 from scenetrack.tracking.store import connect, get_run, one_line_errors
@@ -82,7 +83,7 @@ def stop_run(run_id: str, error: BaseException) -> None:
     """
     status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
     try:
-        with one_line_errors():
+        with hurried(), one_line_errors():
             client = connect()
             tags, own = client.get_run(run_id).data.tags, process_tags()
             if (tags.get("host"), tags.get("pid")) == (own["host"], own["pid"]):

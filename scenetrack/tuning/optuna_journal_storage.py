@@ -8,18 +8,20 @@ import os
 import socket
 import time
 from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from optuna import Study
 from optuna.storages import JournalStorage
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
-from scenetrack.errors import InputError
+from scenetrack.errors import InputError, StoreError
 from scenetrack.system.files import printable
+from scenetrack.system.patience import TRY_S, patiently
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +55,8 @@ class OptunaJournalStorage(JournalStorage, BaseHeartbeat):
         """Write a heartbeat of the trial; do nothing if the file cannot be written this time."""
         try:
             self.set_trial_system_attr(trial_id, _ALIVE, time.time())
-        except (OSError, RuntimeError) as error:  # RuntimeError: another process marked it failed
+        # RuntimeError: another process marked it failed.
+        except (OSError, RuntimeError, StoreError) as error:
             logger.debug("the heartbeat of trial %d could not be written: %s", trial_id, error)
 
     def _get_stale_trial_ids(self, study_id: int) -> list[int]:
@@ -128,7 +131,12 @@ class OptunaJournalLock(JournalFileOpenLock):
 
     def acquire(self) -> bool:
         """Wait until no other process has the lock, and take it; return True."""
-        self._guard.acquire()
+        # In short tries: the holder may be stopped, or a file system slow to give a lock back.
+        patiently(
+            partial(self._guard.acquire, timeout=TRY_S),
+            lambda error: isinstance(error, Timeout),
+            f"the journal {self._path}",
+        )
         try:
             if self._holder() == socket.gethostname():
                 Path(self._lock_file).unlink(missing_ok=True)

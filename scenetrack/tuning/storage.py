@@ -8,8 +8,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial, wraps
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
@@ -18,7 +19,9 @@ from optuna.trial import FrozenTrial
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from scenetrack.errors import InputError, ScenetrackError
+from scenetrack.system.databases import driver_message, is_locked
 from scenetrack.system.files import ensure_writable
+from scenetrack.system.patience import TRY_S, patiently
 from scenetrack.tuning.optuna_journal_storage import OptunaJournalStorage
 
 logger = logging.getLogger(__name__)
@@ -63,7 +66,10 @@ def is_journal(address: str) -> bool:
 
 
 class _Database(RDBStorage):
-    """Optuna's database storage, which may be unreachable for a while unless a trial ends."""
+    """Optuna's database storage, which may be locked, or unreachable unless a trial ends.
+
+    Its methods wait while another program has the database locked: each is a transaction.
+    """
 
     def record_heartbeat(self, trial_id: int) -> None:
         """Write a heartbeat of the trial; do nothing if the database does not answer this time."""
@@ -73,16 +79,28 @@ class _Database(RDBStorage):
             logger.debug("the heartbeat of trial %d could not be written: %s", trial_id, error)
 
 
+def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def call(storage: RDBStorage, *arguments: Any, **named: Any) -> Any:
+        work = partial(method, storage, *arguments, **named)
+        return patiently(work, is_locked, _shown(storage.url))
+
+    return call
+
+
+for _name in [*(name for name in vars(BaseStorage) if name[0] != "_"), "_get_stale_trial_ids"]:
+    setattr(_Database, _name, _patient(getattr(RDBStorage, _name)))
+
+
 @contextmanager
 def one_line_storage_errors(address: str) -> Iterator[None]:
     """Raise errors of the storage inside the block as ScenetrackError, in one line."""
     try:
         yield
     except (SQLAlchemyError, StorageInternalError) as error:
-        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         raise ScenetrackError(
-            f"the storage {redacted(address)} does not answer ("
-            f"{_driver_message(cause or error)}): check that it runs, and start the same command "
+            f"{_shown(address)} does not answer ("
+            f"{driver_message(error)[:300]}): check that it runs, and start the same command "
             "again to continue the study"
         ) from error
 
@@ -114,27 +132,34 @@ def _database(url: str, on_stale_trial: StaleTrialCallback) -> BaseStorage:
             with warnings.catch_warnings():
                 # Optuna's heartbeat has been experimental since 2021.
                 warnings.simplefilter("ignore", ExperimentalWarning)
-                return _Database(
+                opened = partial(
+                    _Database,
                     url,
-                    engine_kwargs={"pool_pre_ping": True},
+                    engine_kwargs=_engine_settings(url),
                     heartbeat_interval=_HEARTBEAT_S,
                     grace_period=_GRACE_S,
                     heartbeat_stale_trial_callback=on_stale_trial,
                 )
+                return patiently(opened, is_locked, _shown(url))
         except (SQLAlchemyError, ImportError, RuntimeError, ValueError, AssertionError) as error:
             failure = error
         if not _may_be_transient(url, failure):
             break
         time.sleep(_PAUSE_S * (attempt + 1))
     raise InputError(
-        f"the storage {redacted(url)} cannot be opened ({_driver_message(failure)}): check it, "
+        f"{_shown(url)} cannot be opened ({driver_message(failure)[:300]}): check it, "
         "or choose another with --storage"
     ) from failure
 
 
-def _driver_message(error: BaseException) -> str:
-    """Return the message of the database's driver, in one line of up to 300 characters."""
-    return " ".join(str(getattr(error, "orig", None) or error).split())[:300]
+def _engine_settings(url: str) -> dict[str, Any]:
+    # SQLite would wait in C, where neither a signal nor a message comes through.
+    sqlite = {"connect_args": {"timeout": TRY_S}} if url.startswith("sqlite") else {}
+    return {"pool_pre_ping": True, **sqlite}
+
+
+def _shown(address: str) -> str:
+    return f"the storage {redacted(address)}"
 
 
 def _may_be_transient(url: str, failure: Exception) -> bool:

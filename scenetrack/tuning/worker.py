@@ -7,6 +7,7 @@ import logging
 import textwrap
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import optuna
@@ -16,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scenetrack.config import TuneConfig
 from scenetrack.errors import ConfigError, ScenetrackError, StoreError
 from scenetrack.system.interrupts import allow_signals, defer_signals
+from scenetrack.system.patience import hurried
 from scenetrack.tuning.per_trial_sampler import PerTrialSampler
 from scenetrack.tuning.samplers import make_sampler
 from scenetrack.tuning.space import SearchSpace
@@ -141,7 +143,9 @@ class Worker:
             return None
         except (KeyboardInterrupt, StoreError):
             if attempt.trial:
-                retry(self.study, self._frozen(attempt.trial))
+                # What cannot be written is done by the next process, which finds this one dead.
+                with hurried(), suppress(StoreError):
+                    retry(self.study, self._frozen(attempt.trial))
             raise
         except Exception as error:
             if attempt.trial and attempt.taken_away:

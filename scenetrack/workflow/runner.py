@@ -9,7 +9,7 @@ from typing import Any
 from scenetrack.cache import chosen_bound
 from scenetrack.config import ENTRY_POINTS, EntryPointConfig, StageConfig, TrainingConfig
 from scenetrack.config.base import format_value
-from scenetrack.errors import ConfigError
+from scenetrack.errors import ConfigError, StoreError, WriteError
 from scenetrack.records import Tag, Tracker
 from scenetrack.workflow.result import StageResult
 
@@ -50,7 +50,7 @@ def _in_run(config: Any, given: Collection[str]) -> StageResult:
     if resumed:
         tracking.resolve_run(resumed)
         config = resumed_config(config, given)
-    stage = stage_function(config.stage)
+    stage = _saying_how_to_go_on(stage_function(config.stage))
     tags = {"stage": config.stage, "task": ENTRY_POINTS[config.stage].task}
     with tracking.open_run(config, name=run_name(config), tags=tags) as tracker:
         if resumed:
@@ -59,6 +59,23 @@ def _in_run(config: Any, given: Collection[str]) -> StageResult:
     if resumed:
         tracking.end_resumed(resumed, tracker.run_id)
     return dataclasses.replace(result, summary="\n".join([result.summary, *_notes(config, result)]))
+
+
+def _saying_how_to_go_on(stage: Callable[[Any, Tracker], StageResult]) -> Callable[..., Any]:
+    """Return the stage, which adds to errors of stores and disks how a training goes on."""
+
+    def run_stage(config: Any, tracker: Tracker) -> StageResult:
+        try:
+            return stage(config, tracker)
+        except (StoreError, WriteError) as error:
+            from scenetrack.networks.checkpoints import Checkpoint
+
+            if isinstance(config, TrainingConfig) and Checkpoint.of_run(tracker.run_id).begun:
+                how = f"scenetrack {config.stage} --resume {tracker.run_id}"
+                raise StoreError(f"{error}; to go on from the last epoch: {how}") from error
+            raise
+
+    return run_stage
 
 
 def _of_seeds(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -207,6 +208,12 @@ class TestEndings:
             (DataError("two\nlines"), 2, "error: two lines"),
             (KeyboardInterrupt(), 130, "interrupted"),
             (Terminated(), 143, "terminated"),
+            (
+                OSError(errno.ENOSPC, "No space left on device", "notes.txt"),
+                1,
+                "error: notes.txt cannot be written (No space left on device): free some room on "
+                "its disk, or choose another place",
+            ),
             (
                 ZeroDivisionError("division by zero"),
                 1,

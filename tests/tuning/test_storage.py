@@ -7,15 +7,20 @@ import multiprocessing
 import os
 import signal
 import socket
+import threading
 import time
 import warnings
 from pathlib import Path
 
 import optuna
 import pytest
+from filelock import FileLock
+from locked import locked
 from optuna.trial import FrozenTrial, TrialState
 
-from scenetrack.errors import InputError, ScenetrackError
+from scenetrack.errors import InputError, ScenetrackError, StoreError
+from scenetrack.system import patience
+from scenetrack.tuning import optuna_journal_storage, storage
 from scenetrack.tuning.optuna_journal_storage import OptunaJournalLock, OptunaJournalStorage
 from scenetrack.tuning.storage import one_line_storage_errors, open_storage, redacted
 from scenetrack.tuning.trial_state import OWNER, fail_stale_trials
@@ -35,6 +40,23 @@ def journal(path: Path, trials: int = 2) -> list[str]:
     study = opened(path)
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=trials)
     return path.read_text().splitlines(keepends=True)
+
+
+def test_a_journal_that_is_held_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "studies.journal"
+    study = opened(path)
+    monkeypatch.setattr(patience, "SAID_AFTER_S", 0.1)
+    monkeypatch.setattr(optuna_journal_storage, "TRY_S", 0.1)
+    holder = FileLock(f"{path}.guard", thread_local=False)
+    holder.acquire()
+    threading.Timer(1, holder.release).start()
+    study.set_user_attr("a", 1)
+    assert caplog.messages[0].startswith(f"waiting for the journal {path}, which another program")
+    monkeypatch.setattr(patience, "LONGEST_S", 0.3)
+    with holder, pytest.raises(StoreError, match=f"the journal {path} was locked by another"):
+        study.set_user_attr("a", 2)
 
 
 class TestHalfLine:
@@ -213,6 +235,31 @@ class TestDatabase:
             open_storage(address, no_trial)
         assert "secret" not in str(caught.value)
         assert "\n" not in str(caught.value)
+
+    def test_that_is_locked_is_waited_for(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(patience, "SAID_AFTER_S", 0.3)
+        monkeypatch.setattr(storage, "TRY_S", 0.1)
+        database = tmp_path / "studies.db"
+        address = f"sqlite:///{database}"
+        study = optuna.create_study(study_name="one", storage=open_storage(address, no_trial))
+        with caplog.at_level("INFO", "scenetrack"), locked(database, 1.5):
+            study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+        assert caplog.messages[0] == f"waiting for the storage {address}, which another " + (
+            "program has locked"
+        )
+        assert len(caplog.messages) == 2
+        with locked(database, 1.5):
+            again = optuna.load_study(study_name="one", storage=open_storage(address, no_trial))
+        assert [trial.state for trial in again.trials] == [TrialState.COMPLETE] * 2
+        monkeypatch.setattr(patience, "LONGEST_S", 0.5)
+        with (
+            locked(database),
+            one_line_storage_errors(address),
+            pytest.raises(StoreError, match=r"storage sqlite.* was locked by .*the same command"),
+        ):
+            study.set_user_attr("a", 1)
 
     def test_that_goes_away_is_one_line(self, tmp_path: Path) -> None:
         address = f"sqlite:///{tmp_path / 'studies.db'}"
