@@ -37,20 +37,33 @@ def _data_group() -> click.Group:
             "MIT 8-scene split."
         ),
         epilog=example("scenetrack data check photos"),
-        params=[click.Argument(["folder"]), *verbosity_options()],
+        params=[
+            click.Argument(["folder"]),
+            click.Option(
+                ["--near-copies"],
+                is_flag=True,
+                help="Look for near copies too: re-encoded, resized, mirrored or cropped a little.",
+            ),
+            *verbosity_options(),
+        ],
         callback=_check_data,
     )
     group.add_command(check)
     return group
 
 
-def _check_data(folder: str) -> None:
+def _check_data(folder: str, near_copies: bool) -> None:
     prepare_process()
     from scenetrack.data.catalog import find_data
     from scenetrack.data.check import check_folder, format_report
 
-    report = check_folder(find_data(folder)[1])
+    root = find_data(folder)[1]
+    report = check_folder(root)
     click.echo(format_report(report))
+    if near_copies:
+        from scenetrack.descriptors.near_copies import near_copies_report
+
+        click.echo(f"\n{near_copies_report(root)}")
     if report.problems:
         raise click.exceptions.Exit(InputError.exit_code)
 
