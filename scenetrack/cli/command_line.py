@@ -31,7 +31,7 @@ from scenetrack.config.parsing import EMPTY_LIST, build_config, flag_name
 from scenetrack.errors import ConfigError, ScenetrackError, Terminated, WriteError
 from scenetrack.system.files import is_disk_error, printable
 from scenetrack.system.interrupts import allow_signals, handle_signals
-from scenetrack.system.terminal import escape_unprintable
+from scenetrack.system.terminal import escape_unprintable, visible
 
 # A flag that ``tune`` does not know is a setting of its target.
 _TAKES_ANY_FLAG = {"ignore_unknown_options": True, "allow_extra_args": True}
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message, code = _verdict(error)
         if verbosity.debug:
             traceback.print_exception(error)
-        click.echo(" ".join(message.split()), err=True)
+        click.echo(visible(" ".join(message.split())), err=True)
         return code
     return 0
 

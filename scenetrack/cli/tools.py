@@ -14,6 +14,7 @@ from scenetrack.cli.verbosity import (
 )
 from scenetrack.config import DEVICES
 from scenetrack.errors import InputError
+from scenetrack.system.terminal import visible
 
 
 def tools() -> list[click.Command]:
@@ -112,7 +113,7 @@ def _list_cache() -> None:
     prepare_process()
     from scenetrack.cache.inventory import format_holdings, holdings
 
-    click.echo(format_holdings(holdings()))
+    click.echo(visible(format_holdings(holdings())))
 
 
 def _clear_cache(kind: str, yes: bool) -> None:
@@ -127,7 +128,7 @@ def _clear_cache(kind: str, yes: bool) -> None:
     done = clear(kind)
     click.echo(f"freed {format_size(done.freed)}")
     for entry in done.in_use:
-        click.echo(f"kept, because it is in use: {entry}")
+        click.echo(visible(f"kept, because it is in use: {entry}"))
 
 
 def _agreed(kind: str) -> bool:

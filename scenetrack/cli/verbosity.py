@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import click
 
+from scenetrack.system.terminal import VisibleFormatter
+
 
 @dataclass
 class Verbosity:
@@ -63,7 +65,7 @@ def prepare_process() -> None:
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     verbosity: Verbosity = click.get_current_context().obj
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(VisibleFormatter())
     logger = logging.getLogger("scenetrack")
     logger.handlers = [handler]
     logger.setLevel(logging.DEBUG if verbosity.verbose or verbosity.debug else logging.INFO)

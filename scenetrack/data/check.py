@@ -11,6 +11,7 @@ from statistics import median
 from scenetrack.data.folders import TEST, FolderListing, list_folder
 from scenetrack.data.image_facts import ImageFacts, examine_images
 from scenetrack.data.manifest import ManifestComparison, compare, read_manifest
+from scenetrack.system.terminal import visible, visible_name
 
 _SHOWN = 20
 
@@ -104,7 +105,7 @@ def check_folder(path: Path) -> CheckReport:
 def format_report(report: CheckReport) -> str:
     """Return the report as plain text for a terminal, without a final newline."""
     parts = [
-        str(report.root),
+        visible_name(str(report.root)),
         "\n".join(_count_lines(report.counts)),
         "\n".join(_size_lines(report.sizes)),
         _listed(
@@ -122,8 +123,7 @@ def format_report(report: CheckReport) -> str:
         "\n".join(_mit8_lines(report.mit8)),
     ]
     text = "\n\n".join(part for part in parts if part)
-    # A terminal cannot show names that are not UTF-8.
-    return text.encode("utf-8", "backslashreplace").decode()
+    return visible(text)
 
 
 def _remarks(listing: FolderListing) -> Iterator[str]:
@@ -207,18 +207,19 @@ def _duplicates(
 
 
 def _below(path: Path, report: CheckReport) -> str:
-    return path.relative_to(report.root).as_posix()
+    return visible_name(path.relative_to(report.root).as_posix())
 
 
 def _count_lines(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
     parts = list(counts)
     names = sorted({name for classes in counts.values() for name in classes})
-    width = max(len(name) for name in [*names, "class", "total"])
+    width = max(len(visible_name(name)) for name in [*names, "class", "total"])
     lines = [f"{'class':{width}}" + "".join(f"{part:>8}" for part in parts)]
     for name in names:
         cells = (counts[part].get(name) for part in parts)
         lines.append(
-            f"{name:{width}}" + "".join(f"{'-' if cell is None else cell:>8}" for cell in cells)
+            f"{visible_name(name):{width}}"
+            + "".join(f"{'-' if cell is None else cell:>8}" for cell in cells)
         )
     totals = "".join(f"{sum(counts[part].values()):>8}" for part in parts)
     return [*lines, f"{'total':{width}}{totals}"]

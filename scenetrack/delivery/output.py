@@ -17,6 +17,7 @@ from scenetrack.delivery.output_journal import Journal
 from scenetrack.delivery.rows import Row, as_csv, as_jsonl, cells, columns
 from scenetrack.errors import ConfigError, InputError, ScenetrackError
 from scenetrack.system.files import ensure_writable, lock, printable, replacing, user_path
+from scenetrack.system.terminal import visible
 
 _FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
 _MODELS = frozenset({".keras", ".onnx"})
@@ -80,6 +81,8 @@ def output_file(output: str) -> Path:
 class Stream:
     """Rows written to a binary stream as they come, flushed batch by batch.
 
+    On a terminal, control characters of names are shown instead of obeyed.
+
     Args:
         stream: such as standard output.
         format: csv or jsonl.
@@ -93,6 +96,7 @@ class Stream:
         self._format = format
         self._top = top
         self._header = True
+        self._shown = stream.isatty()
 
     def add(self, rows: Sequence[Row]) -> None:
         """Write the rows.
@@ -102,7 +106,8 @@ class Stream:
             ScenetrackError: it cannot be written for another reason.
         """
         try:
-            self._stream.writelines(as_text(rows, self._format, self._top, header=self._header))
+            lines = as_text(rows, self._format, self._top, header=self._header)
+            self._stream.writelines(map(_visible, lines) if self._shown else lines)
             self._stream.flush()
         except BrokenPipeError:
             raise
@@ -185,6 +190,10 @@ def _write_parquet(rows: Iterator[Row], path: Path, top: int) -> None:
                 for values, kind in zip(zip(*group, strict=True), kinds, strict=True)
             ]
             writer.write_table(arrow.Table.from_arrays(arrays, schema=schema))
+
+
+def _visible(line: bytes) -> bytes:
+    return visible(line.decode("utf-8", "surrogateescape")).encode()
 
 
 def _utf8(value: str | float | None) -> str | float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from scenetrack.system.foreign import parsed_json
+from scenetrack.system.spreadsheets import FORMULA, guarded
+from scenetrack.system.terminal import HIDDEN
 
-# What a spreadsheet takes for the beginning of a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _QUOTED = frozenset('",\r\n')
 
 
@@ -86,29 +87,37 @@ def cells(row: Row, top: int) -> list[str | float | None]:
 def as_csv(rows: Iterable[Row], top: int, *, header: bool) -> Iterator[bytes]:
     """Write rows as CSV with commas, quotes where needed and newlines, in UTF-8.
 
-    A path that a spreadsheet would take for a formula gets ``./`` before it.
+    A path that a spreadsheet would take for a formula gets ``./`` before it; a class or an error an
+    apostrophe, which ``spreadsheets.unguarded`` takes off again.
     """
     if header:
         yield (",".join(columns(top)) + "\n").encode()
     for row in rows:
-        values = cells(row, top)
-        if row.path.startswith(_FORMULA):
-            values[0] = f"./{row.path}"
+        path, *others = cells(row, top)
+        values = [f"./{path}" if FORMULA.match(row.path) else path, *map(guarded, others)]
         line = ",".join(map(_csv_cell, values)) + "\n"
         yield line.encode("utf-8", "surrogateescape")
 
 
-def _csv_cell(value: str | float | None) -> str:
+def _csv_cell(value: object) -> str:
     text = "" if value is None else str(value)
     return '"' + text.replace('"', '""') + '"' if _QUOTED & set(text) else text
 
 
 def as_jsonl(rows: Iterable[Row]) -> Iterator[bytes]:
-    """Write rows as JSON lines in UTF-8; bytes that are no UTF-8 are written ``\\udcXX``."""
+    """Write rows as JSON lines in UTF-8.
+
+    Bytes that are no UTF-8 are written ``\\udcXX``, and what a terminal would obey as its escape in
+    JSON: a program reads the same text again.
+    """
     for row in rows:
-        line = json.dumps(_as_dict(row), ensure_ascii=False) + "\n"
+        line = HIDDEN.sub(_escape, json.dumps(_as_dict(row), ensure_ascii=False)) + "\n"
         # What backslashreplace writes for a lone surrogate is its escape in JSON as well.
         yield line.encode("utf-8", "backslashreplace")
+
+
+def _escape(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def _as_dict(row: Row) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from scenetrack.evaluation.metrics import Evaluation
 from scenetrack.evaluation.significance import McNemarResult, holm, mcnemar
 from scenetrack.figures import draw_method_comparison
 from scenetrack.records import Record, Table
+from scenetrack.system.terminal import visible_name
 
 Evaluations = Mapping[str, Evaluation]
 
@@ -139,6 +140,7 @@ def comparison_records(
 
 def aligned(cells: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
     """Align rows of texts as lines: the first row over a rule, the columns ``left`` to the left."""
+    cells = [[visible_name(text) for text in row] for row in cells]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     ways = [str.ljust if place in left else str.rjust for place in range(len(widths))]
     lines = [

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from scenetrack.errors import ModelError
 from scenetrack.records import Table
 from scenetrack.system.files import printable
+from scenetrack.system.spreadsheets import unguarded
 
 PREDICTIONS = "predictions.csv"
 _COLUMNS = ("file", "label", "predicted", "score")
@@ -86,7 +87,7 @@ def read_predictions(path: Path, class_names: Sequence[str] = ()) -> Predictions
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = csv.reader(file)
+            header, *rows = ([unguarded(cell) for cell in row] for row in csv.reader(file))
         if tuple(header[:4]) != _COLUMNS or not rows:
             raise ValueError(f"its columns are {', '.join(header[:6])}, with {len(rows)} rows")
         return _parsed(header, rows, class_names)

@@ -20,6 +20,7 @@ from scenetrack.errors import DataError, ExportError, InputError, ModelError
 from scenetrack.evaluation import PREDICTIONS, read_predictions
 from scenetrack.graphs.runtime import OnnxModel
 from scenetrack.system.files import printable, replacing
+from scenetrack.system.terminal import say
 from scenetrack.tracking import log_bundle, run_file
 from scenetrack.workflow.bundling import build_method, random_images
 from scenetrack.workflow.dataset import check_device, dataset_of_run, onnx_target
@@ -60,12 +61,12 @@ def bundle(config: BundleConfig) -> None:
     comparison = _check_said(found, pipeline, dataset, report.scores) if dataset and is_own else ""
     with replacing(path) as temporary:
         onnx.save(model, temporary)
-    print(_description(found, pipeline, path))
-    print(_verification(report, dataset) + comparison)
+    say(_description(found, pipeline, path))
+    say(_verification(report, dataset) + comparison)
     if dataset:
-        print(_accuracy(found, path, images, dataset, is_own=is_own))
-    print(_latency(path, pipeline, images[:1]))
-    print(_logged(found, path, model, images[0]))
+        say(_accuracy(found, path, images, dataset, is_own=is_own))
+    say(_latency(path, pipeline, images[:1]))
+    say(_logged(found, path, model, images[0]))
 
 
 def _check_dataset(

@@ -23,6 +23,8 @@ from scenetrack.evaluation import (
 from scenetrack.figures import draw_method_comparison
 from scenetrack.records import Table
 from scenetrack.system.files import ensure_writable, printable, replacing, user_path
+from scenetrack.system.spreadsheets import guarded
+from scenetrack.system.terminal import say
 from scenetrack.tracking import RunInfo, children, resolve_run, run_file
 
 logger = logging.getLogger(__name__)
@@ -59,7 +61,7 @@ def compare(config: CompareConfig) -> None:
     # mlflow run hands a list over as one word.
     words = [part.strip() for word in config.runs for part in word.split(",")]
     evaluations = evaluations_of(words)
-    print(pairs_text(evaluations))
+    say(pairs_text(evaluations))
     if folder:
         _write(evaluations, folder)
 
@@ -197,9 +199,10 @@ def _write(evaluations: Mapping[str, Evaluation], folder: Path) -> None:
         _write_table(table, folder / name)
     with replacing(folder / "comparison.png") as temporary:
         temporary.write_bytes(draw_method_comparison(bars).png)
-    print(f"written to {printable(folder)}: {', '.join((*tables, 'comparison.png'))}")
+    say(f"written to {printable(folder)}: {', '.join((*tables, 'comparison.png'))}")
 
 
 def _write_table(table: Table, path: Path) -> None:
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([table.columns, *table.rows])
+        rows = [table.columns, *table.rows]
+        csv.writer(file).writerows([[guarded(cell) for cell in row] for row in rows])

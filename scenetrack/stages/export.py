@@ -17,6 +17,7 @@ from scenetrack.errors import ConfigError, InputError, ModelError
 from scenetrack.export.dense import Dense
 from scenetrack.export.truncate import ExportReport, export_truncated, find_layer
 from scenetrack.graphs.runtime import OnnxModel
+from scenetrack.system.terminal import say
 from scenetrack.workflow.dataset import check_device, dataset_of_run, onnx_target
 from scenetrack.workflow.descriptor_export import descriptor_metadata
 from scenetrack.workflow.network import layer_table, take
@@ -52,7 +53,7 @@ def export(config: ExportConfig) -> None:
     path = onnx_target(config.output)
     network = take(config.run, "")
     if config.layer == "list":
-        print(layer_table(network))
+        say(layer_table(network))
         return
     layer = find_layer(network, config.layer).name
     run = _run(config.run)
@@ -72,10 +73,10 @@ def export(config: ExportConfig) -> None:
         dense=dense,
         precision=config.precision,
     )
-    print(_description(config, report, dataset))
+    say(_description(config, report, dataset))
     if config.precision != "fp32":
         tested = dataset if dataset and dataset.class_names == classes else None
-        print(_accuracy_change(config, network, tested, params, size))
+        say(_accuracy_change(config, network, tested, params, size))
 
 
 def _run(run: str) -> RunInfo | None:

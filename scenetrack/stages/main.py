@@ -6,6 +6,7 @@ from scenetrack.config import ENTRY_POINTS, MainConfig
 from scenetrack.config.base import DATA_SETTINGS
 from scenetrack.evaluation import Evaluation, comparison_records, comparison_text
 from scenetrack.records import Param, Tag, Tracker
+from scenetrack.system.terminal import say
 from scenetrack.workflow.result import StageResult
 from scenetrack.workflow.runner import stage_function
 
@@ -25,7 +26,7 @@ def main(config: MainConfig, tracker: Tracker) -> StageResult:
         with tracker.child(stage, {"stage": stage}) as child:
             child.log(*(Param(name, value) for name, value in settings.as_params().items()))
             result = stage_function(stage)(settings, child)
-        print(f"{stage}\n{result.summary}\n")
+        say(f"{stage}\n{result.summary}\n")
         evaluations |= {f"{stage}: {name}": found for name, found in result.evaluations.items()}
     reference = next(iter(evaluations))
     tracker.log(Tag("status", "completed"), *comparison_records(evaluations, reference))

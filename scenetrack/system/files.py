@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from scenetrack.errors import InputError, WriteError
 from scenetrack.system.scratch import scratch_folder
+from scenetrack.system.terminal import visible_name
 
 _LONGEST_SHOWN = 300
 _DISK_ERRORS = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -65,9 +66,9 @@ def user_path(text: str) -> Path:
 def printable(name: str | Path) -> str:
     """Return ``name`` as text for a message, shortened in the middle if it is long.
 
-    Bytes that are not UTF-8 are shown as ``\\udcXX``.
+    Bytes that are not UTF-8 are shown as ``\\udcXX``, and control characters as ``\\x1b``.
     """
-    text = str(name).encode("utf-8", "backslashreplace").decode()
+    text = visible_name(str(name))
     if len(text) <= _LONGEST_SHOWN:
         return text
     half = _LONGEST_SHOWN // 2

@@ -43,6 +43,7 @@ from scenetrack.system.foreign import whole_number
 from scenetrack.system.interrupts import allow_signals, defer_signals
 from scenetrack.system.patience import hurried
 from scenetrack.system.process_identity import process_identity, process_tags
+from scenetrack.system.spreadsheets import guarded
 from scenetrack.tracking.lookup import PARENT_TAG
 from scenetrack.tracking.params import same_setting, settings_of
 from scenetrack.tracking.reserve import reserved_room
@@ -361,7 +362,8 @@ def _write_file(record: Figure | Table | Text, path: Path) -> None:
         path.write_text(record.text, encoding="utf-8")
     elif path.suffix == ".csv":
         with path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([record.columns, *record.rows])
+            rows = [record.columns, *record.rows]
+            csv.writer(file).writerows([[guarded(cell) for cell in row] for row in rows])
     else:
         # The form that mlflow.load_table and the UI's table viewer read.
         content = {"columns": list(record.columns), "data": [list(row) for row in record.rows]}

@@ -11,6 +11,7 @@ from scenetrack.config import DataConfig
 from scenetrack.evaluation.comparison import aligned
 from scenetrack.figures import draw_seed_spread
 from scenetrack.records import Figure, Metric, Param, Table, Tracker
+from scenetrack.system.terminal import say
 from scenetrack.workflow.result import StageResult
 
 FIGURES = {
@@ -60,7 +61,7 @@ def repeated(
         with tracker.child(f"seed {seed_config.seed}") as child:
             child.log(*(Param(name, value) for name, value in seed_config.as_params().items()))
             results[seed_config.seed] = stage(seed_config, child)
-        print(f"seed {seed_config.seed}\n{results[seed_config.seed].summary}\n")
+        say(f"seed {seed_config.seed}\n{results[seed_config.seed].summary}\n")
     spreads = spreads_of(results)
     records = _records(spreads)
     tracker.log(*records, _table(results), _picture(results, config.stage))

@@ -11,6 +11,7 @@ from scenetrack.config import ENTRY_POINTS, EntryPointConfig, StageConfig, Train
 from scenetrack.config.base import format_value
 from scenetrack.errors import ConfigError, StoreError, WriteError
 from scenetrack.records import Tag, Tracker
+from scenetrack.system.terminal import say
 from scenetrack.workflow.result import StageResult
 
 
@@ -34,7 +35,7 @@ def run(config: EntryPointConfig, *, given: Collection[str] = ()) -> StageResult
     else:
         result = stage_function(config.stage)(config)
     if result is not None:
-        print(result.summary)
+        say(result.summary)
     return result
 
 

@@ -146,6 +146,6 @@ class TestTheTestItself:
 
 
 def test_json_is_read_in_one_place() -> None:
-    """``json.loads`` alone ends in a RecursionError on deeply nested text."""
+    """``json.loads`` alone ends in a RecursionError on deeply nested text, as any may be."""
     readers = [file for file in FILES if "json.load" in file.read_text(encoding="utf-8")]
     assert [module_name(file) for file in readers] == ["scenetrack.system.foreign"]

@@ -72,6 +72,19 @@ def test_direct_dependencies_are_pinned_within_their_ranges(
         assert requirement.specifier.contains(version), f"{requirement} is pinned to {version}"
 
 
+@locks
+def test_lower_bounds_are_what_is_tested(project: dict[str, Any], extra: str, name: str) -> None:
+    """The minor version of the lock, the older one where it differs between Pythons."""
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras[extra], *extras["test"], *extras["dev"]]
+    pinned = [versions(name, python) for python in PYTHONS]
+    for requirement in map(Requirement, wanted):
+        (bound,) = (each.version for each in requirement.specifier if each.operator == ">=")
+        oldest = min(found[canonicalize_name(requirement.name)] for found in pinned)
+        tested = f"{oldest.major}.{oldest.minor}"
+        assert bound == tested, f"{requirement} allows what is not tested: write >={tested}"
+
+
 def test_each_lock_has_one_onnxruntime() -> None:
     for python in PYTHONS:
         assert {n for n in versions(LOCKS["cpu"], python) if "onnxruntime" in n} == {"onnxruntime"}

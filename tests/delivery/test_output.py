@@ -293,3 +293,21 @@ def test_stream_that_fails(rows: list[Row], error: OSError, seen: type[Exception
 
     with pytest.raises(seen, match=error.strerror):
         Stream(Failing(), "csv", 2).add(rows)
+
+
+class _Terminal(io.BytesIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl"])
+def test_a_terminal_obeys_no_name(format: str) -> None:
+    row = Row("\x1b[2J\udce9.jpg", (("\x1b]0;title\x07", 0.5),))
+    shown, kept = _Terminal(), io.BytesIO()
+    for stream in (shown, kept):
+        Stream(stream, format, 1).add([row])
+    assert b"\x1b" not in shown.getvalue()
+    assert b"\x07" not in shown.getvalue()
+    assert b"\\x1b[2J" in shown.getvalue() or b"\\u001b[2J" in shown.getvalue()
+    # A file keeps what a program reads.
+    assert (b"\x1b" in kept.getvalue()) == (format == "csv")

@@ -20,6 +20,8 @@ from scenetrack.delivery.rows import (
     from_json,
     make_rows,
 )
+from scenetrack.system.spreadsheets import unguarded
+from scenetrack.system.terminal import HIDDEN
 
 ROW = Row("a.jpg", (("coast", 0.75), ("street", 0.25)))
 
@@ -63,7 +65,7 @@ def test_csv_read_again(written: list[Row]) -> None:
     for row, cells in zip(written, actual, strict=True):
         assert cells[0].removeprefix("./") == row.path.removeprefix("./")
         pairs = list(zip(cells[1:-1:2], cells[2:-1:2], strict=True))[: len(row.top)]
-        assert [(label, float(p)) for label, p in pairs] == list(row.top)
+        assert [(unguarded(label), float(p)) for label, p in pairs] == list(row.top)
         assert cells[-1] == row.error
 
 
@@ -73,6 +75,19 @@ def test_json_read_again(row: Row) -> None:
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
     line.decode("utf-8")
+    assert from_json(line) == row
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+a", "-a", "@a", "\ta", "\uff1d1"])
+def test_no_class_begins_a_formula(name: str) -> None:
+    (line,) = as_csv([Row("a.jpg", ((name, 0.5),))], 1, header=False)
+    assert line == f"a.jpg,'{name},0.5,\n".encode()
+
+
+def test_what_a_terminal_obeys_is_escaped_in_json() -> None:
+    row = Row("\x1b[2J\x9b.jpg", (("\u202ered\x7f", 0.5),))
+    (line,) = as_jsonl([row])
+    assert not HIDDEN.search(line.decode().removesuffix("\n"))
     assert from_json(line) == row
 
 

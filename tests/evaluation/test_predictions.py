@@ -14,13 +14,15 @@ from scenetrack.errors import ModelError
 from scenetrack.evaluation import PREDICTIONS, Predictions, evaluate, read_predictions
 from scenetrack.evaluation.predictions import prediction_table
 from scenetrack.records import Table
+from scenetrack.system.spreadsheets import guarded
 
-NAMES = ("coast", "forest, dark", 'the "street"')
+NAMES = ("=1+1", "forest, dark", 'the "street"')
 
 
 def write(path: Path, table: Table) -> Path:
     with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([table.columns, *table.rows])
+        rows = [table.columns, *table.rows]
+        csv.writer(file).writerows([[guarded(cell) for cell in row] for row in rows])
     return path
 
 
@@ -32,7 +34,7 @@ def test_what_is_read_is_what_was_written(
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, images)
     shares = rng.dirichlet(np.ones(3), images)
-    files = [f"a b/{k},1.jpg" for k in range(images)]
+    files = [f"=1+1/{k},1.jpg" for k in range(images)]
     before = evaluate(labels, np.log(shares), NAMES, shares)
     reported = Predictions(tuple(files), NAMES, labels, before.predictions, before.probabilities)
     table = prediction_table(reported, before.scores)

@@ -76,13 +76,14 @@ def test_files_can_be_read_back(client: MlflowClient, tmp_path: Path) -> None:
             Text("summary.txt", "é"),
             Table("per_class.json", ("class", "f1", "images"), rows),
             Table("second.json", ("x",), [(1,)]),
-            Table("deep/rows.csv", ("file", "score"), [("a,b.jpg", 0.5)]),
+            Table("deep/rows.csv", ("file", "score"), [("a,b.jpg", 0.5), ("=1+1/a.jpg", -0.5)]),
             Artifact(attached, "notes"),
         )
     root = Path(client.download_artifacts(tracker.run_id, ""))
     assert (root / "figures/a.png").read_bytes() == b"png"
     assert (root / "summary.txt").read_text(encoding="utf-8") == "é"
-    assert (root / "deep/rows.csv").read_text().splitlines() == ["file,score", '"a,b.jpg",0.5']
+    lines = (root / "deep/rows.csv").read_text().splitlines()
+    assert lines == ["file,score", '"a,b.jpg",0.5', "'=1+1/a.jpg,-0.5"]
     assert (root / "notes/attached.txt").read_text() == "attached"
     for name, columns in (("per_class.json", ["class", "f1", "images"]), ("second.json", ["x"])):
         frame = client.load_table(tracker.experiment_id, name, [tracker.run_id])

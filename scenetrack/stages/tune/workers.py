@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TextIO
 
 from scenetrack.system import interrupts
-from scenetrack.system.terminal import escape_unprintable
+from scenetrack.system.terminal import VisibleFormatter, escape_unprintable
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,9 @@ def become_worker(level: int) -> None:
     # Progress bars of several processes would overwrite each other.
     sys.stderr = _NoTerminal(sys.stderr)
     package = logging.getLogger("scenetrack")
-    package.addHandler(logging.StreamHandler())
+    handler = logging.StreamHandler()
+    handler.setFormatter(VisibleFormatter())
+    package.addHandler(handler)
     package.setLevel(max(level, logging.WARNING) if level == logging.INFO else level)
     logging.getLogger(_HEARD).setLevel(level)
 
